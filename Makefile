@@ -1,0 +1,67 @@
+# Everything a person runs here. Plain python3 (3.11 or newer), venv and pip; `make help` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO_OUT ?= demo
+# The registry's default build of torch brings several GB of CUDA; the pinned version has a CPU wheel where pip is set up for one.
+PIP_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test lint types imports proto-check stubs format bench tools clean train
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make the virtual environment and install everything into it
+
+$(STAMP): pyproject.toml proto/pyproject.toml clients/python/pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "limner needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) \
+		-e ./proto -e './clients/python[pillow]' -e '.[dev,train]'
+	touch $@
+
+demo: $(STAMP) ## Start the server, generate portraits of two shipped references, leave them in demo/
+	$(BIN)/python -m tools.demo --out $(DEMO_OUT)
+
+serve: $(STAMP) ## Run the server on localhost:50051 (metrics on 9464)
+	$(BIN)/limner-server
+
+test: $(STAMP) tools ## Run lint, types, import rules, proto checks and all tests
+	$(MAKE) --no-print-directory lint types imports proto-check
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## Check style with ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP) ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(STAMP) ## Check types with mypy --strict
+	$(BIN)/mypy
+
+imports: $(STAMP) ## Check which layer imports which
+	$(BIN)/lint-imports
+
+proto-check: $(STAMP) tools ## Lint the API, look for breaking changes and for drift of the generated stubs
+	$(BIN)/python -m tools.stubs --check
+	$(BIN)/python -m tools.buf
+
+stubs: $(STAMP) ## Generate the Python stubs from the .proto files
+	$(BIN)/python -m tools.stubs
+
+tools: $(STAMP) ## Install what the tests need outside pip, where that is allowed
+	$(BIN)/python -m tools.install
+
+bench: $(STAMP) ## Measure the service against diffusers and against its own bare engine loop
+	$(BIN)/python -m loadtests.bench
+
+train: $(STAMP) ## Train the embedded model from nothing (hours on two cores)
+	$(BIN)/python -m engine.embedded.recipe all
+
+clean: ## Remove everything that was generated
+	rm -rf $(VENV) .cache build dist demo node_modules tools/node_modules

@@ -1,0 +1,233 @@
+"""The messages between the server and an engine process, as msgspec structs.
+
+A message may carry one tensor beside it; :mod:`engine.protocol.framing` says how both travel. Durations are in
+seconds. Moments never cross: the two processes need not share a clock, so deadlines travel as seconds that remain.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """Base of every message."""
+
+
+# --- server to engine -------------------------------------------------------------------------------------------
+
+
+class Submit(Message):
+    """Run a job. Carries the reference tokens ``[tokens, width]`` f32, or no tensor without a reference.
+
+    A job is a pure function of this message and its tensor: submitting it again gives the same pictures.
+    """
+
+    job_id: str
+    prompt: str
+    negative_prompt: str
+    sampler: str
+    steps: int
+    guidance_scale: float
+    guidance_rescale: float
+    ip_adapter_scale: float
+    width: int
+    height: int
+    seeds: tuple[int, ...]
+    """One for each image."""
+    priority: int = 0
+    """0 interactive, 1 batch (``engine.scheduling.Priority``)."""
+    deadline: float | None = None
+    """Seconds that remain, or None."""
+    deterministic: bool = False
+    progress: bool = False
+    """Whether the server wants ``Step`` messages."""
+    preview_interval: int = 0
+    """Steps between previews; 0 for none."""
+
+
+class Cancel(Message):
+    """Forget a job; its rows are free from the next tick. Answered by ``Failed(CANCELLED)`` unless already done."""
+
+    job_id: str
+
+
+class EncodeReference(Message):
+    """Encode a reference. Carries the preprocessed picture ``[S, S, 3]`` u8 RGB."""
+
+    request_id: str
+
+
+class Shutdown(Message):
+    """Finish nothing more and exit with status 0."""
+
+
+# --- engine to server -------------------------------------------------------------------------------------------
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What the loaded model is and takes (see ``engine.backends.base.ModelFacts``)."""
+
+    name: str
+    family: str
+    weights_hash: str
+    adapters: tuple[str, ...]
+    latent_channels: int
+    latent_scale: int
+    default_height: int
+    default_width: int
+    size_multiple: int
+    min_size: int
+    max_size: int
+    prompt_tokens: int
+    reference_size: int
+    reference_tokens: int
+    token_width: int
+    preprocessing: str
+    preprocessor: dict[str, Any]
+    """What ``engine.models.preprocess`` needs to turn a picture into the image encoder's input."""
+    default_sampler: str
+    default_steps: int
+    default_guidance_scale: float
+
+
+class SamplerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """The step counts that a sampler takes with this model."""
+
+    name: str
+    min_steps: int
+    max_steps: int
+
+
+class Loading(Message):
+    """The engine is on its way: ``phase`` is ``loading`` or ``warming``."""
+
+    phase: str
+
+
+class Ready(Message):
+    """The engine takes jobs. ``tick_seconds`` is the calibrated time of one tick for each bucket at the default size."""
+
+    model: ModelInfo
+    samplers: tuple[SamplerInfo, ...]
+    buckets: tuple[int, ...]
+    tick_seconds: dict[str, float]
+    backend: str
+    device: str
+    pid: int
+    load_seconds: float
+    warmup_seconds: float
+
+
+class Queued(Message):
+    """The job was admitted."""
+
+    job_id: str
+    position: int
+    starts_in: float
+    finishes_in: float
+
+
+class Started(Message):
+    """The job's first row is in the next tick."""
+
+    job_id: str
+    queue_seconds: float
+
+
+class Step(Message):
+    """Every image of the job has ``step`` steps behind it."""
+
+    job_id: str
+    step: int
+    steps: int
+
+
+class PreviewReady(Message):
+    """Carries a preview ``[h, w, 3]`` u8 RGB at latent resolution."""
+
+    job_id: str
+    index: int
+    step: int
+
+
+class ImageReady(Message):
+    """Carries a finished image ``[H, W, 3]`` u8 RGB."""
+
+    job_id: str
+    index: int
+    seed: int
+
+
+class Finished(Message):
+    """The job is done; every image was sent before."""
+
+    job_id: str
+    queue_seconds: float
+    encode_prompt_seconds: float
+    denoise_seconds: float
+    decode_seconds: float
+    mean_batch_rows: float
+    prompt_dropped: str
+    """What the text encoder did not see of the prompt."""
+    negative_prompt_dropped: str
+
+
+class FailureReason(StrEnum):
+    """Why a job ended without its pictures."""
+
+    INFEASIBLE = "infeasible"
+    QUEUE_FULL = "queue_full"
+    DEADLINE = "deadline"
+    CANCELLED = "cancelled"
+    NUMERICAL = "numerical"
+    INVALID = "invalid"
+    INTERNAL = "internal"
+
+
+class Failed(Message):
+    """The job ended without its pictures; no other job was touched."""
+
+    job_id: str
+    reason: FailureReason
+    message: str
+    phase: str = ""
+    """Where it was: ``queued``, ``denoising`` or ``decoding``."""
+    retry_after: float | None = None
+
+
+class ReferenceEncoded(Message):
+    """Carries the projected tokens ``[tokens, width]`` f32."""
+
+    request_id: str
+    seconds: float
+    batch: int
+    """Pictures that the image encoder took in this call."""
+
+
+class ReferenceFailed(Message):
+    """The image encoder could not encode this picture."""
+
+    request_id: str
+    message: str
+
+
+class TickReport(Message):
+    """One UNet call, and the engine's state after it. Also sent about once a second while idle, with ``bucket`` 0."""
+
+    bucket: int
+    useful_rows: int
+    seconds: float
+    waiting: int
+    """Images that have not started."""
+    running: int
+    """Images that have started, pre-empted ones included."""
+    oldest_wait_seconds: float
+    busy_seconds: float
+    """Seconds that the engine worked (ticks, encoding, decoding) since it started."""
+    encoded_references: int
+    """References that the image encoder took since the engine started."""
+    resident_bytes: int
+    cpu_seconds: float
