@@ -1,0 +1,1 @@
+"""Load tests and benchmarks: every figure in the docs comes from a command in here."""

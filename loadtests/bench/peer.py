@@ -1,0 +1,61 @@
+"""diffusers' own pipeline, called request by request: what people run today."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+from PIL import Image
+
+from loadtests.bench.settings import BenchSettings
+from loadtests.bench.worker import serve
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    settings = BenchSettings()
+    dtype = getattr(torch, arguments.dtype)
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        settings.model, safety_checker=None, torch_dtype=dtype, local_files_only=True
+    )
+    pipeline.load_ip_adapter(
+        settings.model,
+        subfolder="ip_adapter",
+        weight_name="ip-adapter_limner.safetensors",
+        image_encoder_folder="image_encoder",
+        local_files_only=True,
+    )
+    pipeline.set_ip_adapter_scale(settings.ip_adapter_scale)
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    # The peer gets what Limner's cache gives: the reference is encoded once, outside the measured time.
+    embeddings = pipeline.prepare_ip_adapter_image_embeds(
+        Image.open(settings.reference).convert("RGB"), None, "cpu", 1, do_classifier_free_guidance=True
+    )
+
+    def generate(seed: int) -> float:
+        start = time.perf_counter()
+        pipeline(
+            settings.prompt,
+            ip_adapter_image_embeds=embeddings,
+            num_inference_steps=settings.steps,
+            guidance_scale=settings.guidance_scale,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        return time.perf_counter() - start
+
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        return {"seconds": [generate(seed) for seed in range(request["images"])]}
+
+    serve(answer)
+
+
+if __name__ == "__main__":
+    main()
