@@ -1,0 +1,71 @@
+"""Forecast: when the images in flight will start and finish."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .costs import CostCurve
+from .line import Flight, Line
+from .packing import Packer
+
+
+class Landing(NamedTuple):
+    """When an image takes its first tick and is finished, in seconds from now."""
+
+    flight: Flight
+    starts_in: float
+    finishes_in: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """Say where a job stands. All times are in seconds from now.
+
+    `position` counts the images that stand in line before its first one and are not in the latest tick.
+    `starts_in` is when its first image takes its first tick (0 once one has), `finishes_in` is when its
+    last image is done. `forecast` says how accurate they are.
+    """
+
+    position: int
+    starts_in: float
+    finishes_in: float
+
+    @classmethod
+    def of(cls, position: int, landings: Sequence[Landing]) -> Estimate:
+        """Sum up the images of one job, at least one."""
+        return cls(
+            position=position,
+            starts_in=min(landing.starts_in for landing in landings),
+            finishes_in=max(landing.finishes_in for landing in landings),
+        )
+
+
+def forecast(line: Line, packer: Packer, costs: CostCurve, finish_seconds: float) -> Iterator[Landing]:
+    """Play the line forward to its end, which consumes it; yield images in the order in which they finish.
+
+    It makes the scheduler's own choices, and these change only when an image finishes, so it leaps from
+    one finish to the next: at most one choice per image in flight, however many steps are left.
+
+    Exact (to the cost curve's own error) while nothing else arrives; an image that is cancelled or expires
+    makes the others earlier, as a rule. Later arrivals of a higher priority delay an image by their own
+    work, all others only by changing the bucket that it runs in.
+    """
+    steps_left = {id(flight): flight.item.steps - flight.step for flight in line}
+    starts: dict[int, float] = {}
+    now = 0.0
+    while line:
+        group = line.front()
+        packed = packer.pack(group)
+        tick = group[: packed.images]
+        for flight in tick:
+            starts.setdefault(id(flight), now)
+        steps = min(steps_left[id(flight)] for flight in tick)
+        now += steps * costs.seconds(tick[0].item.shape, packed.bucket)
+        for flight in tick:
+            steps_left[id(flight)] -= steps
+            if not steps_left[id(flight)]:
+                line.remove(flight)
+                now += finish_seconds
+                yield Landing(flight, 0.0 if flight.started else starts[id(flight)], now)
