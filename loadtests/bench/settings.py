@@ -24,3 +24,4 @@ class BenchSettings:
     images_a_round: int = 32
     concurrency: int = 32
     latency_requests: int = 5
+    peer_images: int = 12
