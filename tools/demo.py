@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from limner_client import Client, Portrait
 from PIL import Image, ImageDraw
 
 from engine.embedded import reference_portraits
-from limner_client import Client, Portrait
 from tools.local_server import LocalServer, local_server
 
 PEOPLE = 2

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from engine.backends.base import Backend
 from engine.config import EngineConfig
 from engine.loop.loop import EngineLoop
 from engine.loop.mailbox import Mailbox
@@ -38,9 +39,14 @@ class BareLoop:
             backend, buckets, time.monotonic, decode_batch=config.decode_batch, patience_ticks=2
         )
         self._loop = EngineLoop(
-            backend=backend, buckets=buckets, calibration=calibration, config=config, inbox=self._mailbox,
-            emit=self._receive, clock=time.monotonic,
-        )  # fmt: skip
+            backend=backend,
+            buckets=buckets,
+            calibration=calibration,
+            config=config,
+            inbox=self._mailbox,
+            emit=self._receive,
+            clock=time.monotonic,
+        )
         self.tick_seconds = calibration.tick_seconds
         self.best_bucket = min(buckets, key=lambda bucket: self.tick_seconds[bucket] / bucket)
         self._size = backend.facts.default_height
@@ -59,8 +65,8 @@ class BareLoop:
             self._loop.turn()
         return time.perf_counter() - start
 
-    def _encode(self, backend: Any) -> Tensor:
-        preprocessing: ReferencePreprocessing = backend.facts.preprocessing
+    def _encode(self, backend: Backend) -> Tensor:
+        preprocessing = ReferencePreprocessing.parse(backend.facts.preprocessing)
         picture = Image.open(self._settings.reference).convert("RGB")
         pixels = torch.from_numpy(preprocessing.apply(picture)).unsqueeze(0)
         tokens: Tensor = backend.encode_images(pixels)[0].float().numpy()
@@ -72,10 +78,18 @@ class BareLoop:
         self._asked += 1
         settings = self._settings
         job = Submit(
-            job_id=f"bench-{self._asked}", prompt=settings.prompt, negative_prompt="", sampler=settings.sampler,
-            steps=settings.steps, guidance_scale=settings.guidance_scale, guidance_rescale=0.0,
-            ip_adapter_scale=settings.ip_adapter_scale, width=self._size, height=self._size, seeds=(self._asked,),
-        )  # fmt: skip
+            job_id=f"bench-{self._asked}",
+            prompt=settings.prompt,
+            negative_prompt="",
+            sampler=settings.sampler,
+            steps=settings.steps,
+            guidance_scale=settings.guidance_scale,
+            guidance_rescale=0.0,
+            ip_adapter_scale=settings.ip_adapter_scale,
+            width=self._size,
+            height=self._size,
+            seeds=(self._asked,),
+        )
         self._mailbox.put(Frame(message=job, tensor=np.asarray(self._tokens)))
 
     def _receive(self, message: Message, tensor: Tensor | None = None) -> None:

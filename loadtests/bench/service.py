@@ -6,8 +6,8 @@ import asyncio
 import time
 
 import psutil
-
 from limner_client import AsyncClient, Client, Portrait, Settings
+
 from loadtests.bench.settings import BenchSettings
 from tools.local_server import LocalServer
 
@@ -34,7 +34,7 @@ def unloaded(server: LocalServer, settings: BenchSettings, seed: int) -> list[fl
 
 
 def saturated(server: LocalServer, settings: BenchSettings, seed: int) -> tuple[float, float]:
-    """Keep ``concurrency`` calls in flight; return the seconds for ``images_a_round`` images, and the mean batch."""
+    """Keep ``concurrency`` calls in flight; return the seconds of a round, and its mean useful rows a tick."""
     return asyncio.run(_saturated(server, settings, seed))
 
 
