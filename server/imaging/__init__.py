@@ -1,0 +1,1 @@
+"""Pictures in and out: strangers' decoded with suspicion, finished ones encoded, both off the event loop."""

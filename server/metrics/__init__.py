@@ -1,0 +1,3 @@
+"""Metrics: collectors declared in one place, told what happens in the server's own words, served over
+HTTP.
+"""

@@ -1,0 +1,1 @@
+"""References: upload once, generate for ever."""
