@@ -55,10 +55,17 @@ def _shoot(server: LocalServer, people: dict[str, Path], out: Path) -> list[Shot
     shots = []
     with Client(server.target) as client:
         for person, picture in people.items():
+            start = time.perf_counter()
+            reference = client.upload(picture)
+            taken = time.perf_counter() - start
+            print(
+                f"uploaded {picture.name} in {taken:.2f} s: {reference.cache_outcome}, digest {reference.digest[:12]}"
+            )
+            for warning in reference.warnings:
+                print(f"  warning: {warning.message} {warning.action}", file=sys.stderr)
             for number, scene in enumerate(SCENES):
                 start = time.perf_counter()
-                # The client sends the digest alone; only the first request of a person uploads the picture.
-                portrait = client.generate(scene, reference=picture, seed=SEED + number)
+                portrait = client.generate(scene, reference=reference, seed=SEED + number)
                 path = portrait.image.save(out / f"{person}-{number + 1}.png")
                 shot = Shot(
                     person=person,

@@ -63,8 +63,8 @@ def local_server(*options: str, log: Path | None = None) -> Iterator[LocalServer
         bound = time.perf_counter() - start
         told = state(lambda told: bool(told["ready"]))
         yield LocalServer(
-            target=told["grpc"],
-            metrics_url=f"http://{told['metrics']}/metrics",
+            target=told["grpc"][0],
+            metrics_url=told["metrics"],
             pid=told["pid"],
             bound_seconds=bound,
             ready_seconds=time.perf_counter() - start,

@@ -1,0 +1,48 @@
+"""The `limner` command."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from limner_client.channel import ChannelSettings, Tls
+from limner_client.cli import render
+from limner_client.cli.arguments import build_parser
+from limner_client.cli.commands import run
+from limner_client.cli.exits import BAD_REQUEST, INTERRUPTED, exit_code
+from limner_client.client import Client
+from limner_client.errors import LimnerError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` and return its exit code; see `limner --help`."""
+    arguments = build_parser(os.environ).parse_args(argv)
+    try:
+        with _client(arguments) as client:
+            return run(client, arguments)
+    except LimnerError as error:
+        text = render.to_json(render.error_json(error)) if arguments.json else render.error_text(error)
+        print(text, file=sys.stderr)
+        return exit_code(error)
+    except (OSError, ValueError) as error:
+        local = LimnerError(str(error), code="INVALID_ARGUMENT", reason="LOCAL")
+        text = render.to_json(render.error_json(local)) if arguments.json else f"limner: {error}"
+        print(text, file=sys.stderr)
+        return BAD_REQUEST
+    except KeyboardInterrupt:
+        print("limner: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _client(arguments: argparse.Namespace) -> Client:
+    uses_tls = arguments.tls or arguments.tls_ca or arguments.tls_cert or arguments.tls_key
+    tls = (
+        Tls(
+            root_certificates=arguments.tls_ca,
+            certificate=arguments.tls_cert,
+            private_key=arguments.tls_key,
+        )
+        if uses_tls
+        else None
+    )
+    return Client(arguments.server, tenant=arguments.tenant, channel=ChannelSettings(tls=tls))

@@ -1,0 +1,94 @@
+"""One logical call: its deadline, its identity and its retries, however many tries it takes."""
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+from limner_client.choices import CacheOutcome
+from limner_client.effects import Call, Metadata, Plan, Sleep
+from limner_client.errors import DeadlineExceeded, LimnerError
+from limner_client.memory import ReferenceMemory
+from limner_client.retry import RetryPolicy
+
+
+def _new_id() -> str:
+    return secrets.token_hex(16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """Holds what every call of one client shares. Tests pass in the clock, the ids and the chance."""
+
+    tenant: str = ""
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    memory: ReferenceMemory = field(default_factory=ReferenceMemory)
+    clock: Callable[[], float] = time.monotonic
+    new_id: Callable[[], str] = _new_id
+    random: Random = field(default_factory=Random)
+
+    def __post_init__(self) -> None:
+        if not (self.tenant.isascii() and (self.tenant.isprintable() or not self.tenant)):
+            raise ValueError("a tenant is printable ASCII, as gRPC metadata is")
+
+
+class Exchange:
+    """Makes the calls of one logical call, all within one deadline and under one request id."""
+
+    def __init__(
+        self, session: Session, *, timeout: float, digest: str = "", retry: RetryPolicy | None = None
+    ) -> None:
+        if not timeout > 0:
+            raise ValueError(f"a timeout is a number of seconds above 0, not {timeout}")
+        self.session = session
+        self.request_id = session.new_id()
+        self.retry = retry or session.retry
+        self.upload_outcome: CacheOutcome | None = None
+        """What became of the upload that this call made, if it made one."""
+        self._ends = session.clock() + timeout
+        self._metadata = self._build_metadata(digest)
+
+    def _build_metadata(self, digest: str) -> Metadata:
+        """Name the call, the tenant, and the reference, which a proxy hashes to find its replica."""
+        pairs = (
+            ("x-request-id", self.request_id),
+            ("x-limner-tenant", self.session.tenant),
+            ("x-limner-reference", digest),
+        )
+        return tuple(pair for pair in pairs if pair[1])
+
+    def call(self, path: str, request: bytes) -> Call:
+        """Describe one try, with the time that is left. Raises DeadlineExceeded when none is."""
+        remaining = self._ends - self.session.clock()
+        if remaining <= 0:
+            raise DeadlineExceeded(
+                "the deadline passed before the call could be made",
+                code="DEADLINE_EXCEEDED",
+                request_id=self.request_id,
+            )
+        return Call(path=path, request=request, metadata=self._metadata, timeout=remaining)
+
+    def ask(self, path: str, request: bytes) -> Plan[bytes]:
+        """Make a unary call and retry it as the policy says. Raises the last LimnerError."""
+        attempt = 1
+        while True:
+            try:
+                reply = yield self.call(path, request)
+            except LimnerError as error:
+                yield from self.wait_or_raise(error, attempt)
+                attempt += 1
+            else:
+                return reply or b""
+
+    def wait_or_raise(self, error: LimnerError, attempt: int) -> Plan[None]:
+        """Wait as long as the policy says after the failed try number `attempt`, or raise its error."""
+        delay = self.retry.delay(
+            error,
+            attempt=attempt,
+            remaining=self._ends - self.session.clock(),
+            random=self.session.random,
+        )
+        if delay is None:
+            raise error
+        yield Sleep(seconds=delay)

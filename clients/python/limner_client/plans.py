@@ -1,0 +1,180 @@
+"""The logic of every call, without input or output; see `effects`."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from limner_client import wire
+from limner_client.catalog import Health, Info, Limits
+from limner_client.effects import Emit, Open, Plan, Receive
+from limner_client.errors import LimnerError, ReferenceNotFound, ServerFault
+from limner_client.events import Completed, ImageReady
+from limner_client.exchange import Exchange, Session
+from limner_client.portrait import Image, Portrait
+from limner_client.reference import LocalReference, Reference
+from limner_client.retry import NO_RETRY
+from limner_client.settings import PortraitSpec
+
+T = TypeVar("T")
+
+
+def upload(session: Session, picture: LocalReference, *, timeout: float) -> Plan[Reference]:
+    """Upload a picture."""
+    exchange = Exchange(session, timeout=timeout, digest=picture.digest)
+    return (yield from _upload(exchange, picture.digest, picture.data or b""))
+
+
+def get_reference(session: Session, digest: str, *, timeout: float) -> Plan[Reference]:
+    """Ask what is known of a reference."""
+    exchange = Exchange(session, timeout=timeout, digest=digest)
+    reply = yield from exchange.ask(wire.GET_REFERENCE, wire.encode_get_reference(digest))
+    return wire.decode_get_reference(reply)
+
+
+def delete_reference(session: Session, digest: str, *, timeout: float) -> Plan[None]:
+    """Make the server and this client forget a reference."""
+    session.memory.forget(digest)
+    exchange = Exchange(session, timeout=timeout, digest=digest)
+    yield from exchange.ask(wire.DELETE_REFERENCE, wire.encode_delete_reference(digest))
+
+
+def info(session: Session, *, timeout: float) -> Plan[Info]:
+    """List the models."""
+    reply = yield from Exchange(session, timeout=timeout).ask(wire.LIST_MODELS, wire.encode_list_models())
+    return wire.decode_list_models(reply)
+
+
+def limits(session: Session, *, timeout: float) -> Plan[Limits]:
+    """Ask for the limits."""
+    reply = yield from Exchange(session, timeout=timeout).ask(wire.GET_LIMITS, wire.encode_get_limits())
+    return wire.decode_get_limits(reply)
+
+
+def health(session: Session, *, timeout: float) -> Plan[Health]:
+    """Ask once, without retries, whether the server is alive and ready."""
+    exchange = Exchange(session, timeout=timeout, retry=NO_RETRY)
+    answers = []
+    for service in (wire.LIVENESS, wire.READINESS):
+        reply = yield from exchange.ask(wire.HEALTH_CHECK, wire.encode_health_check(service))
+        answers.append(wire.decode_health_check(reply))
+    live, ready = answers
+    return Health(live=live, ready=ready)
+
+
+def generate(
+    session: Session,
+    spec: PortraitSpec,
+    reference: LocalReference | None,
+    *,
+    timeout: float,
+    idempotency_key: str | None,
+) -> Plan[Portrait]:
+    """Generate a portrait and return it when every image is ready."""
+    exchange, key, spec = _prepare(session, spec, reference, timeout, idempotency_key)
+
+    def attempt(given: LocalReference | None) -> Plan[Portrait]:
+        reply = yield from exchange.ask(wire.GENERATE, wire.encode_generate(spec, given, key))
+        portrait = wire.decode_generate(reply, exchange.request_id)
+        return replace(portrait, upload_outcome=exchange.upload_outcome)
+
+    return (yield from _with_reference(exchange, reference, attempt))
+
+
+def stream(
+    session: Session,
+    spec: PortraitSpec,
+    reference: LocalReference | None,
+    *,
+    timeout: float,
+    idempotency_key: str | None,
+    preview_interval: int,
+) -> Plan[None]:
+    """Generate a portrait and emit news of it, each image once, and `Completed` last."""
+    exchange, key, spec = _prepare(session, spec, reference, timeout, idempotency_key)
+    images: dict[int, Image] = {}
+
+    def attempt(given: LocalReference | None) -> Plan[None]:
+        request = wire.encode_generate_stream(spec, given, key, preview_interval)
+        return _stream_with_retries(exchange, request, images)
+
+    yield from _with_reference(exchange, reference, attempt)
+
+
+def _prepare(
+    session: Session,
+    spec: PortraitSpec,
+    reference: LocalReference | None,
+    timeout: float,
+    idempotency_key: str | None,
+) -> tuple[Exchange, str, PortraitSpec]:
+    """Fix what a retry must repeat: the idempotency key, and the seed, so that any replica makes the same."""
+    if reference is not None and reference.data is not None:
+        session.memory.keep(reference.digest, reference.data)
+    exchange = Exchange(session, timeout=timeout, digest=reference.digest if reference else "")
+    if spec.seed is None:
+        spec = replace(spec, seed=session.random.getrandbits(32))
+    return exchange, idempotency_key or session.new_id(), spec
+
+
+def _upload(exchange: Exchange, digest: str, data: bytes) -> Plan[Reference]:
+    exchange.session.memory.keep(digest, data)
+    reply = yield from exchange.ask(wire.UPLOAD_REFERENCE, wire.encode_upload_reference(data))
+    reference = wire.decode_upload_reference(reply)
+    exchange.upload_outcome = reference.cache_outcome
+    return reference
+
+
+def _with_reference(
+    exchange: Exchange,
+    reference: LocalReference | None,
+    attempt: Callable[[LocalReference | None], Plan[T]],
+) -> Plan[T]:
+    """Try with the digest alone; where it is unknown, upload the picture and try again.
+
+    A digest that is unknown right after its upload means that the two calls reached different servers (no
+    hashing on `x-limner-reference` in front of them); then the picture travels in the request itself.
+    """
+    if reference is None:
+        return (yield from attempt(None))
+    by_digest = LocalReference(digest=reference.digest)
+    try:
+        return (yield from attempt(by_digest))
+    except ReferenceNotFound:
+        data = reference.data or exchange.session.memory.find(reference.digest)
+        if data is None:
+            raise
+    yield from _upload(exchange, reference.digest, data)
+    try:
+        return (yield from attempt(by_digest))
+    except ReferenceNotFound:
+        return (yield from attempt(LocalReference(digest=reference.digest, data=data)))
+
+
+def _stream_with_retries(exchange: Exchange, request: bytes, images: dict[int, Image]) -> Plan[None]:
+    attempt = 1
+    while True:
+        try:
+            return (yield from _stream_once(exchange, request, images))
+        except LimnerError as error:
+            yield from exchange.wait_or_raise(error, attempt)
+            attempt += 1
+
+
+def _stream_once(exchange: Exchange, request: bytes, images: dict[int, Image]) -> Plan[None]:
+    """Emit the events of one try; images that an earlier try delivered are not emitted again."""
+    yield Open(call=exchange.call(wire.GENERATE_STREAM, request))
+    while (message := (yield Receive())) is not None:
+        event = wire.decode_event(message, tuple(images.values()), exchange.request_id)
+        if isinstance(event, ImageReady):
+            if event.image.index in images:
+                continue
+            images[event.image.index] = event.image
+        if isinstance(event, Completed):
+            event = replace(event, portrait=replace(event.portrait, upload_outcome=exchange.upload_outcome))
+        if event is not None:
+            yield Emit(event=event)
+        if isinstance(event, Completed):
+            return
+    raise ServerFault(
+        "the stream ended without its last message", code="INTERNAL", request_id=exchange.request_id
+    )

@@ -1,0 +1,123 @@
+"""A real server, and the clients of another toolchain: buf, and JavaScript that protoc-gen-es generated."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tools import npm
+from tools.local_server import local_server
+
+ROOT = npm.ROOT
+WEIGHTS = ROOT / "engine" / "embedded" / "weights"
+REFERENCE = ROOT / "engine" / "embedded" / "references" / "ada.png"
+
+
+def need(tool: Path | str | None, name: str) -> str:
+    """Give a tool's path; without it the test is skipped, or fails in CI, which leaves nothing out."""
+    if tool is None:
+        message = f"{name} is not installed; python -m tools.install says why"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return str(tool)
+
+
+@pytest.fixture(scope="session")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Serve the model in the box, or, where the checkout has none yet, a tiny random one."""
+    options = ["--log-format", "json", "--drain-notice-seconds", "0"]
+    if not (WEIGHTS / "model_index.json").exists():
+        from tests.tinymodels import build_tiny_model
+
+        model = tmp_path_factory.mktemp("tiny") / "model"
+        build_tiny_model(model)
+        options += ["--engine-model", str(model)]
+    log = tmp_path_factory.mktemp("server") / "server.log"
+    with local_server(*options, log=log) as server:
+        yield server.target
+
+
+@pytest.fixture(scope="session")
+def reference_base64() -> str:
+    """Give a shipped reference picture as proto3 JSON writes bytes."""
+    import base64
+
+    return base64.b64encode(REFERENCE.read_bytes()).decode()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What `buf curl` printed: the messages of the response, or the error as JSON."""
+
+    code: int
+    messages: list[dict[str, Any]]
+    error: str
+
+
+@pytest.fixture(scope="session")
+def buf_curl(target: str) -> Callable[..., Answer]:
+    """Call a method with `buf curl`, which learns the API from the server's reflection."""
+    buf = need(npm.binary(npm.TOOLS, "buf"), "buf")
+
+    def call(method: str, request: dict[str, Any], *options: str) -> Answer:
+        done = subprocess.run(
+            [buf, "curl", "--protocol", "grpc", "--http2-prior-knowledge", *options,
+             "--data", "@-", f"http://{target}/limner.v1.{method}"],
+            input=json.dumps(request), capture_output=True, text=True, timeout=120, check=False, cwd="/",
+        )  # fmt: skip
+        return Answer(code=done.returncode, messages=list(_objects(done.stdout)), error=done.stderr)
+
+    return call
+
+
+def _objects(text: str) -> Iterator[dict[str, Any]]:
+    """Split JSON objects that follow one another."""
+    decoder = json.JSONDecoder()
+    while text := text.strip():
+        value, end = decoder.raw_decode(text)
+        yield value
+        text = text[end:]
+
+
+@pytest.fixture(scope="session")
+def javascript(target: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
+    """Generate the JavaScript stubs afresh and give a function that runs the client in `client.mjs`."""
+    node = need(shutil.which("node"), "node")
+    buf = need(npm.binary(npm.TOOLS, "buf"), "buf")
+    need(npm.binary(npm.INTEROP, "protoc-gen-es"), "protoc-gen-es")
+    shutil.rmtree(npm.INTEROP / "build", ignore_errors=True)
+    for source in (ROOT / "proto", _google_rpc(tmp_path_factory.mktemp("google"))):
+        subprocess.run([buf, "generate", source], cwd=npm.INTEROP, check=True, timeout=120)
+
+    def run(command: str, *arguments: str) -> dict[str, Any]:
+        done = subprocess.run(
+            [node, npm.INTEROP / "client.mjs", f"http://{target}", command, *arguments],
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    return run
+
+
+def _google_rpc(folder: Path) -> Path:
+    """Copy google/rpc/error_details.proto, which the Python package of Google's common protos brings."""
+    spec = importlib.util.find_spec("google.rpc")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    (folder / "google" / "rpc").mkdir(parents=True)
+    for location in spec.submodule_search_locations:
+        source = Path(location) / "error_details.proto"
+        if source.exists():
+            shutil.copy(source, folder / "google" / "rpc")
+            return folder
+    raise AssertionError("googleapis-common-protos brings no error_details.proto any more")
