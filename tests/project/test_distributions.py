@@ -29,7 +29,9 @@ def test_top_level_modules_are_the_repositorys_own(name: str) -> None:
         assert spec is not None
         assert spec.origin is not None
         assert Path(spec.origin).is_relative_to(folder)
-    assert {module for module, names in owners.items() if name in names and not module.startswith("__")} == modules
+    assert {
+        module for module, names in owners.items() if name in names and not module.startswith("__")
+    } == modules
 
 
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
