@@ -62,7 +62,8 @@ class ModelFacts:
     reference_tokens: int
     token_width: int
     preprocessing: str
-    """Version of the reference preprocessing; part of the cache key."""
+    """Version of the reference preprocessing with all its parameters; part of the cache key.
+    ``engine.models.preprocess.ReferencePreprocessing.parse`` reads it back and applies it (no torch needed)."""
     scheduler_config: dict[str, object]
 
 
@@ -71,6 +72,9 @@ class Backend(Protocol):
 
     facts: ModelFacts
     device: torch.device
+    unconditional_tokens: torch.Tensor | None
+    """``[tokens, token_width]`` f32: the reference tokens of the unconditional row of a guided request that has a
+    reference (diffusers' negative image embedding). Place it with the request's scale. None without an adapter."""
 
     def buckets(self, shape: LatentShape) -> tuple[int, ...]:
         """Return the batch sizes in rows that this latent shape runs in, ascending."""
@@ -82,7 +86,7 @@ class Backend(Protocol):
         """Encode references ``[N, S, S, 3]`` uint8 RGB to projected tokens ``[N, tokens, cross_attention_dim]`` f32."""
 
     def place(self, row: RowConditioning) -> int:
-        """Compute the row's cross-attention K/V and write them to a free slot. Raises ``SlotsExhausted``."""
+        """Compute the row's cross-attention K/V and write them to a free slot. Raises ``SlotsExhaustedError``."""
 
     def release(self, slot: int) -> None:
         """Free a slot. Releasing a slot twice is a bug and raises."""
@@ -91,7 +95,11 @@ class Backend(Protocol):
         self, slots: Sequence[int], sample: torch.Tensor, timestep: torch.Tensor, bucket: int
     ) -> torch.Tensor:
         """Run one tick: ``sample [R, C, h, w]`` f32 (already input-scaled), ``timestep [R]`` f32, row i conditioned by
-        ``slots[i]``, padded to ``bucket`` rows. Return the model's output ``[R, C, h, w]`` f32."""
+        ``slots[i]``, padded to ``bucket`` rows. Return the model's output ``[R, C, h, w]`` f32.
+        """
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
-        """Decode finished latents ``[N, C, h, w]`` f32 (not yet divided by the scaling factor) to ``[N, H, W, 3]`` uint8."""
+        """Decode finished latents ``[N, C, h, w]`` f32, not yet divided by the scaling factor.
+
+        Returns ``[N, H, W, 3]`` uint8. Raises ``FloatingPointError`` when the decoder gives NaN or infinity.
+        """

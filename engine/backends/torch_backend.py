@@ -1,0 +1,146 @@
+"""The torch backend: the reference arithmetic, and fast enough on a CPU to serve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from engine.backends.base import EncodedPrompt, LatentShape, ModelFacts, RowConditioning
+from engine.backends.packed_decoder import pack_decoder
+from engine.backends.packed_unet import pack_unet
+from engine.backends.slots import SlotBuffers, Staging
+from engine.models.model import Model
+
+Network = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TorchSettings:
+    """What may be chosen about the torch backend.
+
+    ``max_references`` bounds the references of one row; ``packed`` asks for weights packed for the CPU (docs/adr/0010),
+    with which the result differs from diffusers' in the last bits of f32 and is about twice as fast.
+    """
+
+    buckets: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16)
+    capacity: int = 64
+    max_references: int = 1
+    packed: bool = True
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for settings that cannot hold."""
+        if not self.buckets or min(self.buckets) < 1 or self.max_references < 1:
+            raise ValueError("buckets and max_references must be positive")
+        if self.capacity < max(self.buckets):
+            raise ValueError(f"capacity {self.capacity} is less than the largest bucket {max(self.buckets)}")
+
+
+class TorchBackend:
+    """``engine.backends.base.Backend`` on torch, in the type that the model was loaded in."""
+
+    def __init__(self, model: Model, settings: TorchSettings | None = None) -> None:
+        settings = settings or TorchSettings()
+        # Not the model itself: once packed, its UNet may be freed.
+        self._prompts = model.prompts
+        self._image_encoder = model.image_encoder
+        self._adapter = model.adapter
+        self._text_kv = model.text_kv
+        self.facts: ModelFacts = model.facts
+        self.device = torch.device("cpu")
+        self.unconditional_tokens = model.unconditional_tokens
+        self._buckets = tuple(sorted(settings.buckets))
+        self._dtype = model.text_kv.weight.dtype
+        self._slots = SlotBuffers(
+            capacity=settings.capacity,
+            text_tokens=model.facts.prompt_tokens,
+            ip_tokens=max(1, model.facts.reference_tokens * settings.max_references),
+            width=model.unet.width,
+            masked=settings.max_references > 1,
+            dtype=self._dtype,
+        )
+        self._staging = Staging(self._slots, self._buckets[-1])
+        packed_unet = packed_decoder = None
+        if settings.packed:
+            height, width = (
+                size // model.facts.latent_scale
+                for size in (model.facts.default_height, model.facts.default_width)
+            )
+            packed_unet = pack_unet(model.unet, min(8, self._buckets[-1]), height, width)
+            packed_decoder = pack_decoder(model.decoder, height, width)
+        self._network: Network = packed_unet or model.unet
+        self._decoder = packed_decoder or model.decoder
+
+    def buckets(self, shape: LatentShape) -> tuple[int, ...]:
+        """Return the batch sizes in rows; the same for every shape."""
+        return self._buckets
+
+    def encode_prompts(self, texts: Sequence[str]) -> list[EncodedPrompt]:
+        """Encode texts in one batch."""
+        return self._prompts.encode(texts)
+
+    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Encode references ``[N, S, S, 3]`` uint8 to ``[N, tokens, E]`` f32.
+
+        Raises ``ValueError`` for a model without an adapter.
+        """
+        if self._image_encoder is None or self._adapter is None:
+            raise ValueError("this model has no adapter, so it takes no references")
+        return self._image_encoder.encode(pixels, self._adapter)
+
+    def place(self, row: RowConditioning) -> int:
+        """Compute the row's K/V and write them to a free slot.
+
+        Raises ``SlotsExhaustedError``, ``ReferenceTooLongError``, and ``ValueError`` for tokens without an adapter.
+        """
+        with torch.inference_mode():
+            kv_ip = None
+            if row.reference_tokens is not None:
+                if self._adapter is None:
+                    raise ValueError("this model has no adapter, so it takes no references")
+                kv_ip = self._adapter.kv.project(row.reference_tokens, row.scale)
+            return self._slots.place(self._text_kv.project(row.prompt.embedding), kv_ip)
+
+    def release(self, slot: int) -> None:
+        """Free a slot. Raises ``SlotError`` if it is not taken."""
+        self._slots.release(slot)
+
+    def predict_noise(
+        self, slots: Sequence[int], sample: torch.Tensor, timestep: torch.Tensor, bucket: int
+    ) -> torch.Tensor:
+        """Run one tick; see ``Backend.predict_noise``. Padding rows are zero latents at timestep 0.
+
+        Raises ``SlotError`` for a slot that is not taken and ``ValueError`` for a bucket that is too small.
+        """
+        rows = len(slots)
+        if not 0 < rows <= bucket <= self._buckets[-1]:
+            raise ValueError(f"{rows} rows do not fit bucket {bucket}")
+        self._slots.check(slots)
+        source: SlotBuffers | Staging = self._slots
+        positions = list(slots)
+        if max(slots) >= bucket:
+            source = self._staging
+            positions = source.arrange(slots, bucket)
+        in_place = rows == bucket and positions == list(range(bucket))
+        with torch.inference_mode():
+            batch, steps = sample, timestep
+            if not in_place:
+                batch = sample.new_zeros(bucket, *sample.shape[1:])
+                batch[positions] = sample
+                steps = timestep.new_zeros(bucket)
+                steps[positions] = timestep
+            noise = self._network(
+                batch.to(self._dtype),
+                steps,
+                source.kv_text[:bucket],
+                source.kv_ip[:bucket],
+                None if source.ip_mask is None else source.ip_mask[:bucket],
+            ).float()
+            return noise if in_place else noise[positions]
+
+    def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
+        """Decode ``[N, C, h, w]`` f32 to ``[N, H, W, 3]`` uint8."""
+        return self._decoder.decode(latents)

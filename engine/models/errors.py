@@ -1,0 +1,71 @@
+"""What can be wrong with a model directory, as typed errors that name the file, the tensor, expected and found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class ModelError(Exception):
+    """A model directory that cannot be used. ``path`` is the file or folder at fault."""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        path: Path,
+        tensor: str | None = None,
+        expected: str | None = None,
+        found: str | None = None,
+    ) -> None:
+        self.path = path
+        self.tensor = tensor
+        self.expected = expected
+        self.found = found
+        parts = [f"{path}: {what}"]
+        if tensor is not None:
+            parts.append(f"tensor {tensor}")
+        if expected is not None:
+            parts.append(f"expected {expected}")
+        if found is not None:
+            parts.append(f"found {found}")
+        super().__init__("; ".join(parts))
+
+
+class NotAModelError(ModelError):
+    """The path is no directory in diffusers' layout (no ``model_index.json``)."""
+
+
+class MissingFileError(ModelError):
+    """A file that the layout requires is not there."""
+
+
+class PickleRefusedError(ModelError):
+    """Weights exist only as a pickle, which can run code when it is read; only safetensors are read."""
+
+
+class CorruptFileError(ModelError):
+    """A file is there but is not what its name says (broken JSON, truncated safetensors)."""
+
+
+class UnsupportedModelError(ModelError):
+    """The directory is sound but describes a model that this engine does not run."""
+
+
+class MissingTensorError(ModelError):
+    """The weights lack a tensor that the configuration calls for."""
+
+
+class UnexpectedTensorError(ModelError):
+    """The weights hold a tensor that the configuration has no place for."""
+
+
+class TensorShapeError(ModelError):
+    """A tensor's shape is not what the configuration calls for."""
+
+
+class NotFiniteError(ModelError):
+    """A tensor holds NaN or infinity."""
+
+
+class AdapterChoiceError(ModelError):
+    """The adapter asked for is not there, or several are and none was named."""

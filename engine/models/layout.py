@@ -1,0 +1,114 @@
+"""Where things are in a model directory of diffusers' layout, and its JSON files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.models.errors import (
+    AdapterChoiceError,
+    CorruptFileError,
+    MissingFileError,
+    NotAModelError,
+    PickleRefusedError,
+    UnsupportedModelError,
+)
+
+PIPELINES = ("StableDiffusionPipeline",)
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises ``MissingFileError`` or ``CorruptFileError``."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingFileError("file is missing", path=path) from None
+    except (ValueError, OSError) as error:
+        raise CorruptFileError("not readable as JSON", path=path, found=str(error)) from error
+    if not isinstance(value, dict):
+        raise CorruptFileError("not a JSON object", path=path, found=type(value).__name__)
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelLayout:
+    """A model directory: ``model_index.json``, one folder a component, ``ip_adapter/*.safetensors``.
+
+    Source: diffusers ``pipelines/pipeline_utils.py`` (save_pretrained); adapters as in h94/IP-Adapter.
+    """
+
+    root: Path
+    index: dict[str, Any]
+
+    @classmethod
+    def open(cls, root: Path) -> ModelLayout:
+        """Open a model directory. Raises ``NotAModelError`` or ``UnsupportedModelError``."""
+        path = root / "model_index.json"
+        if not path.is_file():
+            raise NotAModelError("not a model directory: it has no model_index.json", path=root)
+        index = read_json(path)
+        kind = index.get("_class_name")
+        if kind not in PIPELINES:
+            raise UnsupportedModelError(
+                "pipeline class is not supported",
+                path=path,
+                expected=" or ".join(PIPELINES),
+                found=repr(kind),
+            )
+        return cls(root=root, index=index)
+
+    def config(self, component: str, name: str = "config.json") -> dict[str, Any]:
+        """Read a component's JSON configuration."""
+        return read_json(self.root / component / name)
+
+    def weights(self, component: str, stem: str) -> list[Path]:
+        """List the safetensors files of a component: one, or the shards that its index names.
+
+        Raises ``PickleRefusedError`` if the weights exist as a pickle alone, ``MissingFileError`` if not at all.
+        """
+        folder = self.root / component
+        for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
+            if (folder / name).is_file():
+                return [folder / name]
+        shards = folder / f"{stem}.safetensors.index.json"
+        if shards.is_file():
+            mapping = read_json(shards).get("weight_map")
+            if not isinstance(mapping, dict) or not mapping:
+                raise CorruptFileError("shard index has no weight_map", path=shards)
+            files = [folder / Path(str(name)).name for name in sorted(set(mapping.values()))]
+            for file in files:
+                if not file.is_file():
+                    raise MissingFileError("shard is missing", path=file)
+            return files
+        expected = f"{stem}.safetensors"
+        if folder.is_dir():
+            for path in sorted(folder.iterdir()):
+                if path.suffix in PICKLES:
+                    raise PickleRefusedError("weights are a pickle", path=path, expected=expected)
+        raise MissingFileError("weights are missing", path=folder / expected)
+
+    def adapters(self) -> dict[str, Path]:
+        """Map adapter names (file stems) to their safetensors files."""
+        folder = self.root / "ip_adapter"
+        return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+    def adapter(self, name: str | None) -> Path | None:
+        """Choose the adapter: by name, or the only one; None if the model has none and none was named.
+
+        Raises ``AdapterChoiceError`` and, where an adapter exists as a pickle alone, ``PickleRefusedError``.
+        """
+        found = self.adapters()
+        folder = self.root / "ip_adapter"
+        if not found and folder.is_dir():
+            for path in sorted(folder.iterdir()):
+                if path.suffix in PICKLES:
+                    raise PickleRefusedError("adapter is a pickle", path=path, expected="*.safetensors")
+        if name is None and len(found) <= 1:
+            return next(iter(found.values()), None)
+        if name is not None and name in found:
+            return found[name]
+        what = "no such adapter" if name is not None else "several adapters and none was named"
+        raise AdapterChoiceError(what, path=folder, expected=name, found=", ".join(found) or "none")

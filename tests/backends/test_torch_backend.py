@@ -1,0 +1,247 @@
+"""The torch backend: rows apart from each other, slots, and equality with diffusers' pipeline."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.backends.base import RowConditioning
+from engine.backends.registry import UnknownBackendError, create_backend
+from engine.backends.slots import ReferenceTooLongError, SlotError, SlotsExhaustedError
+from engine.backends.torch_backend import TorchBackend, TorchSettings
+from engine.models.model import Model, load_model
+from tests.tinymodels import build_tiny_model, open_pipeline
+
+SETTINGS = TorchSettings(buckets=(1, 2, 3, 4, 6, 8), capacity=10)
+PROMPTS = ("a portrait of a woman", "a man smiling", "", "a red hat")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def model(root: Path) -> Model:
+    return load_model(root)
+
+
+@pytest.fixture
+def backend(model: Model) -> TorchBackend:
+    return TorchBackend(model, SETTINGS)
+
+
+def conditioning(backend: TorchBackend, index: int) -> RowConditioning:
+    """Return one of many different rows, some without a reference."""
+    generator = torch.Generator().manual_seed(index)
+    tokens = torch.randn(backend.facts.reference_tokens, backend.facts.token_width, generator=generator)
+    (prompt,) = backend.encode_prompts([PROMPTS[index % len(PROMPTS)]])
+    return RowConditioning(
+        prompt=prompt,
+        reference_tokens=None if index % 3 == 2 else tokens,
+        scale=(1.0, 0.3, 0.0, 1.5)[index % 4],
+    )
+
+
+def inputs(rows: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rows, 4, 8, 8, generator=generator), torch.linspace(1, 999, rows)
+
+
+@pytest.mark.parametrize("bucket", [1, 2, 3, 4, 6, 8])
+def test_a_row_is_bit_independent_of_position_and_neighbours(backend: TorchBackend, bucket: int) -> None:
+    slots = [backend.place(conditioning(backend, index)) for index in range(10)]
+    sample, step = inputs(10)
+    alone = torch.cat(
+        [backend.predict_noise([slots[i]], sample[i : i + 1], step[i : i + 1], bucket) for i in range(10)]
+    )
+    order = random.Random(bucket)
+    for _ in range(6):
+        chosen = order.sample(range(10), order.randint(1, bucket))
+        together = backend.predict_noise([slots[i] for i in chosen], sample[chosen], step[chosen], bucket)
+        assert torch.equal(together, alone[chosen])
+
+
+def test_buckets_agree_within_tolerance(backend: TorchBackend) -> None:
+    slots = [backend.place(conditioning(backend, index)) for index in range(2)]
+    sample, step = inputs(2)
+    first = backend.predict_noise(slots, sample, step, 2)
+    for bucket in (4, 8):
+        torch.testing.assert_close(
+            backend.predict_noise(slots, sample, step, bucket), first, rtol=0, atol=5e-6
+        )
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])
+def test_a_bad_row_leaves_the_others_alone(backend: TorchBackend, bad: float) -> None:
+    slots = [backend.place(conditioning(backend, index)) for index in range(4)]
+    sample, step = inputs(4)
+    sound = backend.predict_noise(slots, sample, step, 4)
+    sample[1] = bad
+    spoilt = backend.predict_noise(slots, sample, step, 4)
+    keep = [0, 2, 3]
+    assert torch.equal(spoilt[keep], sound[keep])
+
+
+def test_a_bad_conditioning_leaves_the_others_and_later_rows_alone(backend: TorchBackend) -> None:
+    sample, step = inputs(4)
+    slots = [backend.place(conditioning(backend, index)) for index in range(4)]
+    sound = backend.predict_noise(slots, sample, step, 4)
+    backend.release(slots[1])
+    bad = conditioning(backend, 1)
+    assert bad.reference_tokens is not None
+    slots[1] = backend.place(
+        RowConditioning(prompt=bad.prompt, reference_tokens=torch.full_like(bad.reference_tokens, torch.nan))
+    )
+    spoilt = backend.predict_noise(slots, sample, step, 4)
+    assert torch.equal(spoilt[[0, 2, 3]], sound[[0, 2, 3]]) and spoilt[1].isnan().all()
+    backend.release(slots[1])
+    # The slot's stale values now pad the bucket; then a row without a reference takes it.
+    keep = [0, 2, 3]
+    assert torch.equal(
+        backend.predict_noise([slots[i] for i in keep], sample[keep], step[keep], 4), sound[keep]
+    )
+    assert backend.place(RowConditioning(prompt=bad.prompt)) == slots[1]
+    assert backend.predict_noise(slots, sample, step, 4).isfinite().all()
+
+
+def test_slots_are_held_released_and_reused(backend: TorchBackend) -> None:
+    rows = [conditioning(backend, index) for index in range(11)]
+    slots = [backend.place(row) for row in rows[:10]]
+    assert slots == list(range(10))
+    with pytest.raises(SlotsExhaustedError):
+        backend.place(rows[10])
+    backend.release(7)
+    backend.release(3)
+    assert backend.place(rows[10]) == 3
+    with pytest.raises(SlotError):
+        backend.release(7)
+    with pytest.raises(SlotError):
+        backend.release(99)
+    sample, step = inputs(2)
+    with pytest.raises(SlotError, match="not taken"):
+        backend.predict_noise([0, 7], sample, step, 2)
+    with pytest.raises(SlotError, match="twice"):
+        backend.predict_noise([0, 0], sample, step, 2)
+    with pytest.raises(ValueError, match="do not fit"):
+        backend.predict_noise([0, 1], sample, step, 1)
+    with pytest.raises(ValueError, match="do not fit"):
+        backend.predict_noise([0, 1], sample, step, 99)
+
+
+def test_a_reused_slot_is_not_served_from_a_stale_copy(backend: TorchBackend) -> None:
+    sample, step = inputs(1)
+    slots = [backend.place(conditioning(backend, index)) for index in range(10)]
+    old = backend.predict_noise([slots[9]], sample, step, 4)
+    backend.release(slots[9])
+    assert backend.place(conditioning(backend, 0)) == slots[9]
+    new = backend.predict_noise([slots[9]], sample, step, 4)
+    assert torch.equal(new, backend.predict_noise([slots[0]], sample, step, 4))
+    assert not torch.equal(new, old)
+
+
+def test_rows_may_bring_different_numbers_of_references(model: Model) -> None:
+    one = TorchBackend(model, SETTINGS)
+    three = TorchBackend(model, TorchSettings(buckets=(4,), capacity=8, max_references=3))
+    rows = [conditioning(one, index) for index in range(3)]
+    sample, step = inputs(4)
+    expected = one.predict_noise([one.place(row) for row in rows], sample[:3], step[:3], 4)
+    assert rows[0].reference_tokens is not None
+    doubled = RowConditioning(
+        prompt=rows[0].prompt, reference_tokens=rows[0].reference_tokens.repeat(2, 1), scale=1.0
+    )
+    slots = [three.place(row) for row in (*rows, doubled)]
+    sample[3], step[3] = sample[0], step[0]
+    found = three.predict_noise(slots, sample, step, 4)
+    # Naming a reference twice changes nothing: a softmax over doubled tokens is the same mean.
+    torch.testing.assert_close(found, torch.cat([expected, expected[:1]]), rtol=0, atol=5e-6)
+    with pytest.raises(ReferenceTooLongError):
+        three.place(
+            RowConditioning(prompt=rows[0].prompt, reference_tokens=rows[0].reference_tokens.repeat(4, 1))
+        )
+    with pytest.raises(ReferenceTooLongError):
+        one.place(doubled)
+
+
+def test_a_guided_tick_equals_the_pipeline(root: Path, backend: TorchBackend) -> None:
+    pipe = open_pipeline(root, adapter="base")
+    pipe.set_ip_adapter_scale(0.7)
+    size = backend.facts.reference_size
+    pixels = torch.randint(
+        0, 256, (1, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
+    (tokens,) = backend.encode_images(pixels)
+    assert backend.unconditional_tokens is not None
+    prompt, negative = backend.encode_prompts(["a portrait of a man", "hat"])
+    slots = [
+        backend.place(
+            RowConditioning(prompt=negative, reference_tokens=backend.unconditional_tokens, scale=0.7)
+        ),
+        backend.place(RowConditioning(prompt=prompt, reference_tokens=tokens, scale=0.7)),
+    ]
+    sample, _ = inputs(1)
+    ours = backend.predict_noise(slots, sample.repeat(2, 1, 1, 1), torch.tensor([401.0, 401.0]), 2)
+    with torch.inference_mode():
+        from PIL import Image
+
+        positive, uncond = pipe.encode_prompt("a portrait of a man", "cpu", 1, True, "hat")
+        embeds = pipe.prepare_ip_adapter_image_embeds(
+            Image.fromarray(pixels[0].numpy()), None, "cpu", 1, True
+        )
+        theirs = pipe.unet(
+            sample.repeat(2, 1, 1, 1),
+            torch.tensor(401),
+            torch.cat([uncond, positive]),
+            added_cond_kwargs={"image_embeds": embeds},
+            return_dict=False,
+        )[0]
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=5e-6)
+
+
+def test_other_latent_sizes_run(backend: TorchBackend) -> None:
+    slot = backend.place(conditioning(backend, 0))
+    for height, width in ((4, 8), (10, 6), (16, 16)):
+        noise = backend.predict_noise([slot], torch.randn(1, 4, height, width), torch.tensor([5.0]), 2)
+        assert noise.shape == (1, 4, height, width) and noise.dtype == torch.float32
+
+
+def test_a_model_without_an_adapter_takes_no_reference(tmp_path: Path) -> None:
+    from tests.tinymodels import TinySettings
+
+    plain = TorchBackend(load_model(build_tiny_model(tmp_path, TinySettings(adapters=()))), SETTINGS)
+    (prompt,) = plain.encode_prompts(["a hat"])
+    assert plain.unconditional_tokens is None
+    with pytest.raises(ValueError, match="no adapter"):
+        plain.encode_images(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="no adapter"):
+        plain.place(RowConditioning(prompt=prompt, reference_tokens=torch.zeros(4, 32)))
+    slot = plain.place(RowConditioning(prompt=prompt))
+    assert plain.predict_noise([slot], torch.zeros(1, 4, 8, 8), torch.tensor([1.0]), 1).isfinite().all()
+
+
+def test_bfloat16_is_close(root: Path, backend: TorchBackend) -> None:
+    half = create_backend("torch", root, dtype="bfloat16")
+    rows = [conditioning(backend, index) for index in range(4)]
+    sample, step = inputs(4)
+    exact = backend.predict_noise([backend.place(row) for row in rows], sample, step, 4)
+    found = half.predict_noise([half.place(row) for row in rows], sample, step, 4)
+    assert found.dtype == torch.float32
+    assert (found - exact).norm() / exact.norm() < 0.05
+
+
+def test_registry_refuses_what_it_does_not_have(root: Path) -> None:
+    with pytest.raises(UnknownBackendError, match="torch"):
+        create_backend("abacus", root)
+    with pytest.raises(UnknownBackendError, match="float32"):
+        create_backend("torch", root, dtype="int4")
+
+
+@pytest.mark.parametrize(
+    "settings", [{"buckets": ()}, {"buckets": (0, 1)}, {"capacity": 3}, {"max_references": 0}]
+)
+def test_settings_that_cannot_hold_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"must be positive|less than"):
+        TorchSettings(**settings)  # type: ignore[arg-type]

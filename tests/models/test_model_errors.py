@@ -1,0 +1,268 @@
+"""Bad model directories end in typed errors that name the file, the tensor, expected and found."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from engine.models import errors
+from engine.models.model import load_model
+from tests.tinymodels import build_tiny_model
+
+Tensors = dict[str, torch.Tensor]
+UNET = "unet/diffusion_pytorch_model.safetensors"
+ADAPTER = "ip_adapter/base.safetensors"
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("sound") / "model")
+
+
+@pytest.fixture
+def root(sound: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sound, tmp_path / "model"))
+
+
+def edit(path: Path, change: Callable[[Tensors], object]) -> None:
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+
+
+def edit_json(path: Path, **values: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_not_a_model(tmp_path: Path) -> None:
+    with pytest.raises(errors.NotAModelError) as caught:
+        load_model(tmp_path)
+    assert caught.value.path == tmp_path
+    with pytest.raises(errors.NotAModelError):
+        load_model(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "unet/config.json",
+        UNET,
+        "vae/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+        "text_encoder/config.json",
+        "text_encoder/model.safetensors",
+        "tokenizer/vocab.json",
+        "tokenizer/merges.txt",
+        "scheduler/scheduler_config.json",
+        "image_encoder/config.json",
+        "image_encoder/model.safetensors",
+        "feature_extractor/preprocessor_config.json",
+    ],
+)
+def test_missing_file(root: Path, file: str) -> None:
+    (root / "tokenizer" / "tokenizer.json").unlink(missing_ok=True)
+    (root / file).unlink()
+    with pytest.raises(errors.MissingFileError) as caught:
+        load_model(root)
+    assert caught.value.path == root / file
+
+
+@pytest.mark.parametrize("component", ["unet", "vae", "text_encoder", "image_encoder"])
+def test_pickle_is_never_read(root: Path, component: str) -> None:
+    (weights,) = (root / component).glob("*.safetensors")
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(errors.PickleRefusedError) as caught:
+        load_model(root)
+    assert caught.value.path.suffix == ".bin"
+
+
+def test_pickled_adapter_is_refused(root: Path) -> None:
+    (root / ADAPTER).rename(root / "ip_adapter" / "base.bin")
+    with pytest.raises(errors.PickleRefusedError):
+        load_model(root)
+
+
+@pytest.mark.parametrize("file", [UNET, ADAPTER, "text_encoder/model.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"\x80\x04K\x01.", b"\xff" * 64])
+def test_corrupt_weights(root: Path, file: str, content: bytes) -> None:
+    (root / file).write_bytes(content)
+    with pytest.raises(errors.CorruptFileError) as caught:
+        load_model(root)
+    assert caught.value.path == root / file
+
+
+@pytest.mark.parametrize("file", ["model_index.json", "unet/config.json", "vae/config.json"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "\x00"])
+def test_corrupt_json(root: Path, file: str, content: str) -> None:
+    (root / file).write_text(content)
+    with pytest.raises(errors.CorruptFileError) as caught:
+        load_model(root)
+    assert caught.value.path == root / file
+
+
+CASES: list[tuple[str, str]] = [
+    (UNET, "conv_in.weight"),
+    (UNET, "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"),
+    ("vae/diffusion_pytorch_model.safetensors", "decoder.conv_in.weight"),
+    ("image_encoder/model.safetensors", "visual_projection.weight"),
+    (ADAPTER, "ip_adapter.1.to_v_ip.weight"),
+]
+
+
+@pytest.mark.parametrize(("file", "tensor"), CASES)
+def test_missing_tensor(root: Path, file: str, tensor: str) -> None:
+    edit(root / file, lambda tensors: tensors.pop(tensor))
+    with pytest.raises(errors.MissingTensorError) as caught:
+        load_model(root)
+    assert (caught.value.path, caught.value.tensor) == (root / file, tensor)
+    assert caught.value.expected is not None and caught.value.expected in str(caught.value)
+
+
+@pytest.mark.parametrize(("file", "tensor"), CASES)
+def test_wrong_shape(root: Path, file: str, tensor: str) -> None:
+    edit(root / file, lambda tensors: tensors.update({tensor: torch.zeros(3, 5)}))
+    with pytest.raises(errors.TensorShapeError) as caught:
+        load_model(root)
+    assert (caught.value.path, caught.value.tensor) == (root / file, tensor)
+    assert caught.value.found == "[3, 5]"
+
+
+@pytest.mark.parametrize("file", [UNET, ADAPTER, "vae/diffusion_pytorch_model.safetensors"])
+def test_unexpected_tensor(root: Path, file: str) -> None:
+    edit(root / file, lambda tensors: tensors.update({"extra.weight": torch.zeros(2)}))
+    with pytest.raises(errors.UnexpectedTensorError) as caught:
+        load_model(root)
+    assert (caught.value.path, caught.value.tensor) == (root / file, "extra.weight")
+
+
+@pytest.mark.parametrize(("file", "tensor"), CASES)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_not_finite(root: Path, file: str, tensor: str, value: float) -> None:
+    edit(root / file, lambda tensors: tensors[tensor].view(-1)[:1].fill_(value))
+    with pytest.raises(errors.NotFiniteError) as caught:
+        load_model(root)
+    assert (caught.value.path, caught.value.tensor) == (root / file, tensor)
+
+
+def test_projection_errors_name_the_tensor(root: Path) -> None:
+    edit(root / ADAPTER, lambda tensors: tensors.pop("image_proj.norm.bias"))
+    with pytest.raises(errors.MissingTensorError) as caught:
+        load_model(root)
+    assert caught.value.tensor == "image_proj.norm.bias"
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda t: t.update({"image_proj.norm.bias": torch.zeros(3)}), errors.TensorShapeError),
+        (lambda t: t.update({"image_proj.more": torch.zeros(3)}), errors.UnexpectedTensorError),
+        (lambda t: t.update({"image_proj.proj.weight": torch.zeros(128, 9)}), errors.TensorShapeError),
+        (lambda t: t.update({"ip_adapter.9.to_k_ip.weight": torch.zeros(3)}), errors.UnexpectedTensorError),
+        (
+            lambda t: t.update({"ip_adapter.0.to_k_lora.down.weight": torch.zeros(3)}),
+            errors.UnexpectedTensorError,
+        ),
+        (lambda t: t.pop("image_proj.proj.weight"), errors.MissingTensorError),
+    ],
+)
+def test_adapter_that_does_not_fit(
+    root: Path, change: Callable[[Tensors], object], error: type[errors.ModelError]
+) -> None:
+    edit(root / ADAPTER, change)
+    with pytest.raises(error) as caught:
+        load_model(root)
+    assert caught.value.path == root / ADAPTER and caught.value.tensor
+
+
+@pytest.mark.parametrize(
+    ("file", "values"),
+    [
+        ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}),
+        ("unet/config.json", {"addition_embed_type": "text_time"}),
+        ("scheduler/scheduler_config.json", {"prediction_type": "flow"}),
+        ("feature_extractor/preprocessor_config.json", {"do_center_crop": False}),
+        ("feature_extractor/preprocessor_config.json", {"crop_size": {"height": 16, "width": 16}}),
+    ],
+)
+def test_unsupported(root: Path, file: str, values: dict[str, object]) -> None:
+    edit_json(root / file, **values)
+    with pytest.raises(errors.UnsupportedModelError) as caught:
+        load_model(root)
+    assert caught.value.path == root / file
+
+
+@pytest.mark.parametrize(
+    ("file", "values"),
+    [
+        ("unet/config.json", {"block_out_channels": "many"}),
+        ("unet/config.json", {"cross_attention_dim": None}),
+        ("vae/config.json", {"block_out_channels": []}),
+        ("text_encoder/config.json", {"hidden_size": -1}),
+        ("tokenizer/tokenizer_config.json", {"model_max_length": 1000}),
+    ],
+)
+def test_nonsense_in_a_configuration_is_a_model_error(
+    root: Path, file: str, values: dict[str, object]
+) -> None:
+    edit_json(root / file, **values)
+    with pytest.raises(errors.ModelError):
+        load_model(root)
+
+
+def test_adapter_choice(root: Path) -> None:
+    with pytest.raises(errors.AdapterChoiceError, match="base"):
+        load_model(root, adapter="plus")
+    shutil.copy(root / ADAPTER, root / "ip_adapter" / "second.safetensors")
+    with pytest.raises(errors.AdapterChoiceError, match="several"):
+        load_model(root)
+    assert load_model(root, adapter="second").facts.adapters == ("second",)
+    shutil.rmtree(root / "ip_adapter")
+    model = load_model(root)
+    assert model.adapter is None and model.facts.adapters == () and model.facts.reference_tokens == 0
+
+
+def test_old_key_names_still_load(root: Path) -> None:
+    # SD 1.5's own VAE file has the attention keys of 2022; its text encoder file has position_ids.
+    def rename(tensors: Tensors) -> None:
+        old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+        for name in [n for n in tensors if "attentions" in n]:
+            for new, key in old.items():
+                if f".{new}." in name:
+                    tensors[name.replace(f".{new}.", f".{key}.")] = tensors.pop(name)
+
+    edit(root / "vae/diffusion_pytorch_model.safetensors", rename)
+    edit(
+        root / "text_encoder/model.safetensors",
+        lambda tensors: tensors.update({"text_model.embeddings.position_ids": torch.arange(77)[None]}),
+    )
+    load_model(root)
+
+
+def test_weights_hash_follows_what_makes_tokens(root: Path) -> None:
+    before = load_model(root).facts.weights_hash
+    edit(root / UNET, lambda tensors: tensors["conv_in.bias"].add_(1))
+    assert load_model(root).facts.weights_hash == before
+    edit(root / ADAPTER, lambda tensors: tensors["image_proj.norm.bias"].add_(1))
+    assert load_model(root).facts.weights_hash != before
+
+
+def test_sharded_weights(root: Path) -> None:
+    tensors = load_file(root / UNET)
+    names = sorted(tensors)
+    halves = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for file, keys in halves.items():
+        save_file({key: tensors[key] for key in keys}, root / "unet" / file)
+    (root / UNET).unlink()
+    mapping = {key: file for file, keys in halves.items() for key in keys}
+    index = root / "unet" / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": mapping}))
+    load_model(root)
+    (root / "unet" / "b.safetensors").unlink()
+    with pytest.raises(errors.MissingFileError):
+        load_model(root)
