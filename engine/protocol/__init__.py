@@ -1,1 +1,1 @@
-"""What the server and an engine process say to each other (docs/engine-protocol.md). Imports neither torch nor grpc."""
+"""What server and engine process say to each other (docs/engine-protocol.md). Imports no torch, no grpc."""

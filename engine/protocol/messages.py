@@ -1,7 +1,8 @@
 """The messages between the server and an engine process, as msgspec structs.
 
-A message may carry one tensor beside it; :mod:`engine.protocol.framing` says how both travel. Durations are in
-seconds. Moments never cross: the two processes need not share a clock, so deadlines travel as seconds that remain.
+A message may carry one tensor beside it; :mod:`engine.protocol.framing` says how both travel. Durations are
+in seconds. Moments never cross: the two processes need not share a clock, so deadlines travel as seconds that
+remain.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unknow
     """Base of every message."""
 
 
-# --- server to engine -------------------------------------------------------------------------------------------
+# --- server to engine ------------------------------------------------------------------------------
 
 
-class Submit(Message):
+class Submit(Message, frozen=True, kw_only=True):
     """Run a job. Carries the reference tokens ``[tokens, width]`` f32, or no tensor without a reference.
 
     A job is a pure function of this message and its tensor: submitting it again gives the same pictures.
@@ -48,23 +49,26 @@ class Submit(Message):
     """Steps between previews; 0 for none."""
 
 
-class Cancel(Message):
-    """Forget a job; its rows are free from the next tick. Answered by ``Failed(CANCELLED)`` unless already done."""
+class Cancel(Message, frozen=True, kw_only=True):
+    """Forget a job; its rows are free from the next tick.
+
+    Answered by ``Failed(CANCELLED)`` unless the job is unknown or already done.
+    """
 
     job_id: str
 
 
-class EncodeReference(Message):
+class EncodeReference(Message, frozen=True, kw_only=True):
     """Encode a reference. Carries the preprocessed picture ``[S, S, 3]`` u8 RGB."""
 
     request_id: str
 
 
-class Shutdown(Message):
+class Shutdown(Message, frozen=True, kw_only=True):
     """Finish nothing more and exit with status 0."""
 
 
-# --- engine to server -------------------------------------------------------------------------------------------
+# --- engine to server ------------------------------------------------------------------------------
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,14 +105,17 @@ class SamplerInfo(msgspec.Struct, frozen=True, kw_only=True):
     max_steps: int
 
 
-class Loading(Message):
+class Loading(Message, frozen=True, kw_only=True):
     """The engine is on its way: ``phase`` is ``loading`` or ``warming``."""
 
     phase: str
 
 
-class Ready(Message):
-    """The engine takes jobs. ``tick_seconds`` is the calibrated time of one tick for each bucket at the default size."""
+class Ready(Message, frozen=True, kw_only=True):
+    """The engine takes jobs.
+
+    ``tick_seconds`` is the calibrated time of one tick for each bucket at the default size.
+    """
 
     model: ModelInfo
     samplers: tuple[SamplerInfo, ...]
@@ -121,7 +128,7 @@ class Ready(Message):
     warmup_seconds: float
 
 
-class Queued(Message):
+class Queued(Message, frozen=True, kw_only=True):
     """The job was admitted."""
 
     job_id: str
@@ -130,14 +137,14 @@ class Queued(Message):
     finishes_in: float
 
 
-class Started(Message):
+class Started(Message, frozen=True, kw_only=True):
     """The job's first row is in the next tick."""
 
     job_id: str
     queue_seconds: float
 
 
-class Step(Message):
+class Step(Message, frozen=True, kw_only=True):
     """Every image of the job has ``step`` steps behind it."""
 
     job_id: str
@@ -145,7 +152,7 @@ class Step(Message):
     steps: int
 
 
-class PreviewReady(Message):
+class PreviewReady(Message, frozen=True, kw_only=True):
     """Carries a preview ``[h, w, 3]`` u8 RGB at latent resolution."""
 
     job_id: str
@@ -153,7 +160,7 @@ class PreviewReady(Message):
     step: int
 
 
-class ImageReady(Message):
+class ImageReady(Message, frozen=True, kw_only=True):
     """Carries a finished image ``[H, W, 3]`` u8 RGB."""
 
     job_id: str
@@ -161,7 +168,7 @@ class ImageReady(Message):
     seed: int
 
 
-class Finished(Message):
+class Finished(Message, frozen=True, kw_only=True):
     """The job is done; every image was sent before."""
 
     job_id: str
@@ -187,7 +194,7 @@ class FailureReason(StrEnum):
     INTERNAL = "internal"
 
 
-class Failed(Message):
+class Failed(Message, frozen=True, kw_only=True):
     """The job ended without its pictures; no other job was touched."""
 
     job_id: str
@@ -198,7 +205,7 @@ class Failed(Message):
     retry_after: float | None = None
 
 
-class ReferenceEncoded(Message):
+class ReferenceEncoded(Message, frozen=True, kw_only=True):
     """Carries the projected tokens ``[tokens, width]`` f32."""
 
     request_id: str
@@ -207,15 +214,18 @@ class ReferenceEncoded(Message):
     """Pictures that the image encoder took in this call."""
 
 
-class ReferenceFailed(Message):
+class ReferenceFailed(Message, frozen=True, kw_only=True):
     """The image encoder could not encode this picture."""
 
     request_id: str
     message: str
 
 
-class TickReport(Message):
-    """One UNet call, and the engine's state after it. Also sent about once a second while idle, with ``bucket`` 0."""
+class TickReport(Message, frozen=True, kw_only=True):
+    """One UNet call, and the engine's state after it.
+
+    Also sent about once a second while idle, with ``bucket`` 0.
+    """
 
     bucket: int
     useful_rows: int
@@ -231,3 +241,25 @@ class TickReport(Message):
     """References that the image encoder took since the engine started."""
     resident_bytes: int
     cpu_seconds: float
+
+
+ToEngine = Submit | Cancel | EncodeReference | Shutdown
+"""What a server sends."""
+
+ToServer = (
+    Loading
+    | Ready
+    | Queued
+    | Started
+    | Step
+    | PreviewReady
+    | ImageReady
+    | Finished
+    | Failed
+    | ReferenceEncoded
+    | ReferenceFailed
+    | TickReport
+)
+"""What an engine sends."""
+
+AnyMessage = ToEngine | ToServer

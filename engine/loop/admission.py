@@ -1,0 +1,113 @@
+"""From a ``Submit`` to a job that can run, or the reason why it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import isfinite
+
+import numpy as np
+import torch
+
+from engine.backends.base import Backend, LatentShape
+from engine.protocol.framing import Tensor
+from engine.protocol.messages import Failed, FailureReason, Submit
+from engine.samplers import CoefficientBank, NoiseSource, SamplerError
+from engine.scheduling import InvalidJob, Priority, WorkItem
+
+from .inflight import ImageInFlight, JobInFlight
+
+MAX_IMAGES = 8
+
+
+class RefusedError(Exception):
+    """A job that is not admitted; ``failed`` is the answer to the server."""
+
+    def __init__(
+        self, submit: Submit, reason: FailureReason, message: str, *, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.failed = Failed(
+            job_id=submit.job_id, reason=reason, message=message, phase="queued", retry_after=retry_after
+        )
+
+
+class Admission:
+    """Check and prepare jobs.
+
+    The server has checked what the caller asked for; this protects the loop from the server.
+    """
+
+    def __init__(self, backend: Backend, bank: CoefficientBank, clock: Callable[[], float]) -> None:
+        self._backend = backend
+        self._bank = bank
+        self._clock = clock
+
+    def prepare(self, submit: Submit, tokens: Tensor | None) -> JobInFlight:
+        """Return the job, not yet known to the scheduler. Raises ``RefusedError``."""
+        try:
+            return self._prepare(submit, tokens)
+        except (SamplerError, InvalidJob, ValueError) as error:
+            raise RefusedError(submit, FailureReason.INVALID, str(error)) from error
+
+    def _prepare(self, submit: Submit, tokens: Tensor | None) -> JobInFlight:
+        self._check(submit)
+        now = self._clock()
+        table = self._bank.table(submit.sampler, submit.steps)
+        guided = submit.guidance_scale > 1
+        job = JobInFlight(
+            submit=submit,
+            tokens=None if tokens is None else self._reference(submit, tokens),
+            shape=self._shape(submit),
+            table=table,
+            draws=table.table.draws_noise.tolist(),
+            guided=guided,
+            submitted=now,
+            deadline=None if submit.deadline is None else now + submit.deadline,
+        )
+        for index, seed in enumerate(submit.seeds):
+            item = WorkItem(
+                id=f"{submit.job_id}/{index}",
+                job_id=submit.job_id,
+                steps=submit.steps,
+                rows=2 if guided else 1,
+                shape=job.shape,
+                priority=Priority(submit.priority),
+                deadline=job.deadline,
+                deterministic=submit.deterministic,
+            )
+            noise = NoiseSource(seed, job.shape)
+            job.images.append(ImageInFlight(job=job, index=index, item=item, noise=noise))
+        return job
+
+    def _check(self, submit: Submit) -> None:
+        if not 1 <= len(submit.seeds) <= MAX_IMAGES:
+            raise ValueError(f"{len(submit.seeds)} images, 1 to {MAX_IMAGES} are possible")
+        for name in ("guidance_scale", "guidance_rescale", "ip_adapter_scale"):
+            if not isfinite(getattr(submit, name)):
+                raise ValueError(f"{name} is not a finite number")
+        if not 0 <= submit.guidance_rescale <= 1:
+            raise ValueError(f"guidance_rescale is {submit.guidance_rescale}, 0 to 1 is possible")
+
+    def _shape(self, submit: Submit) -> LatentShape:
+        facts = self._backend.facts
+        for name, side in (("width", submit.width), ("height", submit.height)):
+            if side % facts.size_multiple or not facts.min_size <= side <= facts.max_size:
+                raise ValueError(
+                    f"{name} is {side}; multiples of {facts.size_multiple} from {facts.min_size} "
+                    f"to {facts.max_size} are possible"
+                )
+        scale = facts.latent_scale
+        return (facts.latent_channels, submit.height // scale, submit.width // scale)
+
+    def _reference(self, submit: Submit, tokens: Tensor) -> torch.Tensor:
+        facts = self._backend.facts
+        if not facts.adapters:
+            raise ValueError("this model has no adapter, so it takes no references")
+        if tokens.dtype != np.float32 or tokens.shape != (facts.reference_tokens, facts.token_width):
+            raise ValueError(
+                f"reference tokens must be float32 [{facts.reference_tokens}, {facts.token_width}], "
+                f"not {tokens.dtype} {list(tokens.shape)}"
+            )
+        if not np.isfinite(tokens).all():
+            raise RefusedError(submit, FailureReason.NUMERICAL, "the reference tokens are not finite")
+        return torch.tensor(tokens, device=self._backend.device)

@@ -1,0 +1,72 @@
+"""What the engine tells the server once it takes jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from engine.backends.base import ModelFacts
+from engine.models.preprocess import ReferencePreprocessing
+from engine.protocol.messages import ModelInfo, SamplerInfo
+from engine.samplers import NoiseSchedule, sampler_limits, sampler_names
+
+SAMPLER_OF = {
+    "DDIMScheduler": "ddim",
+    "EulerDiscreteScheduler": "euler",
+    "EulerAncestralDiscreteScheduler": "euler_ancestral",
+    "UniPCMultistepScheduler": "unipc",
+    "LCMScheduler": "lcm",
+}
+"""The scheduler class that a model was saved with names its default sampler."""
+
+FALLBACK_SAMPLER = "dpmpp_2m"
+"""For PNDM and others that have no table; good from about ten steps on."""
+
+STEPS, GUIDANCE_SCALE = 20, 5.0
+LCM_STEPS, LCM_GUIDANCE_SCALE = 4, 1.0
+
+
+def model_info(facts: ModelFacts) -> ModelInfo:
+    """Describe the model to the server."""
+    sampler = default_sampler(facts)
+    fast = sampler == "lcm"
+    return ModelInfo(
+        name=facts.name,
+        family=facts.family,
+        weights_hash=facts.weights_hash,
+        adapters=facts.adapters,
+        latent_channels=facts.latent_channels,
+        latent_scale=facts.latent_scale,
+        default_height=facts.default_height,
+        default_width=facts.default_width,
+        size_multiple=facts.size_multiple,
+        min_size=facts.min_size,
+        max_size=facts.max_size,
+        prompt_tokens=facts.prompt_tokens,
+        reference_size=facts.reference_size,
+        reference_tokens=facts.reference_tokens,
+        token_width=facts.token_width,
+        preprocessing=facts.preprocessing,
+        preprocessor=asdict(ReferencePreprocessing.parse(facts.preprocessing)) if facts.adapters else {},
+        default_sampler=sampler,
+        default_steps=LCM_STEPS if fast else STEPS,
+        default_guidance_scale=LCM_GUIDANCE_SCALE if fast else GUIDANCE_SCALE,
+    )
+
+
+def default_sampler(facts: ModelFacts) -> str:
+    """Return the sampler that the model was saved with, or the nearest one."""
+    config = facts.scheduler_config
+    if config.get("_class_name") == "DPMSolverMultistepScheduler" and config.get("use_karras_sigmas"):
+        return "dpmpp_2m_karras"
+    return SAMPLER_OF.get(str(config.get("_class_name")), FALLBACK_SAMPLER)
+
+
+def sampler_infos(schedule: NoiseSchedule) -> tuple[SamplerInfo, ...]:
+    """Describe the samplers to the server."""
+    infos: Sequence[SamplerInfo] = [
+        SamplerInfo(name=name, min_steps=limits.min_steps, max_steps=limits.max_steps)
+        for name in sampler_names()
+        for limits in [sampler_limits(name, schedule)]
+    ]
+    return tuple(infos)

@@ -1,0 +1,101 @@
+"""What changes about a job between its admission and its last picture: the loop's only mutable records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from engine.backends.base import EncodedPrompt, LatentShape, RowConditioning
+from engine.protocol.messages import Submit
+from engine.samplers import BankedTable, NoiseSource
+from engine.scheduling import WorkItem
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class ImageInFlight:
+    """One picture of a job.
+
+    ``state`` is ``[STATE_PLANES, C, h, w]`` once the image has started. ``slots`` are the backend slots of its
+    rows: none, or its prompt's and, under guidance, its negative prompt's. ``drawn`` is noise that was taken
+    from the source for a step that has not succeeded yet, so that repeating a step repeats its noise.
+    """
+
+    job: JobInFlight
+    index: int
+    item: WorkItem
+    noise: NoiseSource
+    state: torch.Tensor | None = None
+    slots: tuple[int, ...] = ()
+    step: int = 0
+    drawn: torch.Tensor | None = None
+
+    @property
+    def seed(self) -> int:
+        """The seed of this image's noise."""
+        return self.job.submit.seeds[self.index]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class JobInFlight:
+    """One ``Submit``, the images that it asks for, and the times that ``Finished`` reports.
+
+    Moments are on the engine's clock. ``tokens`` is ``[tokens, width]`` f32 on the backend's device.
+    """
+
+    submit: Submit
+    tokens: torch.Tensor | None
+    shape: LatentShape
+    table: BankedTable
+    draws: list[bool]
+    """For each step, whether it takes fresh noise."""
+    guided: bool
+    submitted: float
+    deadline: float | None
+    images: list[ImageInFlight] = field(default_factory=list)
+    prompt: EncodedPrompt | None = None
+    negative: EncodedPrompt | None = None
+
+    started: float | None = None
+    denoising: float = 0.0
+    denoised: float = 0.0
+    encode_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    ticks: int = 0
+    tick_rows: int = 0
+    step: int = 0
+    delivered: int = 0
+
+    @property
+    def id(self) -> str:
+        """The server's name for it."""
+        return self.submit.job_id
+
+    @property
+    def phase(self) -> str:
+        """Where it is: ``queued``, ``denoising`` or ``decoding``."""
+        if self.started is None:
+            return "queued"
+        steps = self.submit.steps
+        return "decoding" if all(image.step == steps for image in self.images) else "denoising"
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What the text encoder must read for its rows."""
+        submit = self.submit
+        return (submit.prompt, submit.negative_prompt) if self.guided else (submit.prompt,)
+
+    def conditioning(self, unconditional_tokens: torch.Tensor | None) -> list[RowConditioning]:
+        """Return what each row of one of its images is conditioned on; the same for all of its images.
+
+        The unconditional row of an image with a reference carries the unconditional reference at the same
+        scale, as in diffusers ``StableDiffusionPipeline`` (``prepare_ip_adapter_image_embeds``).
+        """
+        assert self.prompt is not None, "rows are placed after the prompts are encoded"
+        scale = self.submit.ip_adapter_scale
+        rows = [RowConditioning(prompt=self.prompt, reference_tokens=self.tokens, scale=scale)]
+        if self.guided:
+            assert self.negative is not None, "guidance needs the negative prompt"
+            tokens = None if self.tokens is None else unconditional_tokens
+            rows.append(RowConditioning(prompt=self.negative, reference_tokens=tokens, scale=scale))
+        return rows

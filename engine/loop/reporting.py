@@ -1,0 +1,67 @@
+"""What the engine says about itself: progress of jobs, and a report a tick."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+import psutil
+
+from engine.protocol.messages import Step, TickReport
+from engine.scheduling import Scheduler, Tick
+
+from .inflight import JobInFlight
+from .outbox import Emit
+
+VITALS_SECONDS = 1.0
+"""Memory is read this often; reading it costs more than a small tick may."""
+
+
+class Reporter:
+    """Send ``Step`` and ``TickReport``."""
+
+    def __init__(self, scheduler: Scheduler, emit: Emit, clock: Callable[[], float]) -> None:
+        self._scheduler = scheduler
+        self._emit = emit
+        self._clock = clock
+        self._process = psutil.Process()
+        self._resident = 0
+        self._read_at = float("-inf")
+        self._reported_at = clock()
+        self.busy_seconds = 0.0
+
+    def progress(self, jobs: Iterable[JobInFlight]) -> None:
+        """Send ``Step`` for jobs that want it and of which every image has a further step behind it."""
+        for job in jobs:
+            step = min(image.step for image in job.images)
+            if job.submit.progress and step > job.step:
+                job.step = step
+                self._emit(Step(job_id=job.id, step=step, steps=job.submit.steps))
+
+    def report(self, tick: Tick | None, seconds: float, encoded_references: int) -> None:
+        """Send what a tick of `seconds` did; without a tick, say about once a second that there was none."""
+        now = self._clock()
+        if tick is None and now - self._reported_at < VITALS_SECONDS:
+            return
+        self._reported_at = now
+        snapshot = self._scheduler.snapshot()
+        self._emit(
+            TickReport(
+                bucket=0 if tick is None else tick.bucket,
+                useful_rows=0 if tick is None else tick.rows,
+                seconds=seconds,
+                waiting=snapshot.waiting,
+                running=snapshot.running + snapshot.preempted,
+                oldest_wait_seconds=snapshot.oldest_wait_seconds,
+                busy_seconds=self.busy_seconds,
+                encoded_references=encoded_references,
+                resident_bytes=self._resident_bytes(now),
+                cpu_seconds=time.process_time(),
+            )
+        )
+
+    def _resident_bytes(self, now: float) -> int:
+        if now - self._read_at >= VITALS_SECONDS:
+            self._resident = self._process.memory_info().rss
+            self._read_at = now
+        return self._resident

@@ -1,0 +1,152 @@
+"""Warm-up: run every bucket once, time it, and derive from the times what the loop plans with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import isfinite
+
+import structlog
+import torch
+
+from engine.backends.base import Backend, LatentShape, RowConditioning
+from engine.scheduling import CostCurve
+
+from .decoding import DecodePlan
+from .errors import BackendBrokenError
+from .preview import LatentPreview, fit_preview
+
+log = structlog.get_logger()
+
+ROUNDS = 2
+BUDGET_SECONDS = 60.0
+"""Once warm-up has taken this long, larger buckets are not run: the cost curve extrapolates."""
+
+WORTHWHILE = 0.95
+"""A larger decode batch must cost at most this share of the smaller one's time for each image."""
+
+PREVIEW_SIDE = 256
+"""Pixels of the pictures from which the preview map is fitted, at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """What was measured. ``tick_seconds`` and ``decode_seconds`` are by bucket and by batch, at the default size."""
+
+    shape: LatentShape
+    tick_seconds: dict[int, float]
+    decode_seconds: dict[int, float]
+    decode_plan: DecodePlan
+    preview: LatentPreview
+    probe_shape: LatentShape
+
+    @property
+    def costs(self) -> CostCurve:
+        """The cost curve that the scheduler plans with."""
+        return CostCurve({self.shape: self.tick_seconds})
+
+    @property
+    def decode_seconds_each(self) -> float:
+        """Seconds of decoding for each image at the planned batch."""
+        return self.decode_seconds[self.decode_plan.batch] / self.decode_plan.batch
+
+
+def calibrate(
+    backend: Backend,
+    buckets: Sequence[int],
+    clock: Callable[[], float],
+    *,
+    decode_batch: int,
+    patience_ticks: int,
+) -> Calibration:
+    """Run every part of the backend at the model's default size. Raises ``BackendBrokenError``, and what it raises."""
+    facts = backend.facts
+    scale = facts.latent_scale
+    shape = (facts.latent_channels, facts.default_height // scale, facts.default_width // scale)
+    side = max(facts.min_size, min(PREVIEW_SIDE, facts.default_height, facts.default_width)) // scale
+    small = (facts.latent_channels, side, side)
+    until = clock() + BUDGET_SECONDS
+    ticks = _time_ticks(backend, buckets, shape, clock, until)
+    batches = [2**power for power in range(decode_batch.bit_length())]
+    decodes = _time_decodes(backend, batches, shape, clock, until)
+    return Calibration(
+        shape=shape,
+        tick_seconds=ticks,
+        decode_seconds=decodes,
+        decode_plan=plan_decoding(decodes, stall=max(ticks.values()), patience_ticks=patience_ticks),
+        preview=fit_preview(backend, small),
+        probe_shape=small,
+    )
+
+
+def plan_decoding(decodes: dict[int, float], *, stall: float, patience_ticks: int) -> DecodePlan:
+    """Choose the largest decode batch that saves time and holds a tick up by no more than `stall` seconds.
+
+    Where batching saves nothing (a CPU), images are decoded one by one as they finish: no image waits.
+    """
+    best = 1
+    for batch in sorted(decodes)[1:]:
+        cheaper = decodes[batch] / batch <= WORTHWHILE * decodes[best] / best
+        if cheaper and decodes[batch] <= stall:
+            best = batch
+    return DecodePlan(batch=best, patience_ticks=patience_ticks, backlog=4 * best)
+
+
+def _time_ticks(
+    backend: Backend, buckets: Sequence[int], shape: LatentShape, clock: Callable[[], float], until: float
+) -> dict[int, float]:
+    (prompt,) = backend.encode_prompts([""])
+    slots = [backend.place(RowConditioning(prompt=prompt)) for _ in range(max(buckets))]
+
+    def tick(rows: int) -> None:
+        sample = torch.zeros(rows, *shape, device=backend.device)
+        timestep = torch.full((rows,), 500.0, device=backend.device)
+        noise = backend.predict_noise(slots[:rows], sample, timestep, rows)
+        if not isfinite(float(noise.sum())):
+            raise BackendBrokenError(f"bucket {rows}: the prediction is not finite at warm-up")
+
+    try:
+        measured = _time(tick, buckets, clock, until)
+    finally:
+        for slot in slots:
+            backend.release(slot)
+    # More rows never take less time; where it was measured so, the smaller bucket met a disturbance.
+    for larger, smaller in pairwise(sorted(measured, reverse=True)):
+        measured[smaller] = min(measured[smaller], measured[larger])
+    return measured
+
+
+def _time_decodes(
+    backend: Backend, batches: Sequence[int], shape: LatentShape, clock: Callable[[], float], until: float
+) -> dict[int, float]:
+    def decode(images: int) -> None:
+        backend.decode_latents(torch.zeros(images, *shape, device=backend.device)).cpu()
+
+    return _time(decode, batches, clock, until)
+
+
+def _time(
+    run: Callable[[int], None], sizes: Sequence[int], clock: Callable[[], float], until: float
+) -> dict[int, float]:
+    """Return the seconds of the fastest run for each size, after a first one that compiles and fills caches.
+
+    Whatever else the machine does can only add to a time, so the fastest is the truest; and sizes take turns, so
+    that one slow spell does not fall on one size alone. The cost curve follows the level later.
+    """
+    seconds: dict[int, float] = {}
+    for size in sorted(sizes):
+        if seconds and clock() > until:
+            log.warning("warm-up is slow, larger batches were not run", first=size)
+            break
+        began = clock()
+        run(size)
+        seconds[size] = clock() - began
+    for _ in range(ROUNDS):
+        for size in list(seconds):
+            if clock() > until:
+                return seconds
+            began = clock()
+            run(size)
+            seconds[size] = max(min(seconds[size], clock() - began), 1e-6)
+    return seconds

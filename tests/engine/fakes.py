@@ -1,0 +1,272 @@
+"""A backend of plain arithmetic on a virtual clock, and a loop around it that tests drive turn by turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from engine.backends.base import EncodedPrompt, LatentShape, ModelFacts, RowConditioning
+from engine.backends.slots import SlotError, SlotsExhaustedError
+from engine.config import EngineConfig
+from engine.loop.decoding import DecodePlan
+from engine.loop.loop import EngineLoop
+from engine.loop.preview import LatentPreview
+from engine.loop.warmup import Calibration
+from engine.protocol.framing import Frame, Tensor, decode_payload, encode_frame, parse_header
+from engine.protocol.messages import Message, Submit
+
+M = TypeVar("M", bound=Message)
+
+SHAPE: LatentShape = (4, 2, 2)
+TOKENS, WIDTH = 2, 8
+BUCKETS = (1, 2, 4, 8)
+TICK_SECONDS = {1: 0.010, 2: 0.012, 4: 0.016, 8: 0.024}
+DECODE_SECONDS = {1: 0.004, 2: 0.006, 4: 0.010}
+
+FACTS = ModelFacts(
+    name="fake",
+    family="sd1",
+    weights_hash="0" * 64,
+    adapters=("base",),
+    prediction_type="epsilon",
+    latent_channels=4,
+    latent_scale=8,
+    default_height=16,
+    default_width=16,
+    size_multiple=8,
+    min_size=8,
+    max_size=64,
+    prompt_tokens=4,
+    reference_size=4,
+    reference_tokens=TOKENS,
+    token_width=WIDTH,
+    preprocessing="clip-pil-1 edge=4 crop=4 resample=bicubic",
+    scheduler_config={"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"},
+)
+
+
+class BoomError(RuntimeError):
+    """What a fake raises when it is told to."""
+
+
+@dataclass
+class VirtualClock:
+    now: float = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class FakeBackend:
+    """Words in a prompt poison it: "nan" in a row's prediction, "boom" an exception in its tick, and so on.
+
+    ``broken`` makes every tick raise. ``calls`` logs what ran. Predictions depend on the row's own conditioning and
+    latents alone.
+    """
+
+    clock: VirtualClock
+    capacity: int = 16
+    broken: bool = False
+    facts: ModelFacts = FACTS
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    calls: list[tuple[str, object]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.unconditional_tokens: torch.Tensor | None = torch.full((TOKENS, WIDTH), -1.0)
+        self.rows: dict[int, RowConditioning] = {}
+        self._texts: list[str] = []
+
+    def buckets(self, shape: LatentShape) -> tuple[int, ...]:
+        return BUCKETS
+
+    def encode_prompts(self, texts: Sequence[str]) -> list[EncodedPrompt]:
+        self.calls.append(("prompts", tuple(texts)))
+        self.clock.now += 0.001
+        if any("encboom" in text for text in texts):
+            raise BoomError("text encoder")
+        return [self._encode(text) for text in texts]
+
+    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
+        self.calls.append(("images", len(pixels)))
+        self.clock.now += 0.002
+        first = pixels[:, 0, 0, 0].float()
+        if (first == 66).any():
+            raise BoomError("image encoder")
+        tokens = first[:, None, None].expand(-1, TOKENS, WIDTH).clone()
+        tokens[first == 99] = torch.nan
+        return tokens / 255
+
+    def place(self, row: RowConditioning) -> int:
+        if "placeboom" in self._text(row):
+            raise BoomError("place")
+        free = next((slot for slot in range(self.capacity) if slot not in self.rows), None)
+        if free is None:
+            raise SlotsExhaustedError(f"all {self.capacity} slots are taken")
+        self.rows[free] = row
+        return free
+
+    def release(self, slot: int) -> None:
+        if slot not in self.rows:
+            raise SlotError(f"slot {slot} is not taken")
+        del self.rows[slot]
+
+    def predict_noise(
+        self, slots: Sequence[int], sample: torch.Tensor, timestep: torch.Tensor, bucket: int
+    ) -> torch.Tensor:
+        assert len(slots) == len(sample) == len(timestep) <= bucket
+        assert len(set(slots)) == len(slots)
+        rows = [self.rows[slot] for slot in slots]
+        texts = [self._text(row) for row in rows]
+        self.calls.append(("tick", (bucket, tuple(texts))))
+        self.clock.now += TICK_SECONDS[bucket]
+        if self.broken or any("tickboom" in text for text in texts):
+            raise BoomError("tick")
+        shift = torch.stack([self._shift(row) for row in rows]).view(-1, 1, 1, 1)
+        out = 0.3 * sample + shift + timestep.view(-1, 1, 1, 1) / 5000
+        for index, text in enumerate(texts):
+            if "ticknan" in text:
+                out[index, 0, 0, 0] = torch.nan
+        return out
+
+    def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
+        self.calls.append(("decode", len(latents)))
+        self.clock.now += DECODE_SECONDS.get(len(latents), 0.003 * len(latents))
+        if (latents > 400).any():
+            raise FloatingPointError("not finite")
+        large = latents[:, :3].repeat_interleave(8, 2).repeat_interleave(8, 3)
+        return (large * 20 + 128).clamp(0, 255).permute(0, 2, 3, 1).to(torch.uint8)
+
+    def count(self, kind: str) -> int:
+        return sum(call == kind for call, _ in self.calls)
+
+    def ticks(self) -> list[tuple[int, tuple[str, ...]]]:
+        return [what for call, what in self.calls if call == "tick"]  # type: ignore[misc]
+
+    def _encode(self, text: str) -> EncodedPrompt:
+        if text not in self._texts:
+            self._texts.append(text)
+        embedding = torch.zeros(4, WIDTH)
+        embedding[0, 0] = sum(text.encode()) % 97 / 97
+        embedding[3, 0] = self._texts.index(text)
+        if "encnan" in text:
+            embedding[1, 1] = torch.nan
+        return EncodedPrompt(embedding=embedding, dropped="tail" if "long" in text else "")
+
+    def _text(self, row: RowConditioning) -> str:
+        return self._texts[int(row.prompt.embedding[3, 0])]
+
+    def _shift(self, row: RowConditioning) -> torch.Tensor:
+        reference = 0.0 if row.reference_tokens is None else row.scale * row.reference_tokens.mean()
+        return row.prompt.embedding[0, 0] * 0.1 + 0.05 * torch.as_tensor(reference)
+
+
+class ListInbox:
+    """An inbox that tests fill; waiting costs virtual time."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self.frames: list[Frame] = []
+        self.closed = False
+        self._clock = clock
+
+    def drain(self, patience: float) -> list[Frame]:
+        frames, self.frames = self.frames, []
+        if not frames:
+            self._clock.now += patience
+        return frames
+
+
+class Bench:
+    """A loop on fakes. Every message takes the way over the wire format."""
+
+    def __init__(
+        self,
+        *,
+        config: EngineConfig | None = None,
+        plan: DecodePlan | None = None,
+        capacity: int = 16,
+        buckets: Sequence[int] = BUCKETS,
+    ) -> None:
+        self.clock = VirtualClock()
+        self.backend = FakeBackend(clock=self.clock, capacity=capacity)
+        self.inbox = ListInbox(self.clock)
+        self.sent: list[Frame] = []
+        self.loop = EngineLoop(
+            backend=self.backend,
+            buckets=buckets,
+            calibration=Calibration(
+                shape=SHAPE,
+                tick_seconds={bucket: TICK_SECONDS[bucket] for bucket in buckets},
+                decode_seconds=DECODE_SECONDS,
+                decode_plan=plan or DecodePlan(batch=4, patience_ticks=2, backlog=8),
+                preview=LatentPreview(weight=torch.eye(4)[:3] * 20, bias=torch.full((3,), 128.0)),
+                probe_shape=SHAPE,
+            ),
+            config=config or EngineConfig(),
+            inbox=self.inbox,
+            emit=self.emit,
+            clock=self.clock,
+        )
+        self.backend.calls.clear()
+        self.idle_slots = set(self.backend.rows)
+
+    def emit(self, message: Message, tensor: Tensor | None = None) -> None:
+        self.sent.append(over_the_wire(message, tensor))
+
+    def tell(self, message: Message, tensor: Tensor | None = None) -> None:
+        self.inbox.frames.append(over_the_wire(message, tensor))
+
+    def turn(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.loop.turn()
+
+    def finish(self, limit: int = 2000) -> None:
+        """Turn until nothing is left to do."""
+        for _ in range(limit):
+            self.loop.turn()
+            if not self.inbox.frames and not self.loop._jobs and not self.loop._references.waiting:
+                return
+        raise AssertionError("the loop does not come to an end")
+
+    def messages(self, kind: type[M]) -> list[M]:
+        return [frame.message for frame in self.sent if isinstance(frame.message, kind)]
+
+    def tensors(self, kind: type[Message]) -> list[Tensor]:
+        return [
+            frame.tensor
+            for frame in self.sent
+            if isinstance(frame.message, kind) and frame.tensor is not None
+        ]
+
+    def slots_held(self) -> int:
+        return len(set(self.backend.rows) - self.idle_slots)
+
+
+def over_the_wire(message: Message, tensor: Tensor | None = None) -> Frame:
+    raw = b"".join(encode_frame(message, tensor))
+    return decode_payload(parse_header(raw[:20]), raw[20:])
+
+
+def job(job_id: str = "job", prompt: str = "a man", **changes: object) -> Submit:
+    settings: dict[str, object] = {
+        "job_id": job_id,
+        "prompt": prompt,
+        "negative_prompt": "",
+        "sampler": "ddim",
+        "steps": 4,
+        "guidance_scale": 5.0,
+        "guidance_rescale": 0.0,
+        "ip_adapter_scale": 1.0,
+        "width": 16,
+        "height": 16,
+        "seeds": (1,),
+    }
+    return Submit(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+def reference(value: float = 0.5) -> Tensor:
+    return np.full((TOKENS, WIDTH), value, dtype=np.float32)

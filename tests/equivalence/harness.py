@@ -1,0 +1,214 @@
+"""Both sides of the comparison: our engine's loop on a real backend, and diffusers' own pipeline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from engine.backends.base import Backend
+from engine.backends.registry import create_backend
+from engine.config import EngineConfig
+from engine.loop.decoding import DecodePlan
+from engine.loop.loop import EngineLoop
+from engine.loop.preview import LatentPreview
+from engine.loop.warmup import Calibration
+from engine.models.preprocess import ReferencePreprocessing
+from engine.protocol.framing import Frame, Tensor
+from engine.protocol.messages import (
+    EncodeReference,
+    Failed,
+    ImageReady,
+    Message,
+    ReferenceEncoded,
+    Submit,
+)
+from tests.samplers.oracle import ORACLES
+from tests.tinymodels import open_pipeline
+
+Pictures = list[NDArray[np.uint8]]
+
+BUCKETS = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One request. ``scale`` None means no reference; ``seeds`` has one for each image."""
+
+    sampler: str
+    steps: int
+    guidance: float = 5.0
+    scale: float | None = 1.0
+    negative: str = ""
+    prompt: str = "a portrait of a man with a red hat"
+    rescale: float = 0.0
+    seeds: tuple[int, ...] = (11,)
+    size: tuple[int, int] | None = None
+    reference: int = 0
+
+    def __str__(self) -> str:
+        parts = [self.sampler, f"{self.steps}st", f"g{self.guidance:g}"]
+        parts.append("noref" if self.scale is None else f"s{self.scale:g}")
+        parts += ["neg"] if self.negative else []
+        parts += [f"r{self.rescale:g}"] if self.rescale else []
+        parts += [f"x{len(self.seeds)}"] if len(self.seeds) > 1 else []
+        parts += ["{}x{}".format(*self.size)] if self.size else []
+        return "-".join(parts)
+
+
+def portrait(number: int) -> Image.Image:
+    """Return a reference: smooth colours and a hard edge, not square, another for each number."""
+    generator = np.random.default_rng(number)
+    coarse = generator.integers(0, 256, (5, 4, 3), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize((80 + 8 * (number % 3), 100), Image.Resampling.BICUBIC)
+    image.paste((255, 255, 255), (20, 20, 40, 60 + number))
+    return image
+
+
+class Engine:
+    """Our loop, driven turn by turn in this thread."""
+
+    def __init__(self, root: Path, adapter: str | None = None) -> None:
+        self.backend: Backend = create_backend("torch", root, adapter=adapter)
+        self.frames: list[Frame] = []
+        self.sent: list[Frame] = []
+        self.closed = False
+        facts = self.backend.facts
+        cells = facts.default_height // facts.latent_scale
+        shape = (facts.latent_channels, cells, cells)
+        self.loop = EngineLoop(
+            backend=self.backend,
+            buckets=BUCKETS,
+            calibration=Calibration(
+                shape=shape,
+                tick_seconds={bucket: 0.01 + 0.002 * bucket for bucket in BUCKETS},
+                decode_seconds={1: 0.01, 2: 0.015},
+                decode_plan=DecodePlan(batch=2, patience_ticks=2, backlog=8),
+                preview=LatentPreview(weight=torch.zeros(3, facts.latent_channels), bias=torch.zeros(3)),
+                probe_shape=shape,
+            ),
+            config=EngineConfig(deterministic_bucket=4, max_waiting=1000),
+            inbox=self,
+            emit=self._emit,
+            clock=time.monotonic,
+        )
+
+    def drain(self, patience: float) -> list[Frame]:
+        """Be the loop's inbox."""
+        frames, self.frames = self.frames, []
+        return frames
+
+    def encode(self, references: Sequence[Image.Image]) -> list[Tensor]:
+        """Preprocess and encode references, all of them at once."""
+        preprocessing = ReferencePreprocessing.parse(self.backend.facts.preprocessing)
+        for number, image in enumerate(references):
+            message = EncodeReference(request_id=str(number))
+            self.frames.append(Frame(message=message, tensor=preprocessing.apply(image)))
+        self.sent.clear()
+        self.loop.turn()
+        while self.loop._references.waiting:
+            self.loop.turn()
+        tokens = {
+            frame.message.request_id: frame.tensor
+            for frame in self.sent
+            if isinstance(frame.message, ReferenceEncoded)
+        }
+        return [tokens[str(number)] for number in range(len(references))]  # type: ignore[misc]
+
+    def draw(self, jobs: Sequence[tuple[Submit, Tensor | None]]) -> dict[str, Pictures]:
+        """Run jobs, all of them at once, to their pictures."""
+        self.frames = [Frame(message=submit, tensor=tokens) for submit, tokens in jobs]
+        self.sent.clear()
+        self.loop.turn()
+        while self.loop._jobs:
+            self.loop.turn()
+        pictures: dict[str, Pictures] = {submit.job_id: [] for submit, _ in jobs}
+        ready = [
+            (frame.message, frame.tensor) for frame in self.sent if isinstance(frame.message, ImageReady)
+        ]
+        for message, tensor in sorted(ready, key=lambda pair: pair[0].index):
+            assert tensor is not None
+            pictures[message.job_id].append(tensor)
+        failed = [frame.message for frame in self.sent if isinstance(frame.message, Failed)]
+        assert not failed, failed
+        return pictures
+
+    def submit(self, case: Case, job_id: str = "job", **changes: Any) -> Submit:
+        """Return the job that a case stands for."""
+        facts = self.backend.facts
+        height, width = case.size or (facts.default_height, facts.default_width)
+        settings: dict[str, Any] = {
+            "job_id": job_id,
+            "prompt": case.prompt,
+            "negative_prompt": case.negative,
+            "sampler": case.sampler,
+            "steps": case.steps,
+            "guidance_scale": case.guidance,
+            "guidance_rescale": case.rescale,
+            "ip_adapter_scale": 1.0 if case.scale is None else case.scale,
+            "width": width,
+            "height": height,
+            "seeds": case.seeds,
+        }
+        return Submit(**{**settings, **changes})
+
+    def draw_case(self, case: Case) -> Pictures:
+        """Draw one case by itself."""
+        tokens = None if case.scale is None else self.encode([portrait(case.reference)])[0]
+        return self.draw([(self.submit(case), tokens)])["job"]
+
+    def _emit(self, message: Message, tensor: Tensor | None = None) -> None:
+        self.sent.append(Frame(message=message, tensor=tensor))
+
+
+@cache
+def _pipeline(root: Path, adapter: str | None) -> Any:
+    return open_pipeline(root, adapter=adapter)
+
+
+def draw_with_diffusers(root: Path, adapter: str | None, case: Case) -> Pictures:
+    """Draw a case with diffusers, in float32; without a reference, on a pipeline without an adapter."""
+    pipeline = _pipeline(root, None if case.scale is None else adapter)
+    scheduler, overrides = ORACLES[case.sampler]
+    pipeline.scheduler = scheduler.from_config(_scheduler_config(root), **overrides)
+    referenced: dict[str, Any] = {}
+    if case.scale is not None:
+        pipeline.set_ip_adapter_scale(case.scale)
+        referenced["ip_adapter_image"] = portrait(case.reference)
+    height, width = case.size or (None, None)
+    pictures = pipeline(
+        case.prompt,
+        negative_prompt=case.negative or None,
+        num_inference_steps=case.steps,
+        guidance_scale=case.guidance,
+        guidance_rescale=case.rescale,
+        num_images_per_prompt=len(case.seeds),
+        generator=[torch.Generator().manual_seed(seed) for seed in case.seeds],
+        height=height,
+        width=width,
+        output_type="pil",
+        **referenced,
+    ).images
+    return [np.asarray(picture) for picture in pictures]
+
+
+@cache
+def _scheduler_config(root: Path) -> dict[str, Any]:
+    return dict(_pipeline(root, None).scheduler.config)
+
+
+def max_channel_error(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> int:
+    """Return the largest difference of any pixel channel, of 255."""
+    assert len(ours) == len(theirs)
+    return max(
+        int(np.abs(mine.astype(np.int16) - other.astype(np.int16)).max())
+        for mine, other in zip(ours, theirs, strict=True)
+    )
