@@ -1,0 +1,1 @@
+"""The gRPC surface: thin servicers, one conversion module, one mapping of errors."""

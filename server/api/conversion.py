@@ -1,0 +1,270 @@
+"""The one module where the API's messages meet the server's own types."""
+
+from __future__ import annotations
+
+from enum import Enum, StrEnum
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
+from limner.v1 import model_service_pb2, portrait_pb2, portrait_service_pb2, reference_service_pb2
+
+from engine.protocol.messages import Ready
+from server.config.options import LimitOptions
+from server.imaging.formats import PictureFormat
+from server.portraits.news import (
+    Completed,
+    FinishedImage,
+    News,
+    PortraitWarning,
+    Preview,
+    Progress,
+    Queued,
+    Timings,
+)
+from server.portraits.request import PortraitRequest, Priority, Sampler, UnknownNumber
+from server.references.record import CacheOutcome, ReferenceRecord, ReferenceWarning
+
+E = TypeVar("E", bound=Enum)
+
+
+# --- from the API -------------------------------------------------------------------------------------------------
+
+
+def portrait_request(message: Any) -> PortraitRequest | None:
+    """Return what a ``GenerateRequest`` or ``GenerateStreamRequest`` asks for; None when it has no portrait."""
+    if not message.HasField("portrait"):
+        return None
+    spec = message.portrait
+    return PortraitRequest(
+        prompt=spec.prompt,
+        negative_prompt=spec.negative_prompt,
+        reference_image=spec.reference_image,
+        reference_digest=spec.reference_digest,
+        ip_adapter_scale=_optional_float(spec, "ip_adapter_scale"),
+        guidance_scale=_optional_float(spec, "guidance_scale"),
+        guidance_rescale=_optional_float(spec, "guidance_rescale"),
+        steps=spec.steps if spec.HasField("steps") else None,
+        sampler=_member(portrait_pb2.Sampler, "SAMPLER_", Sampler, spec.sampler),
+        width=spec.width,
+        height=spec.height,
+        image_count=spec.image_count,
+        seed=spec.seed if spec.HasField("seed") else None,
+        format=_member(portrait_pb2.ImageFormat, "IMAGE_FORMAT_", PictureFormat, spec.format),
+        quality=spec.quality,
+        priority=_member(portrait_pb2.Priority, "PRIORITY_", Priority, spec.priority),
+        deterministic=spec.deterministic,
+        model=spec.model,
+    )
+
+
+def portrait_fingerprint(message: Any) -> bytes:
+    """Return bytes that are equal for equal portraits, to tell whether an idempotency key is used again rightly."""
+    fingerprint: bytes = message.portrait.SerializeToString(deterministic=True)
+    return fingerprint
+
+
+def _optional_float(spec: Any, name: str) -> float | None:
+    """Return the decimal that the caller wrote: 0.7, not 0.699999988, which is the float32 on the wire."""
+    return float(str(np.float32(getattr(spec, name)))) if spec.HasField(name) else None
+
+
+def _member(proto: Any, prefix: str, kind: type[E], number: int) -> E | UnknownNumber | None:
+    if number == 0:
+        return None
+    if number not in proto.values():
+        return UnknownNumber(number)
+    return kind[proto.Name(number).removeprefix(prefix)]
+
+
+# --- to the API ---------------------------------------------------------------------------------------------------
+
+
+def generate_response(
+    task_id: str, images: list[FinishedImage], completed: Completed
+) -> portrait_service_pb2.GenerateResponse:
+    """Return the answer of the unary call."""
+    return portrait_service_pb2.GenerateResponse(
+        task_id=task_id,
+        images=[_image(image) for image in sorted(images, key=lambda image: image.index)],
+        summary=_summary(completed),
+    )
+
+
+def generate_stream_response(task_id: str, news: News) -> portrait_service_pb2.GenerateStreamResponse:
+    """Return one message of the streaming call."""
+    response = portrait_service_pb2.GenerateStreamResponse(task_id=task_id)
+    match news:
+        case Queued():
+            response.queued.position = news.position
+            response.queued.starts_in_seconds = news.starts_in
+            response.queued.finishes_in_seconds = news.finishes_in
+        case Progress():
+            response.progress.step, response.progress.steps = news.step, news.steps
+        case Preview():
+            response.preview.CopyFrom(
+                portrait_service_pb2.Preview(
+                    index=news.index, step=news.step, data=news.data, format=_format(news.format)
+                )
+            )
+        case FinishedImage():
+            response.image.CopyFrom(_image(news))
+        case Completed():
+            response.completed.CopyFrom(_summary(news))
+    return response
+
+
+def reference_message(record: ReferenceRecord, *, field: str) -> reference_service_pb2.Reference:
+    """Return what is known of a reference; ``field`` is the one that its warnings are about."""
+    created = Timestamp()
+    created.FromDatetime(record.created)
+    return reference_service_pb2.Reference(
+        digest=record.digest,
+        width=record.width,
+        height=record.height,
+        size_bytes=record.size_bytes,
+        format=_format(record.format),
+        warnings=[_reference_warning(warning, field) for warning in record.warnings],
+        create_time=created,
+    )
+
+
+def upload_response(
+    record: ReferenceRecord, outcome: CacheOutcome
+) -> reference_service_pb2.UploadReferenceResponse:
+    """Return the answer to an upload."""
+    return reference_service_pb2.UploadReferenceResponse(
+        reference=reference_message(record, field="image"), cache_outcome=_cache_outcome(outcome)
+    )
+
+
+def model_message(ready: Ready) -> model_service_pb2.Model:
+    """Return the model that an engine has loaded; samplers that this API has no name for are left out."""
+    model = ready.model
+    named = {sampler.value for sampler in Sampler}
+    samplers = sorted(
+        (info for info in ready.samplers if info.name in named),
+        key=lambda info: info.name != model.default_sampler,
+    )
+    return model_service_pb2.Model(
+        name=model.name,
+        family=model.family,
+        adapters=model.adapters,
+        default_width=model.default_width,
+        default_height=model.default_height,
+        size_multiple=model.size_multiple,
+        min_size=model.min_size,
+        max_size=model.max_size,
+        prompt_tokens=model.prompt_tokens,
+        samplers=[
+            model_service_pb2.SamplerLimits(
+                sampler=_sampler(Sampler(info.name)), min_steps=info.min_steps, max_steps=info.max_steps
+            )
+            for info in samplers
+        ],
+        default_steps=model.default_steps,
+        default_guidance_scale=model.default_guidance_scale,
+        weights_hash=model.weights_hash,
+        buckets=ready.buckets,
+    )
+
+
+def limits_message(limits: LimitOptions, *, max_requests_in_flight: int) -> model_service_pb2.Limits:
+    """Return the limits that requests are held to."""
+    return model_service_pb2.Limits(
+        max_image_bytes=limits.max_image_bytes,
+        max_image_pixels=limits.max_image_pixels,
+        min_image_side=limits.min_image_side,
+        max_prompt_characters=limits.max_prompt_characters,
+        max_steps=limits.max_steps,
+        max_images=limits.max_images,
+        max_guidance_scale=limits.max_guidance_scale,
+        max_ip_adapter_scale=limits.max_ip_adapter_scale,
+        max_requests_in_flight=max_requests_in_flight,
+    )
+
+
+def _image(image: FinishedImage) -> portrait_pb2.PortraitImage:
+    return portrait_pb2.PortraitImage(
+        index=image.index,
+        data=image.data,
+        format=_format(image.format),
+        width=image.width,
+        height=image.height,
+        seed=image.seed,
+    )
+
+
+def _summary(completed: Completed) -> portrait_pb2.GenerationSummary:
+    portrait = completed.portrait
+    return portrait_pb2.GenerationSummary(
+        parameters=portrait_pb2.GenerationParameters(
+            model=portrait.model,
+            sampler=_sampler(portrait.sampler),
+            steps=portrait.steps,
+            guidance_scale=portrait.guidance_scale,
+            guidance_rescale=portrait.guidance_rescale,
+            ip_adapter_scale=portrait.ip_adapter_scale,
+            width=portrait.width,
+            height=portrait.height,
+            seed=portrait.seed,
+            deterministic=portrait.deterministic,
+            prompt=completed.prompt_seen,
+        ),
+        reference=portrait_pb2.ReferenceUse(
+            digest=completed.reference_digest, cache_outcome=_cache_outcome(completed.cache_outcome)
+        ),
+        timings=_timings(completed.timings),
+        warnings=[_warning(warning) for warning in completed.warnings],
+    )
+
+
+def _timings(timings: Timings) -> portrait_pb2.Timings:
+    return portrait_pb2.Timings(
+        decode_input_seconds=timings.decode_input,
+        reference_seconds=timings.reference,
+        queue_seconds=timings.queue,
+        encode_prompt_seconds=timings.encode_prompt,
+        denoise_seconds=timings.denoise,
+        decode_latents_seconds=timings.decode_latents,
+        encode_output_seconds=timings.encode_output,
+        total_seconds=timings.total,
+        mean_batch_rows=timings.mean_batch_rows,
+    )
+
+
+def _warning(warning: PortraitWarning) -> portrait_pb2.Warning:
+    return portrait_pb2.Warning(
+        code=_warning_code(warning.code),
+        field=warning.field,
+        message=warning.message,
+        action=warning.action,
+    )
+
+
+def _reference_warning(warning: ReferenceWarning, field: str) -> portrait_pb2.Warning:
+    return portrait_pb2.Warning(
+        code=_warning_code(warning.code),
+        field=field,
+        message=warning.message,
+        action=warning.action,
+    )
+
+
+def _warning_code(code: StrEnum) -> portrait_pb2.WarningCode:
+    return cast(portrait_pb2.WarningCode, portrait_pb2.WarningCode.Value(f"WARNING_CODE_{code.value}"))
+
+
+def _sampler(sampler: Sampler) -> portrait_pb2.Sampler:
+    return cast(portrait_pb2.Sampler, portrait_pb2.Sampler.Value(f"SAMPLER_{sampler.name}"))
+
+
+def _format(picture_format: PictureFormat) -> portrait_pb2.ImageFormat:
+    return cast(
+        portrait_pb2.ImageFormat, portrait_pb2.ImageFormat.Value(f"IMAGE_FORMAT_{picture_format.name}")
+    )
+
+
+def _cache_outcome(outcome: CacheOutcome | None) -> portrait_pb2.CacheOutcome:
+    name = "UNSPECIFIED" if outcome is None else outcome.name
+    return cast(portrait_pb2.CacheOutcome, portrait_pb2.CacheOutcome.Value(f"CACHE_OUTCOME_{name}"))

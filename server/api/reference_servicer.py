@@ -1,0 +1,81 @@
+"""ReferenceService: upload once, generate for ever."""
+
+from __future__ import annotations
+
+import grpc
+from limner.v1 import reference_service_pb2, reference_service_pb2_grpc
+
+from server.api.calls import current_call
+from server.api.checks import Findings
+from server.api.conversion import reference_message, upload_response
+from server.api.validation import check_digest, check_image, check_takes_references
+from server.config.options import LimitOptions
+from server.engine_link.link import EngineLink
+from server.portraits.admission import Admission
+from server.portraits.reference_faults import reference_faults
+from server.references.library import ReferenceLibrary
+
+
+class ReferenceServicer(reference_service_pb2_grpc.ReferenceServiceServicer):
+    """Answers uploads, questions and deletions."""
+
+    def __init__(
+        self,
+        *,
+        references: ReferenceLibrary,
+        engine: EngineLink,
+        admission: Admission,
+        limits: LimitOptions,
+    ) -> None:
+        self._references = references
+        self._engine = engine
+        self._admission = admission
+        self._limits = limits
+
+    async def UploadReference(  # noqa: N802 - the name in the proto
+        self, request: reference_service_pb2.UploadReferenceRequest, context: grpc.aio.ServicerContext
+    ) -> reference_service_pb2.UploadReferenceResponse:
+        """Take a picture and encode it."""
+        call = current_call()
+        findings = Findings()
+        check_image(findings, "image", request.image, self._limits)
+        check_takes_references(findings, "image", self._engine.ready())
+        findings.raise_any()
+        tenant = call.tenant
+        permit = self._admission.enter()
+        try:
+            with reference_faults(image_field="image"):
+                resolved = await self._references.resolve(tenant, request.image, field="image")
+        finally:
+            permit.leave(done=False)  # uploads are served faster than portraits and would spoil their rate
+        call.note(
+            cache=resolved.outcome.value,
+            decode_input_seconds=round(resolved.decode_seconds, 6),
+            reference_seconds=round(resolved.reference_seconds, 6),
+            warnings=[warning.code.value for warning in resolved.record.warnings],
+        )
+        return upload_response(resolved.record, resolved.outcome)
+
+    async def GetReference(  # noqa: N802 - the name in the proto
+        self, request: reference_service_pb2.GetReferenceRequest, context: grpc.aio.ServicerContext
+    ) -> reference_service_pb2.GetReferenceResponse:
+        """Tell what is known of a reference."""
+        _check(request.digest)
+        with reference_faults(digest_field="digest"):
+            record = await self._references.get(current_call().tenant, request.digest)
+        return reference_service_pb2.GetReferenceResponse(reference=reference_message(record, field="image"))
+
+    async def DeleteReference(  # noqa: N802 - the name in the proto
+        self, request: reference_service_pb2.DeleteReferenceRequest, context: grpc.aio.ServicerContext
+    ) -> reference_service_pb2.DeleteReferenceResponse:
+        """Forget a reference."""
+        _check(request.digest)
+        with reference_faults(digest_field="digest"):
+            await self._references.delete(current_call().tenant, request.digest)
+        return reference_service_pb2.DeleteReferenceResponse()
+
+
+def _check(digest: str) -> None:
+    findings = Findings()
+    check_digest(findings, "digest", digest)
+    findings.raise_any()

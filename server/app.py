@@ -1,0 +1,206 @@
+"""The server put together: what is built, in which order it starts, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from importlib import metadata
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from limner.v1 import model_service_pb2_grpc, portrait_service_pb2_grpc, reference_service_pb2_grpc
+from structlog.typing import FilteringBoundLogger
+
+from server.api.access_log import AccessLog
+from server.api.call_metrics import CallMetrics
+from server.api.gate import Gate
+from server.api.health import Health
+from server.api.interceptor import CallInterceptor
+from server.api.model_servicer import ModelServicer
+from server.api.portrait_servicer import PortraitServicer
+from server.api.reference_servicer import ReferenceServicer
+from server.api.reflection import reflection_handlers
+from server.api.services import SERVICE_NAMES, rpc_types
+from server.config import Config
+from server.engine_link.launcher import Launcher
+from server.engine_link.link import EngineLink
+from server.engine_link.supervisor import SupervisorOptions
+from server.imaging.decode import ImageLimits
+from server.imaging.pool import ImagingPool
+from server.metrics.gpu import register_gpus
+from server.metrics.http import MetricsEndpoint
+from server.metrics.observer import ServerMetrics
+from server.portraits.admission import Admission
+from server.portraits.generator import Generator
+from server.portraits.idempotency import IdempotentGenerations
+from server.ports import address_of, bind, grpc_options
+from server.ready_file import ReadyFile
+from server.references.cache import ReferenceCache
+from server.references.library import ReferenceLibrary
+
+STOP_SECONDS = 1.0
+"""For gRPC to send what is still to be sent, once no call is in flight."""
+
+
+class App:
+    """One server. ``start``, then ``drain`` or ``stop``; build it inside a running event loop."""
+
+    def __init__(self, config: Config, launcher: Launcher, log: FilteringBoundLogger) -> None:
+        self._config = config
+        self._log = log
+        self.metrics = ServerMetrics(version=metadata.version("limner"))
+        self.health = Health(SERVICE_NAMES)
+        self.gate = Gate()
+        self.admission = Admission(config.admission.max_requests_in_flight)
+        self._ready_file = ReadyFile(config.listen.ready_file)
+        self._draining = False
+        self.addresses: list[str] = []
+        self.metrics_url = ""
+        self._endpoint: MetricsEndpoint | None = None
+        self.engine = EngineLink(
+            launcher,
+            observer=self.metrics,
+            log=log,
+            on_readiness=self._on_readiness,
+            options=SupervisorOptions(
+                start_timeout=config.engine.start_timeout_seconds,
+                stall_timeout=config.engine.stall_timeout_seconds,
+                stop_timeout=config.engine.stop_timeout_seconds,
+                restart_delay=config.engine.restart_delay_seconds,
+                restart_delay_max=config.engine.restart_delay_max_seconds,
+            ),
+            patience=config.engine.patience_seconds,
+        )
+        self._decoding = ImagingPool(
+            workers=config.imaging.decode_threads,
+            max_waiting=config.admission.max_pictures_waiting,
+            observe_wait=self.metrics.imaging_wait,
+        )
+        # Every image and one preview of each can wait here: admission has let them in.
+        self._encoding = ImagingPool(
+            workers=config.imaging.encode_threads,
+            max_waiting=2 * config.admission.max_requests_in_flight * config.limits.max_images,
+            observe_wait=self.metrics.imaging_wait,
+        )
+        cache = ReferenceCache(
+            capacity_bytes=config.references.cache_bytes, on_evict=self.metrics.cache_evicted
+        )
+        self.metrics.watch_cache(cache)
+        self.references = ReferenceLibrary(
+            cache=cache,
+            encoder=self.engine,
+            pool=self._decoding,
+            limits=ImageLimits(
+                max_bytes=config.limits.max_image_bytes,
+                max_pixels=config.limits.max_image_pixels,
+                min_side=config.limits.min_image_side,
+            ),
+            observer=self.metrics,
+        )
+        self._server = self._build_server()
+
+    def _build_server(self) -> grpc.aio.Server:
+        config = self._config
+        self.metrics.declare_rpcs(rpc_types())
+        access_log = AccessLog(self._log, prompts=config.log.prompts)
+        interceptor = CallInterceptor(
+            gate=self.gate, observer=CallMetrics(self.metrics), access_log=access_log, log=self._log
+        )
+        server = grpc.aio.server(interceptors=[interceptor], options=grpc_options(config.limits))
+        generator = Generator(
+            engine=self.engine,
+            references=self.references,
+            pool=self._encoding,
+            admission=self.admission,
+            observer=self.metrics,
+        )
+        portrait_service_pb2_grpc.add_PortraitServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            PortraitServicer(
+                generator=generator,
+                engine=self.engine,
+                limits=config.limits,
+                idempotency=IdempotentGenerations(
+                    ttl=config.idempotency.ttl_seconds, max_bytes=config.idempotency.max_bytes
+                ),
+                access_log=access_log,
+            ),
+            server,
+        )
+        reference_service_pb2_grpc.add_ReferenceServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            ReferenceServicer(
+                references=self.references, engine=self.engine, admission=self.admission, limits=config.limits
+            ),
+            server,
+        )
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            ModelServicer(
+                engine=self.engine,
+                limits=config.limits,
+                max_requests_in_flight=config.admission.max_requests_in_flight,
+            ),
+            server,
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
+        server.add_generic_rpc_handlers(reflection_handlers([*SERVICE_NAMES, "grpc.health.v1.Health"]))
+        return server
+
+    async def start(self) -> None:
+        """Bind, answer health checks, then start the engine. Raises ``BindError`` and ``OSError``."""
+        began = time.perf_counter()
+        listen = self._config.listen
+        self.addresses = bind(self._server, listen)
+        if listen.metrics_port >= 0:
+            self._endpoint = MetricsEndpoint(
+                self.metrics.registry, port=listen.metrics_port, address=listen.metrics_host
+            )
+            self.metrics_url = f"http://{address_of(listen.metrics_host, self._endpoint.port)}/metrics"
+        await self._server.start()
+        self._ready_file.listening(self.addresses, self.metrics_url)
+        self._log.info(
+            "listening",
+            grpc=self.addresses,
+            metrics=self.metrics_url,
+            start_seconds=round(time.perf_counter() - began, 3),
+        )
+        self.engine.start()
+        # Opening the driver can take a while, and health is answered meanwhile.
+        await asyncio.to_thread(register_gpus, self.metrics.registry)
+
+    async def drain(self) -> None:
+        """Say NOT_SERVING, wait for that to be noticed, refuse new calls, and let those in flight end."""
+        drain = self._config.drain
+        self._draining = True
+        self.health.set_ready(False)
+        self.metrics.ready(False)
+        self._ready_file.ready(False)
+        self._log.info("draining", in_flight=self.gate.in_flight, notice_seconds=drain.notice_seconds)
+        await asyncio.sleep(drain.notice_seconds)
+        self.gate.close()
+        try:
+            async with asyncio.timeout(drain.grace_seconds):
+                await self.gate.wait_until_empty()
+        except TimeoutError:
+            self._log.warning("drain_incomplete", in_flight=self.gate.in_flight)
+
+    async def stop(self, *, at_once: bool = False) -> None:
+        """End: the watches, what calls are left, the engine last."""
+        self._draining = True
+        self.gate.close()
+        self.health.set_ready(False)
+        self.health.close()
+        await self._server.stop(0 if at_once else STOP_SECONDS)
+        await self.references.close()
+        await self.engine.stop(at_once=at_once)
+        self._decoding.close()
+        self._encoding.close()
+        if self._endpoint is not None:
+            self._endpoint.close()
+        self._ready_file.remove()
+        self._log.info("stopped")
+
+    def _on_readiness(self, is_ready: bool) -> None:
+        if not self._draining:
+            self.health.set_ready(is_ready)
+            self.metrics.ready(is_ready)
+            self._ready_file.ready(is_ready)
+            self._log.info("readiness", ready=is_ready)

@@ -1,0 +1,244 @@
+"""Every option of the server: its name, type, default, bounds and what it is for."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+MIB = 1024 * 1024
+
+
+class ListenOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the server listens."""
+
+    host: Annotated[
+        str,
+        Meta(
+            description="Interface of the gRPC port. The service has no authentication of its own, so the default "
+            "is reachable from this machine only; containers set `0.0.0.0` or `[::]`."
+        ),
+    ] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="gRPC port; 0 takes a free one.")] = 50051
+    unix_socket: Annotated[
+        str, Meta(description="Path of a Unix socket to listen on as well. Empty for none.")
+    ] = ""
+    metrics_host: Annotated[str, Meta(description="Interface of the metrics port.")] = "127.0.0.1"
+    metrics_port: Annotated[
+        int, Meta(ge=-1, le=65535, description="HTTP port of `/metrics`; 0 takes a free one, -1 serves none.")
+    ] = 9464
+    ready_file: Annotated[
+        str,
+        Meta(
+            description="File to keep up to date with `pid`, `grpc`, `metrics` (addresses) and `ready`, as JSON; "
+            "written when the ports are bound and again whenever readiness changes. Empty for none."
+        ),
+    ] = ""
+
+
+class LimitOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What requests are held to."""
+
+    max_image_bytes: Annotated[int, Meta(ge=1, description="Largest reference, in bytes of the file.")] = (
+        16 * MIB
+    )
+    max_image_pixels: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=89_478_485,
+            description="Largest reference, width times height as its file declares them.",
+        ),
+    ] = 50_000_000
+    min_image_side: Annotated[
+        int, Meta(ge=1, description="Smallest width and height of a reference, in pixels.")
+    ] = 16
+    max_prompt_characters: Annotated[
+        int, Meta(ge=1, description="Longest prompt and longest negative prompt, in Unicode code points.")
+    ] = 2000
+    max_steps: Annotated[
+        int, Meta(ge=1, description="Most denoising steps; a sampler's own limit holds as well.")
+    ] = 100
+    max_images: Annotated[int, Meta(ge=1, le=8, description="Most images of one request.")] = 8
+    max_guidance_scale: Annotated[float, Meta(ge=1, description="Largest guidance scale.")] = 30.0
+    max_ip_adapter_scale: Annotated[float, Meta(ge=0, description="Largest weight of the reference.")] = 2.0
+    max_message_bytes: Annotated[
+        int,
+        Meta(
+            ge=4096, description="Largest gRPC message that is read; must leave room for `max_image_bytes`."
+        ),
+    ] = 20 * MIB
+
+
+class AdmissionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much is let in at once."""
+
+    max_requests_in_flight: Annotated[
+        int, Meta(ge=1, description="Generations and uploads in flight; more are refused with OVERLOADED.")
+    ] = 256
+    max_pictures_waiting: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="References that wait for a thread to be decoded; more are refused with OVERLOADED.",
+        ),
+    ] = 256
+
+
+class ImagingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Threads for pictures."""
+
+    decode_threads: Annotated[int, Meta(ge=1, le=256, description="Threads that decode references.")] = 2
+    encode_threads: Annotated[int, Meta(ge=1, le=256, description="Threads that encode finished images.")] = 2
+
+
+class ReferenceOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The reference cache."""
+
+    cache_bytes: Annotated[
+        int,
+        Meta(ge=0, description="Memory for the embeddings of references; the least recently used go first."),
+    ] = 64 * MIB
+
+
+class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The engine process, which holds the model."""
+
+    model: Annotated[
+        str,
+        Meta(description="Directory of the model, in diffusers' layout. Empty for the one in the package."),
+    ] = ""
+    adapter: Annotated[
+        str,
+        Meta(
+            description="IP-Adapter, by its file's stem, where the model has several. Empty for the only one."
+        ),
+    ] = ""
+    backend: Annotated[str, Meta(description="What computes.")] = "torch"
+    device: Annotated[
+        str, Meta(description="Device to compute on, as torch names it, such as `cpu` or `cuda:0`.")
+    ] = "cpu"
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"], Meta(description="Type to compute in.")] = (
+        "float32"
+    )
+    threads: Annotated[
+        int, Meta(ge=0, le=1024, description="CPU threads of the backend; 0 leaves their number to it.")
+    ] = 0
+    buckets: Annotated[
+        tuple[Annotated[int, Meta(ge=1)], ...],
+        Meta(description="Batch sizes, in rows, that ticks run in. Empty for all that the backend has."),
+    ] = ()
+    deterministic_bucket: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1024,
+            description="The one bucket of ticks that hold a deterministic image, a power of two; 0 chooses.",
+        ),
+    ] = 0
+    prompt_cache_bytes: Annotated[
+        int, Meta(ge=0, description="Memory for prompt embeddings in the engine; 0 keeps none.")
+    ] = 64 * MIB
+    headroom: Annotated[
+        float,
+        Meta(ge=1, le=100, description="Factor on predicted times before they are held against a deadline."),
+    ] = 1.1
+    aging_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=86_400,
+            description="A batch image gives way to interactive ones that come within so long after it.",
+        ),
+    ] = 30.0
+    max_images_waiting: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Images that may wait in the engine for their first tick; more are refused with OVERLOADED.",
+        ),
+    ] = 1024
+    start_timeout_seconds: Annotated[
+        float, Meta(gt=0, description="Longest wait for an engine to load and warm up before it is killed.")
+    ] = 900.0
+    stall_timeout_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="A ready engine that says nothing for so long is killed and replaced; 0 never does.",
+        ),
+    ] = 300.0
+    stop_timeout_seconds: Annotated[
+        float,
+        Meta(ge=0, description="Longest wait for an engine to exit when it is told to, before it is killed."),
+    ] = 5.0
+    restart_delay_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="Wait before a dead engine is replaced; doubles with each death that follows soon.",
+        ),
+    ] = 0.2
+    restart_delay_max_seconds: Annotated[float, Meta(ge=0, description="Longest such wait.")] = 30.0
+    patience_seconds: Annotated[
+        float,
+        Meta(gt=0, description="Work that has waited so long for an engine fails with ENGINE_UNAVAILABLE."),
+    ] = 120.0
+
+
+class DrainOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What happens on SIGTERM. A second SIGTERM ends the server at once."""
+
+    notice_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="Time between NOT_SERVING and the first refused call, for load balancers to notice.",
+        ),
+    ] = 3.0
+    grace_seconds: Annotated[
+        float, Meta(ge=0, description="Longest wait after that for calls in flight.")
+    ] = 60.0
+
+
+class LogOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The log, on standard error."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="Least level that is written.")
+    ] = "info"
+    format: Annotated[
+        Literal["auto", "json", "console"],
+        Meta(
+            description="`json`: an object a line. `console`: key-value. `auto`: console on a terminal, else json."
+        ),
+    ] = "auto"
+    prompts: Annotated[
+        bool, Meta(description="Whether the access log holds prompts. They may be personal data.")
+    ] = False
+
+
+class IdempotencyOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Results kept for retries with the same idempotency key."""
+
+    ttl_seconds: Annotated[
+        float, Meta(ge=0, description="How long a result is kept after it is complete.")
+    ] = 600.0
+    max_bytes: Annotated[int, Meta(ge=0, description="Memory for such results; the oldest go first.")] = (
+        64 * MIB
+    )
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The server's whole configuration."""
+
+    listen: ListenOptions = ListenOptions()
+    limits: LimitOptions = LimitOptions()
+    admission: AdmissionOptions = AdmissionOptions()
+    imaging: ImagingOptions = ImagingOptions()
+    references: ReferenceOptions = ReferenceOptions()
+    engine: EngineOptions = EngineOptions()
+    drain: DrainOptions = DrainOptions()
+    log: LogOptions = LogOptions()
+    idempotency: IdempotencyOptions = IdempotencyOptions()

@@ -1,0 +1,72 @@
+"""What is in flight, who is suspected of killing engines, and what may be sent to the next one.
+
+Work that was in flight in one death is sent again with everything else: most deaths are nobody's fault. In flight in
+two deaths, it is a suspect. A lone suspect is convicted; several are sent one at a time beside everybody else's work,
+so that a third death names the one. A conviction explains the deaths, so it clears the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from server.engine_link.work import Work
+
+SUSPECT_DEATHS = 2
+
+
+class Ledger:
+    """All work in flight by id, in order of arrival."""
+
+    def __init__(self) -> None:
+        self._works: dict[str, Work] = {}
+
+    def __len__(self) -> int:
+        return len(self._works)
+
+    def add(self, work: Work) -> None:
+        """Enter work; its id must be new."""
+        assert work.id not in self._works, work.id
+        self._works[work.id] = work
+
+    def remove(self, work: Work) -> bool:
+        """Take work out; False when it was out."""
+        return self._works.pop(work.id, None) is not None
+
+    def find(self, work_id: str) -> Work | None:
+        """Return the work of this id, or None when it is done or forgotten."""
+        return self._works.get(work_id)
+
+    def remove_all(self) -> list[Work]:
+        """Take everything out."""
+        works = list(self._works.values())
+        self._works.clear()
+        return works
+
+    def may_send(self, work: Work) -> bool:
+        """Whether to send this work now."""
+        return not work.sent and not (_is_suspect(work) and self._suspect_in_flight())
+
+    def sendable(self) -> Iterable[Work]:
+        """Yield all that may be sent now. Send each before the next is drawn."""
+        return (work for work in list(self._works.values()) if self.may_send(work))
+
+    def engine_died(self) -> tuple[Work | None, int]:
+        """Enter the death of the engine. Return who is convicted of it, taken out, and how much is to be replayed."""
+        flown = [work for work in self._works.values() if work.sent]
+        for work in flown:
+            work.deaths += 1
+            work.sent = False
+        suspects = [work for work in flown if _is_suspect(work)]
+        if len(suspects) != 1:
+            return None, len(flown)
+        self.remove(suspects[0])
+        for work in self._works.values():
+            work.deaths = 0
+        return suspects[0], len(flown) - 1
+
+    def _suspect_in_flight(self) -> bool:
+        return any(work.sent and _is_suspect(work) for work in self._works.values())
+
+
+def _is_suspect(work: Work) -> bool:
+    return work.deaths >= SUSPECT_DEATHS

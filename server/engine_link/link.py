@@ -1,0 +1,264 @@
+"""The engine as the server sees it: run a job, encode a reference, ask what the model is."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from structlog.typing import FilteringBoundLogger
+
+from engine.protocol.framing import Frame, Tensor
+from engine.protocol.messages import Failed, FailureReason, Finished, Ready, Started, Submit, TickReport
+from server.engine_link.connection import Connection
+from server.engine_link.launcher import Launcher
+from server.engine_link.ledger import Ledger
+from server.engine_link.supervisor import Supervisor, SupervisorOptions
+from server.engine_link.work import Encoding, Inbox, Job, Work
+from server.errors import EngineUnavailableError, LimnerError, PoisonError
+from server.references.encoder import EncodedReference, EncoderFacts
+
+
+class EngineObserver(Protocol):
+    """Is told what the engine does; ``server.metrics.ServerMetrics`` is one."""
+
+    def engine_ready(self, ready: Ready) -> None: ...  # noqa: D102
+
+    def engine_lost(self) -> None: ...  # noqa: D102
+
+    def engine_restarted(self) -> None: ...  # noqa: D102
+
+    def jobs_replayed(self, count: int) -> None: ...  # noqa: D102
+
+    def job_poisoned(self) -> None: ...  # noqa: D102
+
+    def job_started(self, queue_seconds: float) -> None: ...  # noqa: D102
+
+    def job_finished(self, finished: Finished) -> None: ...  # noqa: D102
+
+    def tick(self, report: TickReport) -> None: ...  # noqa: D102
+
+
+class EngineLink:
+    """One engine, whichever process it is at the moment. Belongs to one event loop.
+
+    ``on_readiness`` is told whether an engine takes work, whenever that changes. Work that waits for an engine longer
+    than ``patience`` seconds fails with ``EngineUnavailableError``.
+    """
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        *,
+        observer: EngineObserver,
+        log: FilteringBoundLogger,
+        on_readiness: Callable[[bool], None],
+        options: SupervisorOptions,
+        patience: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._observer = observer
+        self._log = log
+        self._on_readiness = on_readiness
+        self._patience = patience
+        self._clock = clock
+        self._ledger = Ledger()
+        self._connection: Connection | None = None
+        self._ready: Ready | None = None
+        self._giving_up: asyncio.TimerHandle | None = None
+        self._gave_up = False
+        self._supervisor = Supervisor(launcher, self, log, clock, options)
+        self._encodings = 0
+
+    # --- its own life -----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the engine."""
+        self._supervisor.start()
+
+    async def stop(self, *, at_once: bool = False) -> None:
+        """Shut the engine down; what is in flight fails."""
+        await self._supervisor.stop(at_once=at_once)
+        self._stop_giving_up()
+        self._fail_all("the server is shutting down")
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether an engine takes work now."""
+        return self._connection is not None
+
+    @property
+    def in_flight(self) -> int:
+        """Jobs and encodes that are not done."""
+        return len(self._ledger)
+
+    @property
+    def pid(self) -> int | None:
+        """The engine's process id."""
+        return self._supervisor.pid
+
+    def ready(self) -> Ready:
+        """Return what the model is and takes, also while an engine that died is replaced.
+
+        Raises ``EngineUnavailableError`` before the first engine is ready, and when none came back for too long.
+        """
+        if self._ready is None:
+            raise EngineUnavailableError("the engine is not ready yet")
+        if self._gave_up:
+            raise EngineUnavailableError("the engine is away", retry_after=5.0)
+        return self._ready
+
+    # --- work -------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def run(
+        self, submit: Submit, tokens: NDArray[np.float32] | None, *, deadline: float | None, inbox: Inbox
+    ) -> Iterator[Job]:
+        """Run a job until the block is left; leaving before its end cancels it in the engine.
+
+        News come to ``inbox`` as ``Frame``, the last one ``Finished``; or, last, a ``LimnerError``. ``deadline`` is in
+        seconds of this link's clock.
+        """
+        self.ready()
+        job = Job(submit, tokens, deadline=deadline, inbox=inbox)
+        self._enter(job)
+        try:
+            yield job
+        finally:
+            self._leave(job)
+
+    async def encode(self, pixels: Tensor) -> EncodedReference:
+        """Encode a preprocessed picture ``[S, S, 3]`` u8 RGB.
+
+        Raises ``ReferenceEncodingFailed`` and ``LimnerError``.
+        """
+        self.ready()
+        self._encodings += 1
+        future: asyncio.Future[EncodedReference] = asyncio.get_running_loop().create_future()
+        encoding = Encoding(f"encode-{self._encodings}", pixels, future)
+        self._enter(encoding)
+        try:
+            return await future
+        finally:
+            self._leave(encoding)
+
+    def facts(self) -> EncoderFacts:
+        """Return what decides a picture's tokens. Raises ``EngineUnavailableError``."""
+        model = self.ready().model
+        return EncoderFacts(
+            preprocessing=model.preprocessing,
+            weights_hash=model.weights_hash,
+            tokens=model.reference_tokens,
+            width=model.token_width,
+        )
+
+    def _enter(self, work: Work) -> None:
+        self._ledger.add(work)
+        if self._connection is not None and self._ledger.may_send(work):
+            self._send(work, self._connection)
+
+    def _leave(self, work: Work) -> None:
+        if self._ledger.remove(work):
+            message = work.cancellation()
+            if work.sent and message is not None and self._connection is not None:
+                self._connection.send(message)
+            self._let_suspects_in(work)
+
+    def _send(self, work: Work, connection: Connection) -> None:
+        try:
+            frame = work.frame(self._clock())
+            connection.send(frame.message, frame.tensor)
+            work.sent = True
+        except LimnerError as error:
+            self._ledger.remove(work)
+            work.fail(error)
+
+    def _send_all(self, connection: Connection) -> None:
+        for work in self._ledger.sendable():
+            self._send(work, connection)
+
+    def _let_suspects_in(self, left: Work) -> None:
+        if left.deaths and self._connection is not None:
+            self._send_all(self._connection)
+
+    # --- what the supervisor tells ----------------------------------------------------------------------------------
+
+    def on_started(self, *, again: bool) -> None:
+        """Count the restart."""
+        if again:
+            self._observer.engine_restarted()
+
+    def on_ready(self, ready: Ready, connection: Connection) -> None:
+        """Send everything that waits, the dead engine's work included."""
+        if self._ready is not None and self._ready.model.weights_hash != ready.model.weights_hash:
+            self._log.error("model_changed", was=self._ready.model.weights_hash, now=ready.model.weights_hash)
+        self._stop_giving_up()
+        self._gave_up = False
+        self._ready = ready
+        self._connection = connection
+        self._observer.engine_ready(ready)
+        self._log.info(
+            "engine_ready",
+            model=ready.model.name,
+            weights=ready.model.weights_hash[:12],
+            backend=ready.backend,
+            device=ready.device,
+            buckets=list(ready.buckets),
+            load_seconds=round(ready.load_seconds, 3),
+            warmup_seconds=round(ready.warmup_seconds, 3),
+        )
+        self._send_all(connection)
+        self._on_readiness(True)
+
+    def on_lost(self, how: str) -> None:
+        """Convict or replay."""
+        self._connection = None
+        self._giving_up = asyncio.get_running_loop().call_later(self._patience, self._give_up)
+        self._observer.engine_lost()
+        self._on_readiness(False)
+        convicted, replayed = self._ledger.engine_died()
+        if convicted is not None:
+            self._observer.job_poisoned()
+            self._log.error("job_poisoned", work=convicted.id)
+            convicted.fail(PoisonError(convicted.id))
+        self._observer.jobs_replayed(replayed)
+        self._log.warning("engine_lost", how=how, to_replay=replayed)
+
+    def on_frame(self, frame: Frame) -> None:
+        """Route the message to its work."""
+        match frame.message:
+            case TickReport() as report:
+                self._observer.tick(report)
+                return
+            case Started(queue_seconds=seconds):
+                self._observer.job_started(seconds)
+            case Finished() as finished:
+                self._observer.job_finished(finished)
+            case Failed(job_id=job_id, reason=FailureReason.INTERNAL, message=message):
+                self._log.error("job_failed", work=job_id, why=message)
+            case _:
+                pass
+        work_id: str = getattr(frame.message, "job_id", "") or getattr(frame.message, "request_id", "")
+        work = self._ledger.find(work_id)
+        if work is not None and work.hear(frame):
+            self._ledger.remove(work)
+            self._let_suspects_in(work)
+
+    def _give_up(self) -> None:
+        self._giving_up = None
+        self._gave_up = True
+        self._log.error("engine_away", seconds=self._patience, failing=len(self._ledger))
+        self._fail_all("the engine is away")
+
+    def _stop_giving_up(self) -> None:
+        if self._giving_up is not None:
+            self._giving_up.cancel()
+            self._giving_up = None
+
+    def _fail_all(self, why: str) -> None:
+        for work in self._ledger.remove_all():
+            work.fail(EngineUnavailableError(why))

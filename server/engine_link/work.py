@@ -1,0 +1,171 @@
+"""Work that is in flight: what to send to an engine, again after a death, and where its news go."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.protocol.framing import Frame, Tensor
+from engine.protocol.messages import (
+    Cancel,
+    EncodeReference,
+    Failed,
+    Finished,
+    ImageReady,
+    Message,
+    PreviewReady,
+    ReferenceEncoded,
+    ReferenceFailed,
+    Started,
+    Step,
+    Submit,
+)
+from server.engine_link.failures import failure_of
+from server.errors import DeadlinePassedError, LimnerError
+from server.references.encoder import EncodedReference
+from server.references.errors import ReferenceEncodingFailed
+
+Inbox = asyncio.Queue[object]
+"""Where a job's news go: ``Frame`` from the engine, or a ``LimnerError`` that ended the job."""
+
+
+class Work(Protocol):
+    """What the ledger keeps."""
+
+    id: str
+    sent: bool
+    deaths: int
+
+    def frame(self, now: float) -> Frame:
+        """Return what to send. Raises ``LimnerError`` when it is too late."""
+        ...
+
+    def hear(self, frame: Frame) -> bool:
+        """Take news from the engine; True when they were the last."""
+        ...
+
+    def fail(self, error: LimnerError) -> None:
+        """End without a result."""
+        ...
+
+    def cancellation(self) -> Message | None:
+        """Return what makes the engine forget it, or None."""
+        ...
+
+
+class Job:
+    """A portrait in an engine. It may run on several, one after the other; the news of it never repeat an image.
+
+    ``deadline`` is absolute, in seconds of the clock that ``frame`` is given.
+    """
+
+    def __init__(
+        self, submit: Submit, tokens: NDArray[np.float32] | None, *, deadline: float | None, inbox: Inbox
+    ) -> None:
+        self.id = submit.job_id
+        self.sent = False
+        self.deaths = 0
+        self.phase = "queued"
+        self._submit = submit
+        self._tokens = tokens
+        self._deadline = deadline
+        self._inbox = inbox
+        self._remaining: float | None = None
+        self._step = 0
+        self._wanted = tuple(range(len(submit.seeds)))
+        """Index, in the portrait, of each image that the present engine was asked for."""
+        self._delivered: set[int] = set()
+
+    def frame(self, now: float) -> Frame:
+        """Return a ``Submit`` of the images that are still missing. Raises ``DeadlinePassedError``."""
+        remaining = None if self._deadline is None else self._deadline - now
+        if remaining is not None and remaining <= 0:
+            raise DeadlinePassedError(self.phase)
+        seeds = self._submit.seeds
+        missing = tuple(index for index in range(len(seeds)) if index not in self._delivered)
+        # An engine that died between the last image and Finished is asked for one image again: it tells the timings.
+        self._wanted = missing or (len(seeds) - 1,)
+        self._remaining = remaining
+        self.phase = "queued"
+        submit = msgspec.structs.replace(
+            self._submit, deadline=remaining, seeds=tuple(seeds[index] for index in self._wanted)
+        )
+        return Frame(message=submit, tensor=self._tokens)
+
+    def hear(self, frame: Frame) -> bool:
+        """Pass the news on, without what an earlier engine told already."""
+        match frame.message:
+            case Failed() as failed:
+                self._inbox.put_nowait(failure_of(failed, self._remaining))
+                return True
+            case Step(step=step):
+                if step <= self._step:
+                    return False
+                self._step = step
+            case Started():
+                self.phase = "denoising"
+            case ImageReady(index=index) | PreviewReady(index=index):
+                return self._hear_of_image(frame, self._wanted[index])
+            case _:
+                pass
+        self._inbox.put_nowait(frame)
+        return isinstance(frame.message, Finished)
+
+    def _hear_of_image(self, frame: Frame, index: int) -> bool:
+        if index in self._delivered:
+            return False
+        if isinstance(frame.message, ImageReady):
+            self.phase = "decoding"
+            self._delivered.add(index)
+        message = msgspec.structs.replace(frame.message, index=index)
+        self._inbox.put_nowait(Frame(message=message, tensor=frame.tensor))
+        return False
+
+    def fail(self, error: LimnerError) -> None:
+        """Tell the inbox."""
+        self._inbox.put_nowait(error)
+
+    def cancellation(self) -> Message | None:
+        """Return a ``Cancel``."""
+        return Cancel(job_id=self.id)
+
+
+class Encoding:
+    """A reference in an engine."""
+
+    def __init__(self, request_id: str, pixels: Tensor, future: asyncio.Future[EncodedReference]) -> None:
+        self.id = request_id
+        self.sent = False
+        self.deaths = 0
+        self._pixels = pixels
+        self._future = future
+
+    def frame(self, now: float) -> Frame:
+        """Return an ``EncodeReference``."""
+        return Frame(message=EncodeReference(request_id=self.id), tensor=self._pixels)
+
+    def hear(self, frame: Frame) -> bool:
+        """Resolve the future."""
+        if self._future.done():
+            return True
+        match frame.message:
+            case ReferenceEncoded(seconds=seconds, batch=batch) if frame.tensor is not None:
+                self._future.set_result(EncodedReference(tokens=frame.tensor, seconds=seconds, batch=batch))
+            case ReferenceFailed(message=message):
+                self._future.set_exception(ReferenceEncodingFailed(message))
+            case _:
+                self._future.set_exception(ReferenceEncodingFailed("the engine answered without tokens"))
+        return True
+
+    def fail(self, error: LimnerError) -> None:
+        """Fail the future."""
+        if not self._future.done():
+            self._future.set_exception(error)
+
+    def cancellation(self) -> Message | None:
+        """Return None: an encode is short, and its answer is dropped."""
+        return None

@@ -1,0 +1,210 @@
+"""How a portrait is made: reference, engine, pictures; one stream of news that both RPCs are built on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Protocol
+
+from engine.protocol import messages
+from engine.protocol.framing import Frame
+from server.engine_link.link import EngineLink
+from server.engine_link.work import Job
+from server.imaging.formats import PictureFormat
+from server.imaging.parameters import EmbeddedParameters
+from server.imaging.pool import ImagingPool
+from server.portraits.admission import Admission
+from server.portraits.caller import Caller, NewsWanted
+from server.portraits.finishing import Encoded, Finishing
+from server.portraits.news import Completed, FinishedImage, News, Progress, Queued, Timings
+from server.portraits.portrait import Portrait
+from server.portraits.prompts import seen_part
+from server.portraits.reference_faults import reference_faults
+from server.portraits.warnings import portrait_warnings
+from server.references.library import ReferenceLibrary
+from server.references.record import ResolvedReference
+
+
+class GenerationObserver(Protocol):
+    """Is told of pictures; ``server.metrics.ServerMetrics`` is one."""
+
+    def stage_seconds(self, stage: str, seconds: float) -> None: ...  # noqa: D102
+
+    def image_made(self, format: PictureFormat) -> None: ...  # noqa: D102
+
+    def cancelled(self, phase: str) -> None: ...  # noqa: D102
+
+
+class Generator:
+    """Makes portraits, any number at once."""
+
+    def __init__(
+        self,
+        *,
+        engine: EngineLink,
+        references: ReferenceLibrary,
+        pool: ImagingPool,
+        admission: Admission,
+        observer: GenerationObserver,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine
+        self._references = references
+        self._pool = pool
+        self._admission = admission
+        self._observer = observer
+        self._clock = clock
+
+    async def generate(
+        self, portrait: Portrait, caller: Caller, wanted: NewsWanted
+    ) -> AsyncGenerator[News, None]:
+        """Make a portrait; the last news is ``Completed``. Closing the iterator cancels it. Raises ``LimnerError``."""
+        job: Job | None = None
+        done = False
+        permit = self._admission.enter()
+        try:
+            reference = await self._reference(portrait, caller)
+            inbox: asyncio.Queue[object] = asyncio.Queue()
+            finishing = Finishing(self._pool, inbox, self._clock, portrait)
+            submit = _submit(portrait, caller, wanted)
+            tokens = reference.tokens if reference is not None else None
+            with self._engine.run(submit, tokens, deadline=caller.deadline, inbox=inbox) as job:
+                try:
+                    follow = self._follow(portrait, caller, reference, inbox, finishing)
+                    async with aclosing(follow) as all_news:
+                        async for news in all_news:
+                            done = isinstance(news, Completed)
+                            yield news
+                finally:
+                    finishing.close()
+        except (asyncio.CancelledError, GeneratorExit):
+            if not done:
+                self._observer.cancelled(job.phase if job is not None else "admitted")
+            raise
+        finally:
+            permit.leave(done=done)
+
+    async def _reference(self, portrait: Portrait, caller: Caller) -> ResolvedReference | None:
+        if portrait.reference_image:
+            with reference_faults(image_field="portrait.reference_image"):
+                return await self._references.resolve(caller.tenant, portrait.reference_image)
+        if portrait.reference_digest:
+            with reference_faults(digest_field="portrait.reference_digest"):
+                return await self._references.lookup(caller.tenant, portrait.reference_digest)
+        return None
+
+    async def _follow(
+        self,
+        portrait: Portrait,
+        caller: Caller,
+        reference: ResolvedReference | None,
+        inbox: asyncio.Queue[object],
+        finishing: Finishing,
+    ) -> AsyncGenerator[News, None]:
+        finished: messages.Finished | None = None
+        missing = set(range(portrait.image_count))
+        while finished is None or missing:
+            match await inbox.get():
+                case Exception() as error:
+                    raise error
+                case Encoded(news=news):
+                    if isinstance(news, FinishedImage):
+                        missing.discard(news.index)
+                        self._observer.image_made(news.format)
+                        yield news
+                    elif news.index in missing:
+                        yield news
+                case Frame(message=messages.Queued() as queued):
+                    yield Queued(
+                        position=queued.position, starts_in=queued.starts_in, finishes_in=queued.finishes_in
+                    )
+                case Frame(message=messages.Step() as step):
+                    yield Progress(step=step.step, steps=step.steps)
+                case Frame(message=messages.PreviewReady() as ready, tensor=pixels) if pixels is not None:
+                    finishing.preview(ready.index, ready.step, pixels)
+                case Frame(message=messages.ImageReady() as image, tensor=pixels) if pixels is not None:
+                    parameters = self._embedded(portrait, caller, reference, image)
+                    finishing.image(pixels, parameters)
+                case Frame(message=messages.Finished() as end):
+                    finished = end
+                case _:
+                    pass
+        self._observer.stage_seconds("encode_output", finishing.seconds)
+        yield _completed(portrait, reference, finished, finishing.seconds, self._clock() - caller.arrived)
+
+    def _embedded(
+        self,
+        portrait: Portrait,
+        caller: Caller,
+        reference: ResolvedReference | None,
+        image: messages.ImageReady,
+    ) -> EmbeddedParameters:
+        return EmbeddedParameters(
+            task_id=caller.task_id,
+            index=image.index,
+            model=portrait.model,
+            weights_hash=self._engine.ready().model.weights_hash,
+            prompt=portrait.prompt,
+            negative_prompt=portrait.negative_prompt,
+            sampler=portrait.sampler.value,
+            steps=portrait.steps,
+            guidance_scale=portrait.guidance_scale,
+            guidance_rescale=portrait.guidance_rescale,
+            ip_adapter_scale=portrait.ip_adapter_scale,
+            seed=image.seed,
+            width=portrait.width,
+            height=portrait.height,
+            reference=reference.digest if reference is not None else "",
+            deterministic=portrait.deterministic,
+        )
+
+
+def _submit(portrait: Portrait, caller: Caller, wanted: NewsWanted) -> messages.Submit:
+    return messages.Submit(
+        job_id=caller.task_id,
+        prompt=portrait.prompt,
+        negative_prompt=portrait.negative_prompt,
+        sampler=portrait.sampler.value,
+        steps=portrait.steps,
+        guidance_scale=portrait.guidance_scale,
+        guidance_rescale=portrait.guidance_rescale,
+        ip_adapter_scale=portrait.ip_adapter_scale,
+        width=portrait.width,
+        height=portrait.height,
+        seeds=portrait.seeds,
+        priority=portrait.priority.value,
+        deterministic=portrait.deterministic,
+        progress=wanted.progress,
+        preview_interval=wanted.preview_interval,
+    )
+
+
+def _completed(
+    portrait: Portrait,
+    reference: ResolvedReference | None,
+    finished: messages.Finished,
+    encode_output: float,
+    total: float,
+) -> Completed:
+    return Completed(
+        portrait=portrait,
+        prompt_seen=seen_part(portrait.prompt, finished.prompt_dropped),
+        reference_digest=reference.digest if reference is not None else "",
+        cache_outcome=reference.outcome if reference is not None else None,
+        timings=Timings(
+            decode_input=reference.decode_seconds if reference is not None else 0.0,
+            reference=reference.reference_seconds if reference is not None else 0.0,
+            queue=finished.queue_seconds,
+            encode_prompt=finished.encode_prompt_seconds,
+            denoise=finished.denoise_seconds,
+            decode_latents=finished.decode_seconds,
+            encode_output=encode_output,
+            total=total,
+            mean_batch_rows=finished.mean_batch_rows,
+        ),
+        warnings=tuple(
+            portrait_warnings(portrait, finished, reference.record if reference is not None else None)
+        ),
+    )

@@ -1,0 +1,45 @@
+"""A portrait that can be made: every value checked, every default filled in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from server.imaging.formats import PictureFormat
+from server.portraits.request import Priority, Sampler
+
+SEED_COUNT = 2**63
+"""Seeds are 0 to this minus 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Portrait:
+    """What to make. At most one of ``reference_image`` and ``reference_digest`` is set."""
+
+    prompt: str
+    negative_prompt: str
+    reference_image: bytes
+    reference_digest: str
+    ip_adapter_scale: float
+    guidance_scale: float
+    guidance_rescale: float
+    steps: int
+    sampler: Sampler
+    width: int
+    height: int
+    image_count: int
+    seed: int
+    format: PictureFormat
+    quality: int
+    priority: Priority
+    deterministic: bool
+    model: str
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether a reference conditions it."""
+        return bool(self.reference_image or self.reference_digest)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seed of each image: seed, seed + 1, ... modulo 2^63."""
+        return tuple((self.seed + index) % SEED_COUNT for index in range(self.image_count))

@@ -1,0 +1,55 @@
+"""What a caller asked for, before anything was checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import NewType
+
+from server.imaging.formats import PictureFormat
+
+UnknownNumber = NewType("UnknownNumber", int)
+"""A number that an enum of the API does not know (proto3 enums are open)."""
+
+
+class Sampler(StrEnum):
+    """The samplers, by the engine's names for them."""
+
+    DDIM = "ddim"
+    EULER = "euler"
+    EULER_ANCESTRAL = "euler_ancestral"
+    DPMPP_2M = "dpmpp_2m"
+    DPMPP_2M_KARRAS = "dpmpp_2m_karras"
+    UNIPC = "unipc"
+    LCM = "lcm"
+
+
+class Priority(IntEnum):
+    """Who goes first, by the engine's numbers for them."""
+
+    INTERACTIVE = 0
+    BATCH = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortraitRequest:
+    """A portrait as asked for; None, 0 and empty stand for what was left out."""
+
+    prompt: str = ""
+    negative_prompt: str = ""
+    reference_image: bytes = b""
+    reference_digest: str = ""
+    ip_adapter_scale: float | None = None
+    guidance_scale: float | None = None
+    guidance_rescale: float | None = None
+    steps: int | None = None
+    sampler: Sampler | UnknownNumber | None = None
+    width: int = 0
+    height: int = 0
+    image_count: int = 0
+    seed: int | None = None
+    format: PictureFormat | UnknownNumber | None = None
+    quality: int = 0
+    priority: Priority | UnknownNumber | None = None
+    deterministic: bool = False
+    model: str = ""

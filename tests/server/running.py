@@ -1,0 +1,99 @@
+"""A whole server in the test's event loop, on a free port, with a fake engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from limner.v1 import model_service_pb2_grpc, portrait_service_pb2_grpc, reference_service_pb2_grpc
+
+from server.app import App
+from server.config import Config
+from server.config.options import DrainOptions, EngineOptions, ListenOptions
+from tests.server.fake_engine import FakeLauncher, Script
+
+
+@dataclass
+class Serving:
+    """A running server with a fake engine, and stubs for it."""
+
+    app: App
+    script: Script
+    launcher: FakeLauncher
+    channel: grpc.aio.Channel
+    logs: list[dict[str, Any]]
+
+    @property
+    def portraits(self) -> portrait_service_pb2_grpc.PortraitServiceStub:
+        return portrait_service_pb2_grpc.PortraitServiceStub(self.channel)
+
+    @property
+    def references(self) -> reference_service_pb2_grpc.ReferenceServiceStub:
+        return reference_service_pb2_grpc.ReferenceServiceStub(self.channel)
+
+    @property
+    def models(self) -> model_service_pb2_grpc.ModelServiceStub:
+        return model_service_pb2_grpc.ModelServiceStub(self.channel)
+
+    @property
+    def health(self) -> health_pb2_grpc.HealthStub:
+        return health_pb2_grpc.HealthStub(self.channel)
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        return [line for line in self.logs if line["event"] == event]
+
+
+def quick_config(**changes: Any) -> Config:
+    """A configuration for tests: free ports, short waits."""
+    sections: dict[str, Any] = {
+        "listen": ListenOptions(port=0, metrics_port=-1),
+        "engine": EngineOptions(restart_delay_seconds=0.001, restart_delay_max_seconds=0.01),
+        "drain": DrainOptions(notice_seconds=0.01, grace_seconds=10),
+    }
+    return Config(**(sections | changes))
+
+
+@asynccontextmanager
+async def run_server(
+    script: Script | None = None, *, wait: bool = True, **changes: Any
+) -> AsyncIterator[Serving]:
+    script = script or Script()
+    logs: list[dict[str, Any]] = []
+
+    def keep(_: Any, level: str, event: dict[str, Any]) -> str:
+        logs.append(dict(event, level=level))
+        raise structlog.DropEvent
+
+    log = structlog.wrap_logger(
+        None, processors=[keep], wrapper_class=structlog.make_filtering_bound_logger(0)
+    )
+    launcher = FakeLauncher(script)
+    app = App(quick_config(**changes), launcher, log)
+    await app.start()
+    async with grpc.aio.insecure_channel(app.addresses[0]) as channel:
+        serving = Serving(app=app, script=script, launcher=launcher, channel=channel, logs=logs)
+        try:
+            if wait:
+                await until_ready(serving)
+            yield serving
+        finally:
+            await app.stop(at_once=True)
+
+
+async def until_ready(serving: Serving) -> None:
+    async for answer in serving.health.Watch(HealthCheckRequest(service="readiness")):
+        if answer.status == HealthCheckResponse.SERVING:
+            return
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what nothing tells of; the test's timeout says when it never comes."""
+    while not condition():  # noqa: ASYNC110 - there is no event to wait for
+        await asyncio.sleep(0.001)

@@ -1,0 +1,154 @@
+"""Callers that leave: what they had is freed, and nothing of it stays."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from limner.v1.portrait_pb2 import PortraitSpec
+from limner.v1.portrait_service_pb2 import GenerateRequest, GenerateStreamRequest
+
+from server.config.options import AdmissionOptions
+from tests.server.answers import refused
+from tests.server.imaging.pictures import file_of, scenery
+from tests.server.running import Serving, run_server, until
+
+HELD = PortraitSpec(prompt="HOLD")
+CALLS = 10_000
+AT_ONCE = 200
+
+
+async def cancelled(call: Any) -> None:
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+
+async def nothing_left(serving: Serving) -> None:
+    """Wait until every trace of a call is gone; the test's timeout says when it never will be."""
+    app = serving.app
+    await until(lambda: not (app.engine.in_flight or app.admission.in_flight or app.gate.in_flight))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_a_cancelled_call_leaves_the_engine(serving: Serving, streaming: bool) -> None:
+    call = (
+        serving.portraits.GenerateStream(GenerateStreamRequest(portrait=HELD))
+        if streaming
+        else serving.portraits.Generate(GenerateRequest(portrait=HELD))
+    )
+    reading = asyncio.create_task(call.read() if streaming else asyncio.wait_for(asyncio.shield(call), 60))
+    await serving.script.until(lambda: len(serving.script.held) == 1)
+    call.cancel()
+    await asyncio.wait([reading])
+    await serving.script.until(lambda: len(serving.script.cancelled) == 1)
+    await nothing_left(serving)
+    assert serving.lines("call")[0]["code"] == "CANCELLED"
+
+
+async def test_a_deadline_that_passes_frees_the_engine(serving: Serving) -> None:
+    call = serving.portraits.Generate(GenerateRequest(portrait=HELD), timeout=0.2)
+    told = await refused(call)
+    assert told.code == "DEADLINE_EXCEEDED"
+    await serving.script.until(lambda: len(serving.script.cancelled) == 1)
+    await nothing_left(serving)
+    assert serving.lines("call")[0]["code"] == "DEADLINE_EXCEEDED"
+
+
+async def test_a_caller_that_leaves_during_the_encode_of_its_reference(serving: Serving) -> None:
+    serving.script.hold_encodes = True
+    spec = PortraitSpec(prompt="a sailor", reference_image=file_of(scenery(), "PNG"))
+    call = serving.portraits.Generate(GenerateRequest(portrait=spec))
+    await until(lambda: serving.app.engine.in_flight)
+    await cancelled(call)
+    await until(lambda: not serving.app.admission.in_flight)
+    serving.script.release.set()
+    await nothing_left(serving)
+
+
+async def test_a_killed_client_frees_the_engine(serving: Serving) -> None:
+    program = f"""
+import grpc
+from limner.v1 import portrait_service_pb2_grpc, portrait_service_pb2, portrait_pb2
+stub = portrait_service_pb2_grpc.PortraitServiceStub(grpc.insecure_channel({serving.app.addresses[0]!r}))
+stub.Generate(portrait_service_pb2.GenerateRequest(portrait=portrait_pb2.PortraitSpec(prompt="HOLD")))
+"""
+    client = subprocess.Popen(  # noqa: ASYNC220 - it starts in a moment
+        [sys.executable, "-c", program]
+    )
+    try:
+        await serving.script.until(lambda: len(serving.script.held) == 1)
+    finally:
+        client.kill()
+        client.wait()
+    await serving.script.until(lambda: len(serving.script.cancelled) == 1)
+    await nothing_left(serving)
+
+
+def traces() -> Counter[str]:
+    gc.collect()
+    kinds = Counter(type(thing).__name__ for thing in gc.get_objects())
+    kept = (
+        "Job",
+        "Call",
+        "Finishing",
+        "Permit",
+        "SharedGeneration",
+        "Future",
+        "Task",
+        "async_generator",
+        "coroutine",
+    )
+    return Counter({kind: kinds[kind] for kind in kept}) + Counter(
+        tasks=len(asyncio.all_tasks()), files=len(list(Path("/proc/self/fd").iterdir()))
+    )
+
+
+async def cancel_many(serving: Serving, count: int) -> None:
+    """Cancel calls in batches, when half of a batch is in the engine and the rest on its way or not yet sent."""
+    submitted = serving.script.submitted
+    for batch in range(count // AT_ONCE):
+        calls: list[Any] = []
+        for number in range(AT_ONCE):
+            # Every second pair of calls shares an idempotency key.
+            key = f"{batch}-{number // 2}" if number % 4 < 2 else ""
+            if number % 2:
+                request = GenerateStreamRequest(portrait=HELD, idempotency_key=key)
+                calls.append(serving.portraits.GenerateStream(request))
+            else:
+                calls.append(serving.portraits.Generate(GenerateRequest(portrait=HELD, idempotency_key=key)))
+        wanted = len(submitted) + AT_ONCE // 2
+        await serving.script.until(lambda wanted=wanted: len(submitted) >= wanted)
+        for call in calls:
+            call.cancel()
+        await nothing_left(serving)
+
+
+async def settled(serving: Serving) -> None:
+    await nothing_left(serving)
+    serving.logs.clear()
+    for _ in range(200):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.timeout(300)
+async def test_10_000_cancelled_calls_leave_nothing() -> None:
+    async with run_server(admission=AdmissionOptions(max_requests_in_flight=AT_ONCE)) as serving:
+        await cancel_many(serving, 2 * AT_ONCE)
+        await settled(serving)
+        before = traces()
+        await cancel_many(serving, CALLS)
+        await settled(serving)
+        after = traces()
+        print(f"in the engine: {len(serving.script.submitted)}\nbefore {dict(before)}\nafter  {dict(after)}")
+        assert serving.script.held <= set(serving.script.cancelled)
+        for kind, count in after.items():
+            assert count <= before[kind] + 5, (kind, before, after)
+        # And it still serves.
+        await serving.portraits.Generate(GenerateRequest(portrait=PortraitSpec(prompt="a sailor")))

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from server.config import Config, ConfigError, load
+from server.config.document import render
+from server.config.sources import from_environment
+from server.config.table import all_options
+
+ROOT = Path(__file__).parents[2]
+
+
+def write(path: Path, text: str) -> str:
+    file = path / "limner.toml"
+    file.write_text(text)
+    return str(file)
+
+
+def problems(arguments: list[str], environment: dict[str, str]) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        load(arguments, environment)
+    return caught.value.problems
+
+
+def test_no_configuration_is_the_defaults() -> None:
+    assert load([], {"PATH": "/bin"}) == Config()
+
+
+def test_flags_win_over_environment_and_environment_over_file(tmp_path: Path) -> None:
+    file = write(
+        tmp_path, "[limits]\nmax_steps = 11\nmax_images = 2\nmin_image_side = 99\n[listen]\nhost = '::1'\n"
+    )
+    config = load(
+        ["--config", file, "--limits-max-steps", "33"],
+        {"LIMNER_LIMITS_MAX_STEPS": "22", "LIMNER_LIMITS_MAX_IMAGES": "4"},
+    )
+    assert config.limits.max_steps == 33
+    assert config.limits.max_images == 4
+    assert config.limits.min_image_side == 99
+    assert config.listen.host == "::1"
+
+
+def test_the_file_may_be_named_by_the_environment(tmp_path: Path) -> None:
+    file = write(tmp_path, "[engine]\nbuckets = [1, 2]\n")
+    assert load([], {"LIMNER_CONFIG": file}).engine.buckets == (1, 2)
+
+
+def test_short_flags_lists_and_switches() -> None:
+    config = load(["--port", "0", "--model", "/m", "--engine-buckets", "1, 2,8", "--log-prompts"], {})
+    assert (config.listen.port, config.engine.model, config.engine.buckets) == (0, "/m", (1, 2, 8))
+    assert config.log.prompts
+
+
+def test_the_configuration_is_frozen() -> None:
+    with pytest.raises(AttributeError):
+        Config().limits.max_steps = 3  # type: ignore[misc]
+
+
+def test_every_unknown_key_is_named_with_its_origin_and_a_guess(tmp_path: Path) -> None:
+    file = write(tmp_path, "port = 1\n[limits]\nmax_stpes = 11\n[lmits]\nmax_steps = 1\n")
+    found = problems(["--config", file], {"LIMNER_LIMITS_MAX_STPES": "1"})
+    assert len(found) == 4
+    assert f"port ({file}): no such option" in found[0]
+    assert found[1] == f"limits.max_stpes ({file}): no such option; did you mean limits.max_steps?"
+    assert "lmits.max_steps" in found[2]
+    assert found[3].startswith(
+        "LIMNER_LIMITS_MAX_STPES (environment): no such option; did you mean LIMNER_LIMITS_MAX_STEPS"
+    )
+
+
+def test_an_unknown_flag_ends_the_start() -> None:
+    with pytest.raises(SystemExit):
+        load(["--limits-max-stpes", "1"], {})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "problem"),
+    [
+        ("LIMNER_LISTEN_PORT", "65536", "listen.port (LIMNER_LISTEN_PORT): Expected `int` <= 65535"),
+        ("LIMNER_LISTEN_PORT", "abc", "Expected `int`, got `str`, found 'abc'"),
+        ("LIMNER_DRAIN_GRACE_SECONDS", "-1", "Expected `float` >= 0.0"),
+        ("LIMNER_LOG_LEVEL", "loud", "log.level (LIMNER_LOG_LEVEL): Invalid enum value 'loud'"),
+        ("LIMNER_LOG_PROMPTS", "perhaps", "log.prompts"),
+        ("LIMNER_ENGINE_BUCKETS", "1,0", "engine.buckets"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_problem(variable: str, value: str, problem: str) -> None:
+    assert problem in problems([], {variable: value})[0]
+
+
+def test_a_file_of_the_wrong_type_or_syntax_is_named(tmp_path: Path) -> None:
+    assert (
+        "Expected `int`, got `str`"
+        in problems(["--config", write(tmp_path, "[limits]\nmax_steps='5'\n")], {})[0]
+    )
+    assert "limner.toml" in problems(["--config", write(tmp_path, "[limits")], {})[0]
+    assert "No such file" in problems(["--config", str(tmp_path / "absent.toml")], {})[0]
+
+
+def test_options_that_contradict_each_other_are_refused() -> None:
+    assert "limits.max_message_bytes" in problems(["--limits-max-image-bytes", str(20 << 20)], {})[0]
+    assert "restart_delay_max" in problems(["--engine-restart-delay-seconds", "60"], {})[0]
+
+
+def test_what_kubernetes_sets_beside_a_service_is_no_option() -> None:
+    options = {option.key: option for option in all_options()}
+    links = {
+        "LIMNER_SERVER": "localhost:50051",
+        "LIMNER_SERVICE_HOST": "10.0.0.1",
+        "LIMNER_SERVICE_PORT": "50051",
+        "LIMNER_SERVICE_PORT_GRPC": "50051",
+        "LIMNER_PORT": "tcp://10.0.0.1:50051",
+        "LIMNER_PORT_50051_TCP": "tcp://10.0.0.1:50051",
+        "LIMNER_PORT_50051_TCP_PROTO": "tcp",
+        "LIMNER_METRICS_PORT_9464_TCP_ADDR": "10.0.0.1",
+    }
+    assert list(from_environment(links, options)) == []
+
+
+def test_every_option_is_described_and_its_names_are_unique() -> None:
+    options = all_options()
+    assert all(option.description.endswith((".", ".)")) for option in options)
+    names = [name for option in options for name in (option.key, option.variable, *option.flags)]
+    assert len(names) == len(set(names))
+    assert {option.section for option in options} == {field.name for field in msgspec.structs.fields(Config)}
+
+
+def test_the_documentation_is_up_to_date() -> None:
+    page = ROOT / "docs/configuration.md"
+    assert page.read_text() == render(), "run: python -m server.config.document > docs/configuration.md"

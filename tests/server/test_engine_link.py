@@ -1,0 +1,362 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import structlog
+
+from engine.protocol.framing import Frame
+from engine.protocol.messages import FailureReason, Finished, ImageReady, Step, Submit
+from server.config import load
+from server.engine_link.arguments import engine_arguments
+from server.engine_link.link import EngineLink
+from server.engine_link.supervisor import SupervisorOptions
+from server.errors import (
+    DeadlineInfeasibleError,
+    DeadlinePassedError,
+    EngineUnavailableError,
+    InternalError,
+    InvalidFieldsError,
+    LimnerError,
+    NumericalFailureError,
+    OverloadedError,
+    PoisonError,
+)
+from server.metrics.observer import ServerMetrics
+from tests.server.fake_engine import FakeLauncher, Script, ready_message
+
+
+def submit(job_id: str, prompt: str = "a sailor", *, images: int = 1, steps: int = 3) -> Submit:
+    return Submit(
+        job_id=job_id,
+        prompt=prompt,
+        negative_prompt="",
+        sampler="ddim",
+        steps=steps,
+        guidance_scale=3.0,
+        guidance_rescale=0.0,
+        ip_adapter_scale=1.0,
+        width=64,
+        height=64,
+        seeds=tuple(range(10, 10 + images)),
+        progress=True,
+    )
+
+
+class Linked:
+    def __init__(
+        self, link: EngineLink, script: Script, launcher: FakeLauncher, logs: list[dict[str, Any]]
+    ) -> None:
+        self.link, self.script, self.launcher, self.logs = link, script, launcher, logs
+        self.readiness: list[bool] = []
+        self.changed = asyncio.Event()
+
+    def on_readiness(self, ready: bool) -> None:
+        self.readiness.append(ready)
+        self.changed.set()
+
+    async def until_ready(self) -> None:
+        while not self.link.is_ready:
+            self.changed.clear()
+            await self.changed.wait()
+
+    async def job(self, message: Submit, deadline: float | None = None) -> list[Any]:
+        """Run a job to its end; return its messages. Raises what ended it."""
+        inbox: asyncio.Queue[object] = asyncio.Queue()
+        news: list[Any] = []
+        with self.link.run(message, np.ones((4, 8), np.float32), deadline=deadline, inbox=inbox):
+            while True:
+                item = await inbox.get()
+                if isinstance(item, LimnerError):
+                    raise item
+                assert isinstance(item, Frame)
+                news.append(item.message)
+                if isinstance(item.message, Finished):
+                    return news
+
+
+@asynccontextmanager
+async def linked(
+    script: Script | None = None, *, wait: bool = True, patience: float = 60, **options: Any
+) -> AsyncIterator[Linked]:
+    script = script or Script()
+    logs: list[dict[str, Any]] = []
+
+    def keep(_: Any, level: str, event: dict[str, Any]) -> str:
+        logs.append(event)
+        raise structlog.DropEvent
+
+    log = structlog.wrap_logger(
+        None, processors=[keep], wrapper_class=structlog.make_filtering_bound_logger(0)
+    )
+    launcher = FakeLauncher(script)
+    link = EngineLink(
+        launcher,
+        observer=ServerMetrics(version="0"),
+        log=log,
+        on_readiness=lambda ready: outer.on_readiness(ready),
+        options=SupervisorOptions(**({"restart_delay": 0.001, "restart_delay_max": 0.004} | options)),
+        patience=patience,
+    )
+    outer = Linked(link, script, launcher, logs)
+    link.start()
+    if wait:
+        await outer.until_ready()
+    try:
+        yield outer
+    finally:
+        await link.stop()
+
+
+def images(news: list[Any]) -> list[tuple[int, int]]:
+    return [(message.index, message.seed) for message in news if isinstance(message, ImageReady)]
+
+
+async def test_a_job_and_its_news() -> None:
+    async with linked() as at:
+        news = await at.job(submit("a", images=2))
+        assert images(news) == [(0, 10), (1, 11)]
+        assert [message.step for message in news if isinstance(message, Step)] == [1, 2, 3]
+        assert at.link.in_flight == 0
+
+
+async def test_a_dead_engine_is_replaced_and_what_was_in_flight_is_replayed() -> None:
+    async with linked(Script(hold_on="a")) as at:
+        jobs = [asyncio.create_task(at.job(submit(f"job {number}", "a sailor"))) for number in range(5)]
+        await at.script.until(lambda: len(at.script.held) == 5)
+        at.launcher.engines[0].kill()
+        await at.script.until(lambda: len(at.script.submitted) == 10)
+        at.script.release.set()
+        assert [images(await job) for job in jobs] == [[(0, 10)]] * 5
+        assert at.readiness == [True, False, True]
+        assert at.script.lives == 2
+        assert "engine_died" in [line["event"] for line in at.logs]
+
+
+async def test_what_comes_while_the_engine_is_away_waits_for_it() -> None:
+    async with linked(Script(loads=True)) as at:
+        at.script.loads = False
+        at.launcher.engines[0].kill()
+        await at.script.until(lambda: at.script.lives >= 3)
+        job = asyncio.create_task(at.job(submit("a")))
+        await asyncio.sleep(0)
+        at.script.loads = True
+        assert images(await job) == [(0, 10)]
+
+
+async def test_delivered_images_are_not_asked_for_again() -> None:
+    async with linked(Script(stop_after_images=2)) as at:
+        news = await at.job(submit("a", images=4))
+        assert images(news) == [(0, 10), (1, 11), (2, 12), (3, 13)]
+        assert [message.seeds for message in at.script.submitted] == [(10, 11, 12, 13), (12, 13)]
+        assert [message.step for message in news if isinstance(message, Step)] == [1, 2, 3]
+
+
+async def test_a_death_between_the_last_image_and_the_end() -> None:
+    async with linked(Script(stop_after_images=2)) as at:
+        news = await at.job(submit("a", images=2))
+        assert images(news) == [(0, 10), (1, 11)]
+        assert isinstance(news[-1], Finished)
+
+
+async def test_who_is_in_flight_alone_in_two_deaths_fails() -> None:
+    async with linked() as at:
+        with pytest.raises(PoisonError):
+            await at.job(submit("a", "DIE"))
+        assert at.script.lives == 2
+        await at.until_ready()
+        assert images(await at.job(submit("b"))) == [(0, 10)]
+
+
+async def test_poison_in_a_crowd_fails_alone() -> None:
+    async with linked(Script(hold_on="sailor")) as at:
+        jobs = [asyncio.create_task(at.job(submit(f"job {number}"))) for number in range(6)]
+        await at.script.until(lambda: len(at.script.held) == 6)
+        poison = asyncio.create_task(at.job(submit("poison", "DIE")))
+        # Suspects are sent one at a time; the innocent ones must be able to end.
+        asyncio.get_running_loop().call_later(0.05, at.script.release.set)
+        with pytest.raises(PoisonError):
+            await poison
+        assert [images(await job) for job in jobs] == [[(0, 10)]] * 6
+        assert at.script.lives <= 4
+        assert at.link.in_flight == 0
+
+
+async def test_an_encode_is_replayed_as_well() -> None:
+    async with linked(Script(hold_encodes=True)) as at:
+        encode = asyncio.create_task(at.link.encode(np.full((32, 32, 3), 9, np.uint8)))
+        await asyncio.sleep(0)
+        at.launcher.engines[0].kill()
+        await at.script.until(lambda: at.script.lives == 2)
+        at.script.release.set()
+        assert (await encode).tokens.tolist() == np.full((4, 8), 9).tolist()
+        assert at.link.in_flight == 0
+
+
+async def test_leaving_cancels_in_the_engine() -> None:
+    async with linked() as at:
+        job = asyncio.create_task(at.job(submit("a", "HOLD")))
+        await at.script.until(lambda: "a" in at.script.held)
+        job.cancel()
+        await asyncio.wait([job])
+        await at.script.until(lambda: at.script.cancelled == ["a"])
+        assert at.link.in_flight == 0
+
+
+async def test_a_cancel_while_the_engine_is_away_is_not_replayed() -> None:
+    async with linked() as at:
+        job = asyncio.create_task(at.job(submit("a", "HOLD")))
+        await at.script.until(lambda: "a" in at.script.held)
+        at.script.loads = False
+        at.launcher.engines[0].kill()
+        await at.script.until(lambda: at.script.lives >= 2)
+        job.cancel()
+        await asyncio.wait([job])
+        at.script.loads = True
+        at.changed.clear()
+        await at.until_ready()
+        await at.job(submit("b"))
+        assert [message.job_id for message in at.script.submitted] == ["a", "b"]
+
+
+async def test_the_remaining_deadline_is_computed_at_each_submission() -> None:
+    async with linked() as at:
+        loop = asyncio.get_running_loop()
+        job = asyncio.create_task(at.job(submit("a", "HOLD"), deadline=loop.time() + 50))
+        await at.script.until(lambda: len(at.script.submitted) == 1)
+        at.launcher.engines[0].kill()
+        await at.script.until(lambda: len(at.script.submitted) == 2)
+        at.script.release.set()
+        await job
+        first, second = (message.deadline for message in at.script.submitted)
+        assert first is not None
+        assert second is not None
+        assert 49 < second < first < 50
+
+
+async def test_a_deadline_that_has_passed_is_not_sent() -> None:
+    async with linked() as at:
+        with pytest.raises(DeadlinePassedError):
+            await at.job(submit("a"), deadline=asyncio.get_running_loop().time() - 1)
+        assert at.script.submitted == []
+        assert at.link.in_flight == 0
+
+
+@pytest.mark.parametrize(
+    ("reason", "error"),
+    [
+        (FailureReason.INFEASIBLE, DeadlineInfeasibleError),
+        (FailureReason.QUEUE_FULL, OverloadedError),
+        (FailureReason.DEADLINE, DeadlinePassedError),
+        (FailureReason.NUMERICAL, NumericalFailureError),
+        (FailureReason.INVALID, InvalidFieldsError),
+        (FailureReason.INTERNAL, InternalError),
+        (FailureReason.CANCELLED, InternalError),
+    ],
+)
+async def test_failures(reason: FailureReason, error: type[LimnerError]) -> None:
+    async with linked(Script(fail_with=reason)) as at:
+        with pytest.raises(error):
+            await at.job(submit("a"))
+        assert at.link.in_flight == 0
+
+
+async def test_an_engine_that_cannot_load_is_tried_again() -> None:
+    async with linked(Script(loads=False), wait=False) as at:
+        await at.script.until(lambda: at.script.lives >= 3)
+        with pytest.raises(EngineUnavailableError):
+            at.link.ready()
+        assert at.readiness == []
+        assert "engine_failed_to_load" in [line["event"] for line in at.logs]
+        at.script.loads = True
+        await at.until_ready()
+        assert images(await at.job(submit("a"))) == [(0, 10)]
+
+
+async def test_patience_ends() -> None:
+    async with linked(patience=0.01) as at:
+        job = asyncio.create_task(at.job(submit("a", "HOLD")))
+        await at.script.until(lambda: "a" in at.script.held)
+        at.script.loads = False
+        at.launcher.engines[0].kill()
+        with pytest.raises(EngineUnavailableError):
+            await job
+        with pytest.raises(EngineUnavailableError):
+            await at.job(submit("b"))
+        at.script.loads = True
+        await at.until_ready()
+        await at.job(submit("c"))
+
+
+async def test_an_engine_that_is_not_ready_in_time_is_killed() -> None:
+    class Silent(FakeLauncher):
+        async def launch(self) -> Any:
+            engine = await super().launch()
+            if len(self.engines) == 1:
+                engine._send = lambda *_: None  # type: ignore[method-assign]
+            return engine
+
+    script = Script()
+    async with linked(script, wait=False, start_timeout=0.02, stop_timeout=0.01) as at:
+        at.link._supervisor._launcher = silent = Silent(script)
+        await at.until_ready()
+        assert len(silent.engines) == 2
+        (line,) = [line for line in at.logs if line["event"] == "engine_failed_to_load"]
+        assert line["why"] == "was not ready in time"
+
+
+async def test_a_silent_engine_is_replaced() -> None:
+    async with linked(stall_timeout=0.02) as at:
+        job = asyncio.create_task(at.job(submit("a", "HOLD")))
+        await at.script.until(lambda: len(at.script.submitted) == 2)
+        at.script.release.set()
+        await job
+        assert "was silent for too long" in [line.get("why") for line in at.logs]
+
+
+async def test_an_engine_that_breaks_the_protocol_is_replaced() -> None:
+    async with linked() as at:
+        at.launcher.engines[0]._writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await at.script.until(lambda: at.script.lives == 2)
+        assert any("broke the protocol" in str(line.get("why")) for line in at.logs)
+
+
+async def test_other_weights_after_a_restart_are_told() -> None:
+    async with linked() as at:
+        at.script.ready = ready_message(weights_hash="other")
+        at.launcher.engines[0].kill()
+        await at.script.until(lambda: at.script.lives == 2)
+        await at.job(submit("a"))
+        assert at.link.facts().weights_hash == "other"
+        assert "model_changed" in [line["event"] for line in at.logs]
+
+
+async def test_stopping_fails_what_is_in_flight() -> None:
+    async with linked() as at:
+        job = asyncio.create_task(at.job(submit("a", "HOLD")))
+        await at.script.until(lambda: "a" in at.script.held)
+        await at.link.stop()
+        with pytest.raises(EngineUnavailableError):
+            await job
+        assert at.script.lives == 1
+
+
+def test_the_engines_arguments_are_its_own() -> None:
+    from engine.__main__ import _parser
+
+    config = load(
+        ["--model", "/m", "--engine-buckets", "1,2", "--engine-threads", "3", "--device", "cuda:0"], {}
+    )
+    arguments = engine_arguments(config.engine, log_level="info")
+    options = _parser().parse_args(["serve", "--socket-fd", "3", *arguments])
+    assert str(options.model) == "/m"
+    assert (options.buckets, options.threads, options.device) == ((1, 2), 3, "cuda:0")
+    nothing = _parser().parse_args(
+        ["serve", "--socket-fd", "3", *engine_arguments(load([], {}).engine, log_level="info")]
+    )
+    assert nothing.model is None
+    assert nothing.buckets is None

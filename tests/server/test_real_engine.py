@@ -1,0 +1,128 @@
+"""The server with the real engine process, on a tiny model."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+from limner.v1 import portrait_pb2
+from limner.v1.model_service_pb2 import ListModelsRequest
+from limner.v1.model_service_pb2_grpc import ModelServiceStub
+from limner.v1.portrait_pb2 import PortraitSpec
+from limner.v1.portrait_service_pb2 import GenerateRequest, GenerateStreamRequest
+from limner.v1.portrait_service_pb2_grpc import PortraitServiceStub
+from PIL import Image
+
+from tests.server.answers import refusal_of
+from tests.server.imaging.pictures import file_of, scenery
+from tests.server.processes import PATIENCE, Process, generate, process
+from tests.tinymodels import build_tiny_model
+
+PNG = file_of(scenery(), "PNG")
+
+Real = tuple[Process, grpc.Channel]
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
+    folder = tmp_path_factory.mktemp("real")
+    build_tiny_model(folder / "model")
+    flags = ["--model", str(folder / "model"), "--engine-threads", "1", "--engine-buckets", "1,2,4,8"]
+    with process(folder, *flags, module="server") as server, server.channel() as channel:
+        server.until_ready()
+        yield server, channel
+        assert server.stop() == 0
+
+
+def picture(answer: Any) -> bytes:
+    data: bytes = answer.images[0].data
+    return data
+
+
+def test_every_sampler_makes_a_portrait_of_a_reference(real: Real) -> None:
+    _, channel = real
+    (model,) = ModelServiceStub(channel).ListModels(ListModelsRequest()).models
+    assert len(model.samplers) == 7
+    pictures = set()
+    for limits in model.samplers:
+        answer = generate(
+            channel, reference_image=PNG, sampler=limits.sampler, steps=4, seed=1, image_count=2
+        )
+        assert [image.seed for image in answer.images] == [1, 2]
+        pictures.add(picture(answer))
+    assert len(pictures) == len(model.samplers)
+    assert answer.summary.reference.cache_outcome == portrait_pb2.CACHE_OUTCOME_HIT
+    assert answer.summary.timings.reference_seconds < 0.1
+    assert answer.summary.timings.denoise_seconds > 0
+
+
+def test_the_stream_with_previews(real: Real) -> None:
+    _, channel = real
+    request = GenerateStreamRequest(portrait=PortraitSpec(prompt="a sailor", steps=6), preview_interval=2)
+    kinds = [
+        news.WhichOneof("event")
+        for news in PortraitServiceStub(channel).GenerateStream(request, timeout=PATIENCE)
+    ]
+    assert {"queued", "progress", "preview", "image"} < set(kinds)
+    assert kinds[-1] == "completed"
+    assert kinds.count("progress") <= 6
+
+
+def test_a_replay_gives_the_same_pictures(real: Real) -> None:
+    server, channel = real
+    specs = [{"prompt": "a sailor", "seed": seed, "steps": 60, "deterministic": True} for seed in range(6)]
+    with ThreadPoolExecutor(6) as threads:
+        undisturbed = [
+            picture(answer) for answer in threads.map(lambda spec: generate(channel, **spec), specs)
+        ]
+        again = [threads.submit(generate, channel, **spec) for spec in specs]
+        server.until(lambda: server.in_flight() == 6)
+        engine = server.engine_pid()
+        os.kill(engine, signal.SIGKILL)
+        assert [pixels(picture(answer.result())) for answer in again] == [
+            pixels(data) for data in undisturbed
+        ]
+    assert server.engine_pid() != engine
+    assert server.lines("engine_lost")[-1]["to_replay"] > 0
+
+
+def pixels(data: bytes) -> bytes:
+    return Image.open(io.BytesIO(data)).tobytes()
+
+
+def test_a_deadline_that_cannot_be_met_is_refused_at_once(real: Real) -> None:
+    _, channel = real
+    spec = PortraitSpec(prompt="a sailor", steps=100, image_count=8)
+    for _ in range(3):
+        with pytest.raises(grpc.RpcError) as caught:
+            PortraitServiceStub(channel).Generate(GenerateRequest(portrait=spec), timeout=0.25)
+        refusal = refusal_of(caught.value)  # type: ignore[arg-type]
+        if refusal.reason:  # else the caller's own clock was first
+            assert (refusal.code, refusal.reason) == ("RESOURCE_EXHAUSTED", "DEADLINE_INFEASIBLE")
+            assert refusal.retry_seconds is not None
+
+
+def test_cancelled_calls_leave_no_rows(real: Real) -> None:
+    server, channel = real
+    stub = PortraitServiceStub(channel)
+    calls = [
+        stub.Generate.future(GenerateRequest(portrait=PortraitSpec(prompt="x", steps=100))) for _ in range(20)
+    ]
+    server.until(lambda: server.in_flight() == 20)
+    for call in calls:
+        call.cancel()
+    server.until(lambda: server.in_flight() == 0)
+    generate(channel, steps=2)
+    server.until(
+        lambda: (
+            "\nlimner_images_running 0.0" in server.metrics()
+            or re.search(r"limner_images_running\{.*\} 0.0", server.metrics())
+        )
+    )
