@@ -1,7 +1,7 @@
 """The blocks of Stable Diffusion's UNet and VAE on packed weights, between which images stay ``[B, H * W, C]``.
 
 The arithmetic is diffusers' (models/resnet.py, models/attention.py, models/transformers/transformer_2d.py); what
-differs is its order within f32 rounding. Measured in docs/adr/0010-torch-cpu-packed-blocks.md.
+differs is its order within f32 rounding. Measured in docs/adr/0004-torch-cpu-packed-blocks.md.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ Network = Callable[
 class TorchSettings:
     """What may be chosen about the torch backend.
 
-    ``max_references`` bounds the references of one row; ``packed`` asks for weights packed for the CPU (docs/adr/0010),
+    ``max_references`` bounds the references of one row; ``packed`` asks for weights packed for the CPU (docs/adr/0004),
     with which the result differs from diffusers' in the last bits of f32 and is about twice as fast.
     """
 

@@ -71,6 +71,7 @@ class EngineLink:
         self._ready: Ready | None = None
         self._giving_up: asyncio.TimerHandle | None = None
         self._gave_up = False
+        self._is_stopping = False
         self._supervisor = Supervisor(launcher, self, log, clock, options)
         self._encodings = 0
 
@@ -82,6 +83,7 @@ class EngineLink:
 
     async def stop(self, *, at_once: bool = False) -> None:
         """Shut the engine down; what is in flight fails."""
+        self._is_stopping = True
         await self._supervisor.stop(at_once=at_once)
         self._stop_giving_up()
         self._fail_all("the server is shutting down")
@@ -220,6 +222,9 @@ class EngineLink:
         self._giving_up = asyncio.get_running_loop().call_later(self._patience, self._give_up)
         self._observer.engine_lost()
         self._on_readiness(False)
+        if self._is_stopping:
+            self._log.info("engine_stopped", how=how)
+            return
         convicted, replayed = self._ledger.engine_died()
         if convicted is not None:
             self._observer.job_poisoned()
