@@ -15,6 +15,7 @@ from server.app import App
 from server.config import Config, ConfigError, load
 from server.engine_link.arguments import engine_arguments
 from server.engine_link.launcher import Launcher, ProcessLauncher
+from server.imaging.decode import settle_pillow_warnings
 from server.logs import configure_logging
 from server.ports import BindError
 
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None, launcher: Launcher | None = Non
     # gRPC's core writes text of its own to standard error, between the lines of our log.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     log = configure_logging(config.log)
+    settle_pillow_warnings()
     if launcher is None:
         launcher = ProcessLauncher(engine_arguments(config.engine, log_level=config.log.level))
     return asyncio.run(serve(config, launcher, log))

@@ -40,7 +40,7 @@ from engine.protocol.messages import (
 from tests.tinymodels import build_tiny_model
 
 M = TypeVar("M", bound=Message)
-WAIT = 120.0
+WAIT = 200.0
 
 
 class Connection:
