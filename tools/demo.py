@@ -15,8 +15,10 @@ from PIL import Image, ImageDraw
 from engine.embedded import reference_portraits
 from tools.local_server import LocalServer, local_server
 
-PEOPLE = 2
+PEOPLE = ("ada", "chike")
 SEED = 7
+GUIDANCE_SCALE = 3.0
+"""What the model in the box was tuned at."""
 GAP = 8
 CAPTION = 28
 
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
-    people = dict(sorted(reference_portraits().items())[:PEOPLE])
+    people = {name: reference_portraits()[name] for name in PEOPLE}
     print(f"starting the server (its log: {out / 'server.log'})", flush=True)
     with local_server("--log-format", "json", log=out / "server.log") as server:
         print(f"ready after {server.ready_seconds:.1f} s on {server.target}", flush=True)
@@ -65,7 +67,9 @@ def _shoot(server: LocalServer, people: dict[str, Path], out: Path) -> list[Shot
                 print(f"  warning: {warning.message} {warning.action}", file=sys.stderr)
             for number, scene in enumerate(SCENES):
                 start = time.perf_counter()
-                portrait = client.generate(scene, reference=reference, seed=SEED + number)
+                portrait = client.generate(
+                    scene, reference=reference, seed=SEED + number, guidance_scale=GUIDANCE_SCALE
+                )
                 path = portrait.image.save(out / f"{person}-{number + 1}.png")
                 shot = Shot(
                     person=person,
@@ -134,11 +138,12 @@ def timings(shots: Sequence[Shot]) -> str:
 
 
 SCENES = (
-    "a portrait, blue background, red shirt, smiling, soft light",
-    "a portrait at the beach, yellow shirt, warm light",
-    "a portrait at night, black shirt, dramatic light, serious",
-    "a portrait, green background, white shirt, wearing a hat",
+    "a portrait of a person, smiling, wearing a red sweater, on a blue background",
+    "a portrait of a person, laughing, wearing a yellow sweater, at the beach, wearing a straw hat",
+    "a portrait of a person, serious, wearing a black sweater, in a city at night, wearing a beanie",
+    "a portrait of a person, calm, wearing a white sweater, in a forest, warm light",
 )
+"""Within the vocabulary of the model in the box, see engine/embedded/README.md."""
 
 if __name__ == "__main__":
     main()
