@@ -1,0 +1,1 @@
+"""Train the embedded model from drawings: `python -m engine.embedded.recipe --help`."""

@@ -1,0 +1,110 @@
+"""Draw the training set once and keep it on disk: people, each in several scenes."""
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from engine.embedded.world import (
+    IDENTITY_VALUES,
+    SCENE_VALUES,
+    Identity,
+    Scene,
+    render,
+    sample_identity,
+    sample_scene,
+)
+
+IDENTITY_NAMES = tuple(IDENTITY_VALUES)
+SCENE_NAMES = tuple(SCENE_VALUES)
+ATTRIBUTES: dict[str, tuple[str, ...]] = {**IDENTITY_VALUES, **SCENE_VALUES}
+_HELD_OUT_ONE_IN = 20
+
+
+def is_held_out(identity: Identity) -> bool:
+    """Tell whether training must never see this combination of attributes (one in twenty)."""
+    key = ",".join(str(v) for v in identity.labels().values())
+    return zlib.crc32(key.encode()) % _HELD_OUT_ONE_IN == 0
+
+
+def people(seed: int, *, held_out: bool) -> Iterator[Identity]:
+    """Yield people without end, only those on one side of the held-out split."""
+    random = Random(seed)
+    while True:
+        identity = sample_identity(random)
+        if is_held_out(identity) == held_out:
+            yield identity
+
+
+def labels_of(identity: Identity, scene: Scene) -> list[int]:
+    """Return all attributes as indices, in the order of `ATTRIBUTES`."""
+    return [*identity.labels().values(), *scene.labels().values()]
+
+
+def identity_of(labels: NDArray[np.uint8]) -> Identity:
+    """Return the person that `labels_of` numbered."""
+    return Identity(**{n: IDENTITY_VALUES[n][labels[i]] for i, n in enumerate(IDENTITY_NAMES)})
+
+
+def scene_of(labels: NDArray[np.uint8]) -> Scene:
+    """Return the scene that `labels_of` numbered, its person unmoved."""
+    k = len(IDENTITY_NAMES)
+    values = {n: SCENE_VALUES[n][labels[k + i]] for i, n in enumerate(SCENE_NAMES)}
+    return Scene(
+        background=values["background"],
+        clothing=values["clothing"],
+        expression=values["expression"],
+        light=values["light"],
+        framing=values["framing"],
+        hat=values["hat"],
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawings:
+    """Hold drawn portraits; picture `i` shows person `i // scenes`.
+
+    `images` is `[N, 128, 128, 3]` uint8, `labels` is `[N, len(ATTRIBUTES)]` uint8.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    scenes: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def other_scene(self, index: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
+        """Return for each picture another one of the same person."""
+        person, scene = np.divmod(index, self.scenes)
+        step = random.integers(1, self.scenes, size=index.shape)
+        return person * self.scenes + (scene + step) % self.scenes
+
+
+def draw(
+    directory: Path, *, persons: int, scenes: int, seed: int, held_out: bool = False, size: int = 128
+) -> Drawings:
+    """Return the drawings kept in `directory`, drawing them first when they are not there."""
+    images_path, labels_path = directory / "images.npy", directory / "labels.npy"
+    if not labels_path.exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        count = persons * scenes
+        images = np.lib.format.open_memmap(
+            images_path, mode="w+", dtype=np.uint8, shape=(count, size, size, 3)
+        )
+        labels = np.zeros((count, len(ATTRIBUTES)), dtype=np.uint8)
+        random, source = Random(seed + 1), people(seed, held_out=held_out)
+        for person in tqdm(range(persons), desc=f"draw {directory.name}", mininterval=5):
+            identity = next(source)
+            for k in range(person * scenes, (person + 1) * scenes):
+                scene = sample_scene(random)
+                images[k] = np.asarray(render(identity, scene, size=size))
+                labels[k] = labels_of(identity, scene)
+        images.flush()
+        np.save(labels_path, labels)
+    return Drawings(images=np.load(images_path, mmap_mode="r"), labels=np.load(labels_path), scenes=scenes)
