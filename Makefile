@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 DEMO_OUT ?= demo
 # The registry's default build of torch brings several GB of CUDA; the pinned version has a CPU wheel where pip is set up for one.
 PIP_ARGS ?=
+# Where tools.install leaves commands that it takes out of a system package without installing it.
+export PATH := $(CURDIR)/.cache/tools:$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve test lint types imports proto-check stubs format bench tools clean train
@@ -23,7 +25,7 @@ $(STAMP): pyproject.toml proto/pyproject.toml clients/python/pyproject.toml
 		-e ./proto -e './clients/python[pillow]' -e '.[dev,train]'
 	touch $@
 
-demo: $(STAMP) ## Start the server, generate portraits of two shipped references, leave them in demo/
+demo: $(STAMP) ## Serve, generate portraits of two shipped references, leave them in demo/
 	$(BIN)/python -m tools.demo --out $(DEMO_OUT)
 
 serve: $(STAMP) ## Run the server on localhost:50051 (metrics on 9464)
@@ -61,7 +63,7 @@ bench: $(STAMP) ## Measure the service against diffusers and against its own bar
 	$(BIN)/python -m loadtests.bench
 
 train: $(STAMP) ## Train the embedded model from nothing (hours on two cores)
-	$(BIN)/python -m engine.embedded.recipe all
+	for stage in world vae clip unet decoder export sheet; do $(BIN)/python -m engine.embedded.recipe $$stage || exit; done
 
 clean: ## Remove everything that was generated
 	rm -rf $(VENV) .cache build dist demo node_modules tools/node_modules

@@ -5,7 +5,8 @@ python -m tools.buf --against REF   compare with that commit, branch or tag
 
 The API is compared with the newest tag; before the first tag, with what it was before its last change: the
 commit that is checked out where .proto files are edited, otherwise the one before the last commit that changed
-them. A commit whose message has a line `API-Break: WHY` declares a break, and ends the comparison there.
+them. A commit whose message has a line `API-Break: WHY` declares a break, and ends the comparison there. A shallow
+clone without a tag cannot be compared: it says so, and under CI=true that is a failure.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from pathlib import Path
 from tools import npm
 
 PROTOS = "proto/**/*.proto"
+SHALLOW = "the clone is shallow, so that tags and earlier versions are out of sight; run: git fetch --unshallow --tags"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,14 +29,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--against", metavar="REF", help="the commit, branch or tag to compare with")
     against = parser.parse_args(argv).against
+    ci = os.environ.get("CI") == "true"
     buf = npm.binary(npm.TOOLS, "buf")
     if buf is None:
         print("left out: buf is not installed (python -m tools.install)")
-        return 1 if os.environ.get("CI") == "true" else 0
+        return 1 if ci else 0
     failed = run(buf, "lint") + run(buf, "format", "--diff", "--exit-code")
     base, why = (against, "as asked") if against else baseline(npm.ROOT)
     if base is None:
         print(f"no breaking change can be told: {why}")
+        failed += ci and why == SHALLOW
     else:
         print(f"comparing the API with {base[:12]}, {why}")
         failed += run(buf, "breaking", "--against", f"{git_folder(npm.ROOT)}#ref={base}")
@@ -52,6 +56,8 @@ def baseline(root: Path) -> tuple[str | None, str]:
     if not git(root, "rev-parse", "--verify", "-q", "HEAD"):
         return None, "there is no commit yet"
     base, why = git(root, "describe", "--tags", "--abbrev=0"), "the newest tag"
+    if not base and git(root, "rev-parse", "--is-shallow-repository") == "true":
+        return None, SHALLOW
     if not base and git(root, "status", "--porcelain", "--", PROTOS):
         base, why = git(root, "rev-parse", "HEAD"), "the last commit"
     if not base:

@@ -99,7 +99,7 @@ def contact_sheet(people: dict[str, Path], shots: Sequence[Shot]) -> Image.Image
     )
     draw = ImageDraw.Draw(sheet)
     for row, (person, picture) in enumerate(people.items()):
-        cells = [(f"reference: {person}", Image.open(picture))]
+        cells: list[tuple[str, Image.Image]] = [(f"reference: {person}", Image.open(picture))]
         cells += [(shot.scene, shot.portrait.image.to_pil()) for shot in shots if shot.person == person]
         for column, (caption, image) in enumerate(cells):
             left, top = GAP + column * (width + GAP), GAP + row * (height + CAPTION + GAP)

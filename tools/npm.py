@@ -10,6 +10,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / "tools"
 INTEROP = ROOT / "tests" / "interop" / "js"
 FOLDERS = (TOOLS, INTEROP)
+NODE_MAJOR = 20
+"""The oldest Node.js that the packages of `INTEROP` run on, as its lock file says; buf is content with 12."""
 _STAMP = ".limner-lock"
 
 
@@ -31,6 +33,18 @@ def install(folder: Path) -> str:
         return f"npm ci failed: {done.stderr.strip()[-300:]}"
     (modules / _STAMP).write_text(stamp)
     return ""
+
+
+def node_fault() -> str:
+    """Say why the client of `INTEROP` cannot run on the Node.js that is here; nothing when it can."""
+    node = shutil.which("node")
+    if node is None:
+        return "node is not installed"
+    told = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    major = re.match(r"v(\d+)\.", told)
+    if major is None:
+        return f"node does not tell its version, but {told!r}"
+    return "" if int(major[1]) >= NODE_MAJOR else f"node {major[1]}, needs {NODE_MAJOR}"
 
 
 def binary(folder: Path, name: str) -> Path | None:

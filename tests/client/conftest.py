@@ -26,7 +26,7 @@ class FakeTime:
         self.waits.append(seconds)
         self.now += seconds
 
-    async def sleep(self, seconds: float) -> None:
+    async def wait_async(self, _cancelled: asyncio.Event, seconds: float) -> None:
         self.waits.append(seconds)
         self.now += seconds
 
@@ -73,7 +73,7 @@ def call(request: pytest.FixtureRequest, target: str, time: FakeTime):  # type: 
     with asyncio.Runner() as runner:
         a_client = AsyncClient(target, tenant="acme")
         a_client._session = replace(a_client._session, clock=time.clock, random=Random(7))
-        a_client._sleep = time.sleep
+        a_client._wait = time.wait_async
 
         async def awaited(name: str, *args: object, **kwargs: object) -> object:
             result = getattr(a_client, name)(*args, **kwargs)

@@ -93,10 +93,14 @@ def test_what_no_wait_mends_is_not_retried(call, fake, time, refusal, kind):
     assert time.waits == []
 
 
-def test_an_infeasible_deadline_is_retried_while_there_is_time(call, fake):
-    fake.refusals.append(Refusal(CODE.RESOURCE_EXHAUSTED, "DEADLINE_INFEASIBLE", retry_after=200))
-    with pytest.raises(DeadlineInfeasible):
-        call("generate", "a sailor")
+@pytest.mark.parametrize("method", ["generate", "stream"])
+def test_an_infeasible_deadline_is_told_at_once_for_a_wait_brings_it_nearer(call, fake, time, method):
+    fake.refusals.append(Refusal(CODE.RESOURCE_EXHAUSTED, "DEADLINE_INFEASIBLE", retry_after=0.5))
+    with pytest.raises(DeadlineInfeasible) as caught:
+        call(method, "a sailor")
+    assert caught.value.retry_after == 0.5
+    assert len(fake.calls) == 1
+    assert time.waits == []
 
 
 def test_health_is_asked_once(call, fake, time):

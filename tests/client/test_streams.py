@@ -3,8 +3,12 @@
 import asyncio
 import threading
 
+import grpc
 import pytest
 from limner_client import AsyncClient, Cancelled, Client, Completed, DeadlineExceeded, ImageReady, Unavailable
+from limner_client.aio import wait_for_event
+
+from tests.client.fakes import Refusal
 
 
 def test_a_broken_stream_is_taken_up_again_and_each_image_comes_once(call, fake, time):
@@ -87,6 +91,33 @@ async def test_cancelling_an_async_stream(target, fake):
         assert await asyncio.to_thread(fake.cancelled.wait, 5)
     with pytest.raises(Cancelled):
         await client.info()
+
+
+async def test_cancelling_an_async_stream_ends_its_wait_for_a_retry(target, fake):
+    fake.refusals.append(Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", retry_after=60))
+    waiting = asyncio.Event()
+
+    async def wait(event: asyncio.Event, seconds: float) -> None:
+        waiting.set()
+        await wait_for_event(event, seconds)
+
+    async with AsyncClient(target) as client:
+        client._wait = wait
+        news = client.stream("a sailor")
+        task = asyncio.create_task(anext(news))
+        await waiting.wait()
+        news.cancel()
+        async with asyncio.timeout(5):
+            with pytest.raises(Cancelled):
+                await task
+    assert len(fake.calls) == 1
+
+
+async def test_a_wait_without_a_cancellation_lasts_as_long_as_asked():
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    await wait_for_event(asyncio.Event(), 0.02)
+    assert loop.time() - start >= 0.02
 
 
 def test_one_client_serves_many_threads(target, fake):

@@ -20,10 +20,10 @@ WEIGHTS = ROOT / "engine" / "embedded" / "weights"
 REFERENCE = ROOT / "engine" / "embedded" / "references" / "ada.png"
 
 
-def need(tool: Path | str | None, name: str) -> str:
-    """Give a tool's path; without it the test is skipped, or fails in CI, which leaves nothing out."""
-    if tool is None:
-        message = f"{name} is not installed; python -m tools.install says why"
+def need(tool: Path | str | None, name: str, fault: str = "") -> str:
+    """Give a tool's path; without it, or with a fault, the test is skipped, or fails in CI, which skips none."""
+    if tool is None or fault:
+        message = f"left out: {fault or f'{name} is not installed'}; python -m tools.install says why"
         if os.environ.get("CI") == "true":
             pytest.fail(message)
         pytest.skip(message)
@@ -32,16 +32,10 @@ def need(tool: Path | str | None, name: str) -> str:
 
 @pytest.fixture(scope="session")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Serve the model in the box, or, where the checkout has none yet, a tiny random one."""
-    options = ["--log-format", "json", "--drain-notice-seconds", "0"]
-    if not (WEIGHTS / "model_index.json").exists():
-        from tests.tinymodels import build_tiny_model
-
-        model = tmp_path_factory.mktemp("tiny") / "model"
-        build_tiny_model(model)
-        options += ["--engine-model", str(model)]
+    """Serve the model in the box."""
+    assert (WEIGHTS / "model_index.json").exists(), "the checkout lacks the model in the box"
     log = tmp_path_factory.mktemp("server") / "server.log"
-    with local_server(*options, log=log) as server:
+    with local_server("--log-format", "json", "--drain-notice-seconds", "0", log=log) as server:
         yield server.target
 
 
@@ -90,7 +84,7 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
 @pytest.fixture(scope="session")
 def javascript(target: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
     """Generate the JavaScript stubs afresh and give a function that runs the client in `client.mjs`."""
-    node = need(shutil.which("node"), "node")
+    node = need(shutil.which("node"), "node", npm.node_fault())
     buf = need(npm.binary(npm.TOOLS, "buf"), "buf")
     need(npm.binary(npm.INTEROP, "protoc-gen-es"), "protoc-gen-es")
     shutil.rmtree(npm.INTEROP / "build", ignore_errors=True)

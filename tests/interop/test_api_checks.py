@@ -78,6 +78,25 @@ def test_a_declared_break_ends_the_comparison(repository):
     assert buf.baseline(repository.folder) == (declared, "which declares a break")
 
 
+def test_a_shallow_clone_does_not_pass_for_a_first_version(repository, tmp_path):
+    repository.commit("first")
+    repository.edit("string prompt = 1;", "string prompts = 1;")
+    repository.commit("rename a field")
+    shallow = tmp_path / "shallow"
+    repository.git("clone", "-q", "--depth", "1", repository.folder.as_uri(), str(shallow))
+    assert buf.baseline(shallow) == (None, buf.SHALLOW)
+
+
+@pytest.mark.parametrize(("ci", "code"), [("true", 1), ("", 0)])
+def test_in_ci_a_shallow_clone_fails(monkeypatch, capsys, ci, code):
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setattr(npm, "binary", lambda *_: Path("buf"))
+    monkeypatch.setattr(buf, "run", lambda *_: 0)
+    monkeypatch.setattr(buf, "baseline", lambda _: (None, buf.SHALLOW))
+    assert buf.main([]) == code
+    assert "--unshallow" in capsys.readouterr().out
+
+
 def test_a_removed_field_is_found(repository):
     command = need(npm.binary(npm.TOOLS, "buf"), "buf")
     repository.commit("first")

@@ -1,6 +1,7 @@
 """Carries plans out on an asyncio event loop; the counterpart of `blocking`."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Self, TypeVar
 
@@ -14,16 +15,24 @@ from limner_client.events import Event
 
 T = TypeVar("T")
 
-AsyncSleep = Callable[[float], Awaitable[object]]
+AsyncWait = Callable[[asyncio.Event, float], Awaitable[object]]
+"""Waits for so many seconds, or until the event is set. `wait_for_event` does; tests pass their own."""
+
+
+async def wait_for_event(event: asyncio.Event, seconds: float) -> None:
+    """Wait until `event` is set, or for so many seconds."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 class AsyncLane:
     """Makes the gRPC calls of one logical call, one after another. Cancelling the task cancels the call."""
 
-    def __init__(self, channel: grpc.aio.Channel, sleep: AsyncSleep) -> None:
+    def __init__(self, channel: grpc.aio.Channel, wait: AsyncWait) -> None:
         self._channel = channel
-        self.sleep = sleep
-        self._cancelled = False
+        self._wait = wait
+        self._cancelled = asyncio.Event()
         self._call: Call
         self._rpc: Any = None
 
@@ -42,15 +51,19 @@ class AsyncLane:
         message = await self._guard(self._rpc.read())
         return None if message is grpc.aio.EOF else message
 
+    async def sleep(self, seconds: float) -> None:
+        """Wait, but not past a cancellation."""
+        await self._wait(self._cancelled, seconds)
+
     def cancel(self) -> None:
         """Give up the call in flight and every later one."""
-        self._cancelled = True
+        self._cancelled.set()
         if self._rpc is not None:
             self._rpc.cancel()
 
     def _start(self, call: Call, start: Callable[..., Any]) -> None:
         self._call = call
-        if self._cancelled:
+        if self._cancelled.is_set():
             raise cancelled(call)
         try:
             self._rpc = start(call.request, timeout=call.timeout, metadata=call.metadata)
@@ -64,7 +77,7 @@ class AsyncLane:
         except grpc.RpcError as error:
             raise failed(error, self._call) from error
         except asyncio.CancelledError as error:
-            if self._cancelled:  # by `cancel`, which grpc.aio also reports as a cancelled task
+            if self._cancelled.is_set():  # by `cancel`, which grpc.aio also reports as a cancelled task
                 raise cancelled(self._call) from error
             self.cancel()
             raise

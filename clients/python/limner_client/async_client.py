@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self, Unpack
 import grpc.aio
 
 from limner_client import plans
-from limner_client.aio import AsyncDriver, AsyncLane, AsyncPortraitStream, AsyncSleep
+from limner_client.aio import AsyncDriver, AsyncLane, AsyncPortraitStream, AsyncWait, wait_for_event
 from limner_client.catalog import Health, Info, Limits
 from limner_client.channel import DEFAULT_TARGET, ChannelSettings
 from limner_client.effects import Plan, T
@@ -44,7 +44,7 @@ class AsyncClient:
             tenant=tenant, retry=retry or RetryPolicy(), memory=ReferenceMemory(memory_bytes)
         )
         self._timeout = timeout
-        self._sleep: AsyncSleep = asyncio.sleep
+        self._wait: AsyncWait = wait_for_event
         self._channel: grpc.aio.Channel | None = None
 
     async def generate(
@@ -148,7 +148,7 @@ class AsyncClient:
                 if tls is None
                 else grpc.aio.secure_channel(self._target, tls.credentials(), arguments)
             )
-        return AsyncLane(self._channel, self._sleep)
+        return AsyncLane(self._channel, self._wait)
 
     async def _run(self, plan: Plan[T]) -> T:
         return await AsyncDriver(plan, self._lane()).run()

@@ -61,7 +61,7 @@ class Overloaded(LimnerError):
 
 
 class DeadlineInfeasible(Overloaded):
-    """Means that the server predicts that the deadline would be missed, and refused at once."""
+    """Means that the server predicts that the deadline would be missed, and refused at once. Never retried."""
 
 
 class DeadlineExceeded(LimnerError):

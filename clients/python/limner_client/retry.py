@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from random import Random
 
-from limner_client.errors import LimnerError, Overloaded, Unavailable
+from limner_client.errors import DeadlineInfeasible, LimnerError, Overloaded, Unavailable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,5 +34,10 @@ NO_RETRY = RetryPolicy(max_attempts=1)
 
 
 def is_retryable(error: LimnerError) -> bool:
-    """Tell whether the same request may succeed later: refused with a time to come back, or out of reach."""
+    """Tell whether the same request may succeed later: refused with a time to come back, or out of reach.
+
+    A deadline that was predicted to be missed only gets nearer with a wait, so the caller is told at once.
+    """
+    if isinstance(error, DeadlineInfeasible):
+        return False
     return isinstance(error, Unavailable) or (isinstance(error, Overloaded) and error.retry_after is not None)
