@@ -21,6 +21,7 @@ from server.ports import BindError
 
 BAD_CONFIGURATION = 2
 CANNOT_LISTEN = 3
+ENGINE_CANNOT_START = 4
 
 
 def main(arguments: Sequence[str] | None = None, launcher: Launcher | None = None) -> int:
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None, launcher: Launcher | None = Non
 
 
 async def serve(config: Config, launcher: Launcher, log: FilteringBoundLogger) -> int:
-    """Serve until SIGTERM or SIGINT, which drain; a second one ends at once."""
+    """Serve until SIGTERM or SIGINT, which drain; a second one ends at once. Return the exit status."""
     app = App(config, launcher, log)
     signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -56,7 +57,15 @@ async def serve(config: Config, launcher: Launcher, log: FilteringBoundLogger) -
         log.error("cannot_listen", error=str(error))
         await app.stop(at_once=True)
         return CANNOT_LISTEN
-    log.info("signal", name=(await signals.get()).name)
+    signalled = asyncio.create_task(signals.get())
+    hopeless = asyncio.create_task(app.engine.cannot_start.wait())
+    await asyncio.wait([signalled, hopeless], return_when=asyncio.FIRST_COMPLETED)
+    hopeless.cancel()
+    if not signalled.done():
+        signalled.cancel()
+        await app.stop(at_once=True)
+        return ENGINE_CANNOT_START
+    log.info("signal", name=signalled.result().name)
     draining = asyncio.create_task(app.drain())
     insisting = asyncio.create_task(signals.get())
     await asyncio.wait([draining, insisting], return_when=asyncio.FIRST_COMPLETED)

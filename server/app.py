@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from importlib import metadata
 
@@ -38,8 +39,11 @@ from server.ready_file import ReadyFile
 from server.references.cache import ReferenceCache
 from server.references.library import ReferenceLibrary
 
+END_SECONDS = 1.0
+"""For calls that are ended to say so."""
+
 STOP_SECONDS = 1.0
-"""For gRPC to send what is still to be sent, once no call is in flight."""
+"""For gRPC to send what is still to be sent; it returns at once when nothing is."""
 
 
 class App:
@@ -97,6 +101,9 @@ class App:
             ),
             observer=self.metrics,
         )
+        self.idempotency = IdempotentGenerations(
+            ttl=config.idempotency.ttl_seconds, max_bytes=config.idempotency.max_bytes
+        )
         self._server = self._build_server()
 
     def _build_server(self) -> grpc.aio.Server:
@@ -106,22 +113,25 @@ class App:
         interceptor = CallInterceptor(
             gate=self.gate, observer=CallMetrics(self.metrics), access_log=access_log, log=self._log
         )
-        server = grpc.aio.server(interceptors=[interceptor], options=grpc_options(config.limits))
+        server = grpc.aio.server(
+            interceptors=[interceptor],
+            options=grpc_options(config.limits),
+            maximum_concurrent_rpcs=config.admission.max_concurrent_rpcs,
+        )
         generator = Generator(
             engine=self.engine,
             references=self.references,
             pool=self._encoding,
             admission=self.admission,
             observer=self.metrics,
+            is_ending=lambda: self.gate.is_ending,
         )
         portrait_service_pb2_grpc.add_PortraitServiceServicer_to_server(  # type: ignore[no-untyped-call]
             PortraitServicer(
                 generator=generator,
                 engine=self.engine,
                 limits=config.limits,
-                idempotency=IdempotentGenerations(
-                    ttl=config.idempotency.ttl_seconds, max_bytes=config.idempotency.max_bytes
-                ),
+                idempotency=self.idempotency,
                 access_log=access_log,
             ),
             server,
@@ -181,14 +191,15 @@ class App:
                 await self.gate.wait_until_empty()
         except TimeoutError:
             self._log.warning("drain_incomplete", in_flight=self.gate.in_flight)
+            await self._end_calls()
 
     async def stop(self, *, at_once: bool = False) -> None:
-        """End: the watches, what calls are left, the engine last."""
+        """End: what calls are left, the watches, the engine last."""
         self._draining = True
-        self.gate.close()
+        await self._end_calls()
         self.health.set_ready(False)
         self.health.close()
-        await self._server.stop(0 if at_once else STOP_SECONDS)
+        await self._server.stop(STOP_SECONDS)
         await self.references.close()
         await self.engine.stop(at_once=at_once)
         self._decoding.close()
@@ -197,6 +208,13 @@ class App:
             self._endpoint.close()
         self._ready_file.remove()
         self._log.info("stopped")
+
+    async def _end_calls(self) -> None:
+        """End every call in flight with ``DrainingError``, and wait a moment for that to be said."""
+        self.gate.end_all()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_SECONDS):
+                await self.gate.wait_until_empty()
 
     def _on_readiness(self, is_ready: bool) -> None:
         if not self._draining:

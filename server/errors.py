@@ -188,7 +188,9 @@ class DeadlineInfeasibleError(LimnerError):
     code = Code.RESOURCE_EXHAUSTED
     reason = Reason.DEADLINE_INFEASIBLE
 
-    def __init__(self, message: str, *, retry_after: float, predicted_seconds: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, retry_after: float | None, predicted_seconds: float | None = None
+    ) -> None:
         super().__init__(
             message,
             metadata={} if predicted_seconds is None else {"predicted_seconds": f"{predicted_seconds:.3f}"},

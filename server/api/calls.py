@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 
+from server.deadlines import is_late
 from server.errors import FieldViolation, InvalidFieldsError
 
 REQUEST_ID_KEY = "x-request-id"
@@ -51,8 +52,8 @@ class Call:
 
     @property
     def is_late(self) -> bool:
-        """Whether its deadline has passed."""
-        return self.deadline is not None and self._clock() >= self.deadline
+        """Whether its deadline has passed, here or on the caller's side, whose clock may ring first."""
+        return is_late(arrived=self.arrived, deadline=self.deadline, now=self._clock())
 
     @property
     def tenant(self) -> str:

@@ -31,9 +31,13 @@ class Findings:
             self.add(field, f"is {value}", _range(low, high, unit))
 
     def text(self, field: str, value: str, max_characters: int) -> None:
-        """Check that ``value`` has at most ``max_characters`` code points and no control characters."""
+        """Check that ``value`` has at most ``max_characters`` code points and no control characters.
+
+        One that is too long is not read: that could take seconds.
+        """
         if len(value) > max_characters:
             self.add(field, f"has {len(value)} characters", f"the limit is {max_characters}")
+            return
         position = next((i for i, c in enumerate(value) if unicodedata.category(c) == "Cc"), None)
         if position is not None:
             name = f"U+{ord(value[position]):04X}"

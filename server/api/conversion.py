@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum, StrEnum
+from hashlib import sha256
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -59,9 +60,8 @@ def portrait_request(message: Any) -> PortraitRequest | None:
 
 
 def portrait_fingerprint(message: Any) -> bytes:
-    """Return bytes that are equal for equal portraits, to tell whether an idempotency key is used again rightly."""
-    fingerprint: bytes = message.portrait.SerializeToString(deterministic=True)
-    return fingerprint
+    """Return 32 bytes that are equal for equal portraits alone, to tell whether a key is used again rightly."""
+    return sha256(message.portrait.SerializeToString(deterministic=True)).digest()
 
 
 def _optional_float(spec: Any, name: str) -> float | None:

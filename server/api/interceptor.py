@@ -17,7 +17,15 @@ from server.api.calls import REQUEST_ID_KEY, Call, enter_call
 from server.api.gate import Gate
 from server.api.status import DETAILS_KEY, status_of
 from server.api.wire import text_violation
-from server.errors import Code, FieldViolation, InternalError, InvalidFieldsError, LimnerError, Reason
+from server.errors import (
+    Code,
+    DrainingError,
+    FieldViolation,
+    InternalError,
+    InvalidFieldsError,
+    LimnerError,
+    Reason,
+)
 
 Handle = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
 
@@ -103,12 +111,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 raise request.error
             response = await inner(request, context)
         except asyncio.CancelledError:
-            # gRPC cancels the handler when the caller leaves and when the deadline passes; the caller knows already.
-            late = call.is_late
-            call.end(
-                "DEADLINE_EXCEEDED" if late else "CANCELLED", Reason.DEADLINE_EXCEEDED.value if late else ""
-            )
-            raise
+            if not self._gate.was_ended():
+                # gRPC cancels the handler when the caller leaves and when the deadline passes; the caller knows.
+                _end_unheard(call)
+                raise
+            _this_call_goes_on()
+            failure: LimnerError = DrainingError()
+            call.end(failure.code.value, failure.reason.value)
         except Exception as error:
             failure = self._failure(call, error)
             call.end(failure.code.value, failure.reason.value)
@@ -138,6 +147,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             if cause is not None:
                 self._log.error("call_failed", request_id=call.request_id, method=call.method, exc_info=cause)
         return known
+
+
+def _end_unheard(call: Call) -> None:
+    late = call.is_late
+    call.end("DEADLINE_EXCEEDED" if late else "CANCELLED", Reason.DEADLINE_EXCEEDED.value if late else "")
+
+
+def _this_call_goes_on() -> None:
+    """Take back the cancel of this task, which has an answer to send yet."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.uncancel()
 
 
 def _tolerant(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:

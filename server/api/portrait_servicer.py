@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import uuid
 from collections.abc import AsyncGenerator
@@ -27,6 +28,9 @@ from server.portraits.generator import Generator
 from server.portraits.idempotency import IdempotentGenerations, Key, is_its_first_callers_own
 from server.portraits.news import Completed, FinishedImage, News
 from server.portraits.portrait import SEED_COUNT, Portrait
+
+HASHED_AT_ONCE_BYTES = 1 << 18
+"""Less than a millisecond of SHA-256."""
 
 
 class PortraitServicer(portrait_service_pb2_grpc.PortraitServiceServicer):
@@ -64,7 +68,7 @@ class PortraitServicer(portrait_service_pb2_grpc.PortraitServiceServicer):
         self, request: portrait_service_pb2.GenerateStreamRequest, context: grpc.aio.ServicerContext
     ) -> None:
         """Tell the news as they come; written, not yielded, so that a cancel reaches this very coroutine."""
-        wanted = NewsWanted(progress=True, preview_interval=max(request.preview_interval, 0))
+        wanted = NewsWanted(preview_interval=max(request.preview_interval, 0))
         async with aclosing(self._news(request, wanted)) as all_news:
             async for task_id, news in all_news:
                 await context.write(generate_stream_response(task_id, news))
@@ -83,7 +87,7 @@ class PortraitServicer(portrait_service_pb2_grpc.PortraitServiceServicer):
         caller = Caller(tenant=tenant, task_id=uuid.uuid4().hex, arrived=call.arrived, deadline=call.deadline)
         if request.idempotency_key:
             key = Key(tenant, request.idempotency_key)
-            all_news = self._shared(key, portrait_fingerprint(request), portrait, caller, wanted)
+            all_news = self._shared(key, await _fingerprint(request), portrait, caller, wanted)
         else:
             self._access_log.asked(portrait, caller.task_id)
             all_news = self._own(portrait, caller, wanted)
@@ -108,8 +112,6 @@ class PortraitServicer(portrait_service_pb2_grpc.PortraitServiceServicer):
         while True:
             shared = self._idempotency.find(key, fingerprint)
             if is_mine := shared is None:
-                # Others may join who want every step, so every step is told.
-                wanted = NewsWanted(progress=True, preview_interval=wanted.preview_interval)
                 news_of_mine = self._generator.generate(portrait, caller, wanted)
                 shared = self._idempotency.start(key, caller.task_id, fingerprint, news_of_mine)
             self._access_log.asked(portrait, shared.task_id)
@@ -124,6 +126,13 @@ class PortraitServicer(portrait_service_pb2_grpc.PortraitServiceServicer):
                 its_own = shared.error is error and is_its_first_callers_own(error)
                 if is_mine or told_pictures or not its_own:
                     raise
+
+
+async def _fingerprint(request: Any) -> bytes:
+    """Return the portrait's fingerprint; one with a large picture is hashed beside the loop."""
+    if len(request.portrait.reference_image) < HASHED_AT_ONCE_BYTES:
+        return portrait_fingerprint(request)
+    return await asyncio.to_thread(portrait_fingerprint, request)
 
 
 def _draw_seed() -> int:

@@ -70,6 +70,12 @@ def _contradictions(config: Config) -> list[str]:
             f"limits.max_message_bytes: {config.limits.max_message_bytes} leaves no room for a reference of "
             f"limits.max_image_bytes ({config.limits.max_image_bytes}) and {room} bytes beside it"
         )
+    if config.admission.max_concurrent_rpcs <= config.admission.max_requests_in_flight:
+        problems.append(
+            f"admission.max_concurrent_rpcs: {config.admission.max_concurrent_rpcs} leaves no room beside "
+            f"admission.max_requests_in_flight ({config.admission.max_requests_in_flight}), so that nobody would hear "
+            "OVERLOADED"
+        )
     if config.engine.restart_delay_max_seconds < config.engine.restart_delay_seconds:
         problems.append("engine.restart_delay_max_seconds: is below engine.restart_delay_seconds")
     return problems

@@ -55,7 +55,12 @@ class LimitOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         int, Meta(ge=1, description="Smallest width and height of a reference, in pixels.")
     ] = 16
     max_prompt_characters: Annotated[
-        int, Meta(ge=1, description="Longest prompt and longest negative prompt, in Unicode code points.")
+        int,
+        Meta(
+            ge=1,
+            le=100_000,
+            description="Longest prompt and longest negative prompt, in Unicode code points.",
+        ),
     ] = 2000
     max_steps: Annotated[
         int, Meta(ge=1, description="Most denoising steps; a sampler's own limit holds as well.")
@@ -66,9 +71,11 @@ class LimitOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     max_message_bytes: Annotated[
         int,
         Meta(
-            ge=4096, description="Largest gRPC message that is read; must leave room for `max_image_bytes`."
+            ge=4096,
+            description="Largest gRPC message that is read; must leave room for `max_image_bytes`. A reference that is "
+            "too large is refused with its field named, but a message beyond this one by gRPC itself, without details.",
         ),
-    ] = 20 * MIB
+    ] = 64 * MIB
 
 
 class AdmissionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,6 +84,15 @@ class AdmissionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     max_requests_in_flight: Annotated[
         int, Meta(ge=1, description="Generations and uploads in flight; more are refused with OVERLOADED.")
     ] = 256
+    max_concurrent_rpcs: Annotated[
+        int,
+        Meta(
+            ge=2,
+            description="RPCs of any kind at once, health checks and calls on their way to a refusal included; must be "
+            "above `max_requests_in_flight`. Each can hold a message of `max_message_bytes`. More are refused with "
+            "RESOURCE_EXHAUSTED by gRPC itself, without details.",
+        ),
+    ] = 1024
     max_pictures_waiting: Annotated[
         int,
         Meta(
@@ -166,7 +182,8 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         float,
         Meta(
             ge=0,
-            description="A ready engine that says nothing for so long is killed and replaced; 0 never does.",
+            description="A ready engine that says nothing for so long, from its first moment on, is killed and "
+            "replaced; 0 never does.",
         ),
     ] = 300.0
     stop_timeout_seconds: Annotated[
@@ -183,7 +200,11 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     restart_delay_max_seconds: Annotated[float, Meta(ge=0, description="Longest such wait.")] = 30.0
     patience_seconds: Annotated[
         float,
-        Meta(gt=0, description="Work that has waited so long for an engine fails with ENGINE_UNAVAILABLE."),
+        Meta(
+            gt=0,
+            description="When no engine is back so long after one was lost, all work that waits fails with "
+            "ENGINE_UNAVAILABLE, however short its wait, and new work at once until an engine is ready.",
+        ),
     ] = 120.0
 
 

@@ -25,6 +25,11 @@ class EngineProcess(Protocol):
         """The server's end; ``Connection.open`` takes it over."""
         ...
 
+    @property
+    def exit_status(self) -> int | None:
+        """The status that it exited with; None while it runs and after a signal ended it."""
+        ...
+
     async def wait(self) -> str:
         """Wait for its end and say how it ended."""
         ...
@@ -58,6 +63,12 @@ class SpawnedEngine:
     def socket(self) -> socket.socket:
         """The server's end."""
         return self._socket
+
+    @property
+    def exit_status(self) -> int | None:
+        """The status that it exited with; None while it runs and after a signal ended it."""
+        status = self._process.returncode
+        return status if status is not None and status >= 0 else None
 
     async def wait(self) -> str:
         """Wait for its end and say how it ended."""

@@ -30,7 +30,10 @@ class Ledger:
 
     def remove(self, work: Work) -> bool:
         """Take work out; False when it was out."""
-        return self._works.pop(work.id, None) is not None
+        if self._works.get(work.id) is not work:
+            return False
+        del self._works[work.id]
+        return True
 
     def find(self, work_id: str) -> Work | None:
         """Return the work of this id, or None when it is done or forgotten."""

@@ -19,7 +19,7 @@ from server.engine_link.launcher import Launcher
 from server.engine_link.ledger import Ledger
 from server.engine_link.supervisor import Supervisor, SupervisorOptions
 from server.engine_link.work import Encoding, Inbox, Job, Work
-from server.errors import EngineUnavailableError, LimnerError, PoisonError
+from server.errors import EngineUnavailableError, InternalError, LimnerError, PoisonError
 from server.references.encoder import EncodedReference, EncoderFacts
 
 
@@ -46,8 +46,9 @@ class EngineObserver(Protocol):
 class EngineLink:
     """One engine, whichever process it is at the moment. Belongs to one event loop.
 
-    ``on_readiness`` is told whether an engine takes work, whenever that changes. Work that waits for an engine longer
-    than ``patience`` seconds fails with ``EngineUnavailableError``.
+    ``on_readiness`` is told whether an engine takes work, whenever that changes. When none came back ``patience``
+    seconds after the loss of one, all that waits fails with ``EngineUnavailableError``, and so does what comes before
+    the next is ready. ``cannot_start`` is set when the first engine says that none will ever be.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class EngineLink:
         self._is_stopping = False
         self._supervisor = Supervisor(launcher, self, log, clock, options)
         self._encodings = 0
+        self.cannot_start = asyncio.Event()
 
     # --- its own life -----------------------------------------------------------------------------------------------
 
@@ -127,8 +129,8 @@ class EngineLink:
         """
         self.ready()
         job = Job(submit, tokens, deadline=deadline, inbox=inbox)
-        self._enter(job)
         try:
+            self._enter(job)
             yield job
         finally:
             self._leave(job)
@@ -142,8 +144,8 @@ class EngineLink:
         self._encodings += 1
         future: asyncio.Future[EncodedReference] = asyncio.get_running_loop().create_future()
         encoding = Encoding(f"encode-{self._encodings}", pixels, future)
-        self._enter(encoding)
         try:
+            self._enter(encoding)
             return await future
         finally:
             self._leave(encoding)
@@ -178,6 +180,11 @@ class EngineLink:
         except LimnerError as error:
             self._ledger.remove(work)
             work.fail(error)
+        except Exception as error:
+            # What cannot be framed, too long for the protocol or worse, must not come up again with the next engine.
+            self._log.error("work_not_sent", work=work.id, exc_info=error)
+            self._ledger.remove(work)
+            work.fail(InternalError())
 
     def _send_all(self, connection: Connection) -> None:
         for work in self._ledger.sendable():
@@ -232,6 +239,11 @@ class EngineLink:
             convicted.fail(PoisonError(convicted.id))
         self._observer.jobs_replayed(replayed)
         self._log.warning("engine_lost", how=how, to_replay=replayed)
+
+    def on_cannot_start(self, how: str) -> None:
+        """Say so; the engine's own words are in the log above."""
+        self._log.critical("engine_cannot_start", how=how)
+        self.cannot_start.set()
 
     def on_frame(self, frame: Frame) -> None:
         """Route the message to its work."""

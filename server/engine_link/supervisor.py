@@ -15,6 +15,9 @@ from server.engine_link.backoff import Backoff
 from server.engine_link.connection import Connection
 from server.engine_link.launcher import EngineProcess, Launcher
 
+CANNOT_START = 2
+"""The exit status of an engine that would end the same way at every start (``docs/engine-protocol.md``)."""
+
 EXIT_SECONDS = 1.0
 """For a process that closed its socket to end, before it is killed."""
 
@@ -49,9 +52,13 @@ class EngineEvents(Protocol):
         """A ready engine is gone."""
         ...
 
+    def on_cannot_start(self, how: str) -> None:
+        """The first engine cannot start at all, and none is tried after it."""
+        ...
+
 
 class Supervisor:
-    """Runs engines one after the other until it is stopped."""
+    """Runs engines one after the other until it is stopped, or until the first one says that none can start."""
 
     def __init__(
         self,
@@ -69,6 +76,8 @@ class Supervisor:
         self._connection: Connection | None = None
         self._process: EngineProcess | None = None
         self._is_ready = False
+        self._was_ready = False
+        """Whether any engine ever was."""
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -101,7 +110,11 @@ class Supervisor:
         )
         again = False
         while not self._stopping.is_set():
-            lived = await self._live(again=again)
+            try:
+                lived = await self._live(again=again)
+            except Exception as error:
+                self._log.error("supervision_failed", exc_info=error)
+                lived = 0.0
             again = True
             if not self._stopping.is_set():
                 wait = backoff.after_life_of(lived)
@@ -112,19 +125,24 @@ class Supervisor:
         """Live through one engine's life; return the seconds for which it was ready."""
         try:
             process = await self._launcher.launch()
-        except OSError as error:
-            self._log.error("engine_not_started", error=str(error))
+        except Exception as error:
+            self._log.error(
+                "engine_not_started",
+                error=str(error),
+                exc_info=None if isinstance(error, OSError) else error,
+            )
             return 0.0
         self._process = process
-        self._events.on_started(again=again)
-        self._log.info("engine_started", pid=process.pid)
-        connection = self._connection = await Connection.open(process.socket)
+        connection: Connection | None = None
         ready_at: float | None = None
         why, grace = "closed its socket", EXIT_SECONDS
         try:
+            self._events.on_started(again=again)
+            self._log.info("engine_started", pid=process.pid)
+            connection = self._connection = await Connection.open(process.socket)
             ready = await self._wait_until_ready(connection)
             if ready is not None:
-                ready_at, self._is_ready = self._clock(), True
+                ready_at, self._is_ready, self._was_ready = self._clock(), True, True
                 self._events.on_ready(ready, connection)
                 await self._listen(connection)
         except ProtocolError as error:
@@ -132,6 +150,10 @@ class Supervisor:
         except TimeoutError:
             why = "was silent for too long" if ready_at is not None else "was not ready in time"
             grace = 0.0
+        except Exception as error:
+            # Whatever it is, one engine pays for it and not the supervision of all that come after.
+            self._log.error("engine_link_failed", pid=process.pid, exc_info=error)
+            why, grace = "a fault of the server's own", 0.0
         finally:
             self._connection, self._is_ready = None, False
             how = await self._end(process, connection, grace)
@@ -141,6 +163,9 @@ class Supervisor:
             if not self._stopping.is_set():
                 event = "engine_died" if ready_at is not None else "engine_failed_to_load"
                 self._log.error(event, pid=process.pid, why=why, how=how)
+                if process.exit_status == CANNOT_START and not self._was_ready:
+                    self._stopping.set()
+                    self._events.on_cannot_start(how)
         return self._clock() - ready_at if ready_at is not None else 0.0
 
     async def _wait_until_ready(self, connection: Connection) -> Ready | None:
@@ -156,15 +181,15 @@ class Supervisor:
         return None
 
     async def _listen(self, connection: Connection) -> None:
-        """Pass frames on until the engine closes. Raises ``TimeoutError`` when it stalls."""
+        """Pass frames on until the engine closes. Raises ``TimeoutError`` when it stalls, from the first moment on."""
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(None) as stalled:
+        async with asyncio.timeout(self._options.stall_timeout or None) as stalled:
             while (frame := await connection.receive()) is not None:
                 if self._options.stall_timeout:
                     stalled.reschedule(loop.time() + self._options.stall_timeout)
                 self._events.on_frame(frame)
 
-    async def _end(self, process: EngineProcess, connection: Connection, grace: float) -> str:
+    async def _end(self, process: EngineProcess, connection: Connection | None, grace: float) -> str:
         """Make sure that the process is gone, and say how it went; for ``grace`` seconds it may go by itself."""
         try:
             async with asyncio.timeout(grace):
@@ -177,4 +202,7 @@ class Supervisor:
             await process.wait()
             raise
         finally:
-            connection.close()
+            if connection is not None:
+                connection.close()
+            else:
+                process.socket.close()

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.protocol.framing import Frame, Tensor
+from engine.protocol.framing import Frame, ProtocolError, Tensor
 from engine.protocol.messages import (
     Cancel,
     EncodeReference,
@@ -60,7 +60,9 @@ class Work(Protocol):
 class Job:
     """A portrait in an engine. It may run on several, one after the other; the news of it never repeat an image.
 
-    ``deadline`` is absolute, in seconds of the clock that ``frame`` is given.
+    ``deadline`` is absolute, in seconds of the clock that ``frame`` is given. ``phase`` is where it is:
+    ``queued``, ``denoising`` until every image took its last step, ``decoding`` until the last of them came, then
+    ``encoding_output``, which is the server's own work.
     """
 
     def __init__(
@@ -90,25 +92,30 @@ class Job:
         # An engine that died between the last image and Finished is asked for one image again: it tells the timings.
         self._wanted = missing or (len(seeds) - 1,)
         self._remaining = remaining
-        self.phase = "queued"
+        if missing:
+            self.phase = "queued"
         submit = msgspec.structs.replace(
             self._submit, deadline=remaining, seeds=tuple(seeds[index] for index in self._wanted)
         )
         return Frame(message=submit, tensor=self._tokens)
 
     def hear(self, frame: Frame) -> bool:
-        """Pass the news on, without what an earlier engine told already."""
+        """Pass the news on, without what an earlier engine told already. Raises ``ProtocolError``."""
         match frame.message:
             case Failed() as failed:
                 self._inbox.put_nowait(failure_of(failed, self._remaining))
                 return True
-            case Step(step=step):
+            case Step(step=step, steps=steps):
+                if step >= steps:
+                    self._enter("decoding")
                 if step <= self._step:
                     return False
                 self._step = step
             case Started():
-                self.phase = "denoising"
+                self._enter("denoising")
             case ImageReady(index=index) | PreviewReady(index=index):
+                if not 0 <= index < len(self._wanted):
+                    raise ProtocolError(f"image {index} of a job of {len(self._wanted)}")
                 return self._hear_of_image(frame, self._wanted[index])
             case _:
                 pass
@@ -119,11 +126,17 @@ class Job:
         if index in self._delivered:
             return False
         if isinstance(frame.message, ImageReady):
-            self.phase = "decoding"
             self._delivered.add(index)
+            if len(self._delivered) == len(self._submit.seeds):
+                self.phase = "encoding_output"
         message = msgspec.structs.replace(frame.message, index=index)
         self._inbox.put_nowait(Frame(message=message, tensor=frame.tensor))
         return False
+
+    def _enter(self, phase: str) -> None:
+        """Note the engine's phase; a job that has all its images is with the server, whatever an engine does again."""
+        if len(self._delivered) < len(self._submit.seeds):
+            self.phase = phase
 
     def fail(self, error: LimnerError) -> None:
         """Tell the inbox."""

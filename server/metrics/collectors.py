@@ -35,11 +35,13 @@ class Collectors:
             "limner_request_seconds", "Latency of a generation, by outcome.", _REQUEST_SECONDS, "outcome"
         )
         self.requests_in_flight = gauge(
-            "limner_requests_in_flight", "Generations that were admitted and have not ended."
+            "limner_requests_in_flight", "Generation calls that have begun and have not ended."
         )
         self.rejected = counter("limner_requests_rejected_total", "Requests that were refused.", "reason")
         self.cancelled = counter(
-            "limner_requests_cancelled_total", "Requests that their caller cancelled.", "phase"
+            "limner_requests_cancelled_total",
+            "Requests that their caller cancelled before their deadline.",
+            "phase",
         )
         self.images = counter("limner_images_total", "Images that were encoded for a caller.", "format")
         self.stage_seconds = histogram(

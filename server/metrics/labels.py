@@ -50,7 +50,8 @@ class RejectReason(StrEnum):
 
 class Phase(StrEnum):
     """Where a request was when it was cancelled; the middle three are the engine's own words
-    (``Failed.phase``).
+    (``Failed.phase``). It is denoising until each of its images took its last step, decoding until the last
+    of them came from the engine, and encoding its output from then on.
     """
 
     ADMITTED = "admitted"

@@ -19,5 +19,4 @@ class Caller:
 class NewsWanted:
     """Which news the caller wants beside the pictures. ``preview_interval`` in steps; 0 for no previews."""
 
-    progress: bool = False
     preview_interval: int = 0

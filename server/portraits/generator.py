@@ -6,10 +6,12 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Protocol
 
 from engine.protocol import messages
 from engine.protocol.framing import Frame
+from server.deadlines import is_late
 from server.engine_link.link import EngineLink
 from server.engine_link.work import Job
 from server.imaging.formats import PictureFormat
@@ -38,7 +40,7 @@ class GenerationObserver(Protocol):
 
 
 class Generator:
-    """Makes portraits, any number at once."""
+    """Makes portraits, any number at once. ``is_ending`` tells whether it is the server that cancels."""
 
     def __init__(
         self,
@@ -48,6 +50,7 @@ class Generator:
         pool: ImagingPool,
         admission: Admission,
         observer: GenerationObserver,
+        is_ending: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
@@ -55,6 +58,7 @@ class Generator:
         self._pool = pool
         self._admission = admission
         self._observer = observer
+        self._is_ending = is_ending
         self._clock = clock
 
     async def generate(
@@ -80,7 +84,8 @@ class Generator:
                 finally:
                     finishing.close()
         except (asyncio.CancelledError, GeneratorExit):
-            if not done:
+            late = is_late(arrived=caller.arrived, deadline=caller.deadline, now=self._clock())
+            if not (done or late or self._is_ending()):
                 self._observer.cancelled(job.phase if job is not None else "admitted")
             raise
         finally:
@@ -176,7 +181,7 @@ def _submit(portrait: Portrait, caller: Caller, wanted: NewsWanted) -> messages.
         seeds=portrait.seeds,
         priority=portrait.priority.value,
         deterministic=portrait.deterministic,
-        progress=wanted.progress,
+        progress=True,  # of no weight, and Job.phase is read off it
         preview_interval=wanted.preview_interval,
     )
 
@@ -189,7 +194,10 @@ def _completed(
     total: float,
 ) -> Completed:
     return Completed(
-        portrait=portrait,
+        # An answer that is kept for a retry must not hold the reference's bytes.
+        portrait=portrait
+        if reference is None
+        else replace(portrait, reference_image=b"", reference_digest=reference.digest),
         prompt_seen=seen_part(portrait.prompt, finished.prompt_dropped),
         reference_digest=reference.digest if reference is not None else "",
         cache_outcome=reference.outcome if reference is not None else None,

@@ -7,13 +7,16 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from sys import getsizeof
 from typing import NamedTuple
 
 from server.errors import DeadlineInfeasibleError, DeadlinePassedError, IdempotencyConflictError
-from server.portraits.news import FinishedImage, News, Preview
+from server.portraits.news import Completed, FinishedImage, News, Preview
 
 ENTRY_BYTES = 4096
-"""Counted for each result beside its pictures."""
+"""Counted for each result beside what it tells."""
+NEWS_BYTES = 256
+"""Counted for each piece of news beside its picture and its texts."""
 
 
 class Key(NamedTuple):
@@ -42,7 +45,7 @@ class SharedGeneration:
     @property
     def size_bytes(self) -> int:
         """Bytes that its result holds."""
-        return ENTRY_BYTES + sum(len(item.data) for item in self._history if isinstance(item, FinishedImage))
+        return ENTRY_BYTES + sum(_size(item) for item in self._history)
 
     async def follow(self) -> AsyncGenerator[News, None]:
         """Yield its news from the start. Raises what ended it."""
@@ -148,6 +151,18 @@ class IdempotentGenerations:
         kept = self._kept.pop(key, None)
         if kept is not None:
             self._bytes -= kept[1].size_bytes
+
+
+def _size(news: News) -> int:
+    match news:
+        case FinishedImage():
+            return NEWS_BYTES + getsizeof(news.data)
+        case Completed(portrait=portrait):
+            texts = [portrait.prompt, portrait.negative_prompt, news.prompt_seen]
+            texts += [text for warning in news.warnings for text in (warning.message, warning.action)]
+            return NEWS_BYTES * (1 + len(news.warnings)) + sum(map(getsizeof, texts))
+        case _:
+            return NEWS_BYTES
 
 
 def is_its_first_callers_own(error: BaseException) -> bool:

@@ -91,7 +91,10 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completed:
-    """The last news: how it was made. ``prompt_seen`` is the part of the prompt that the text encoder saw."""
+    """The last news: how it was made. ``prompt_seen`` is the part of the prompt that the text encoder saw.
+
+    ``portrait`` has its reference by digest, also where it came as a picture.
+    """
 
     portrait: Portrait
     prompt_seen: str

@@ -90,10 +90,14 @@ class Script:
     """A prompt with this word takes 20 ms a step."""
     stop_after_images: int | None = None
     """Die after so many images, once."""
+    hold_decodes: bool = False
+    """Send no image until ``release`` is set."""
     fail_with: FailureReason | None = None
     retry_after: float | None = None
     hold_encodes: bool = False
     loads: bool = True
+    exit_status: int = 1
+    """Of an engine that doesn't load."""
     ready: Ready = field(default_factory=ready_message)
     release: asyncio.Event = field(default_factory=asyncio.Event)
     submitted: list[Submit] = field(default_factory=list)
@@ -126,6 +130,7 @@ class FakeEngine:
         self._jobs: dict[str, asyncio.Task[None]] = {}
         self._others: set[asyncio.Task[None]] = set()
         self._how = "exit status 0"
+        self.exit_status: int | None = None
         self._task = asyncio.create_task(self._live())
 
     @property
@@ -149,7 +154,8 @@ class FakeEngine:
             self.script.tell()
             self._send(Loading(phase="loading"))
             if not self.script.loads:
-                self._how = "exit status 1"
+                self.exit_status = self.script.exit_status
+                self._how = f"exit status {self.exit_status}"
                 return
             self._send(self.script.ready)
             async for frame in frames(reader):
@@ -224,6 +230,8 @@ class FakeEngine:
                     )
         for index, seed in enumerate(submit.seeds):
             pixels = np.full((submit.height, submit.width, 3), seed % 256, np.uint8)
+            if script.hold_decodes:
+                await script.release.wait()
             self._send(ImageReady(job_id=job_id, index=index, seed=seed), pixels)
             if script.stop_after_images == index + 1:
                 script.stop_after_images = None

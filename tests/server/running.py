@@ -93,6 +93,27 @@ async def until_ready(serving: Serving) -> None:
             return
 
 
+async def until_held(serving: Serving, begin: Callable[[float], Any]) -> tuple[Any, float]:
+    """Begin a call that the engine holds, with a timeout that is just long enough for it to get there on this machine.
+
+    Returns the call and its timeout.
+    """
+    timeout = 0.5
+    while True:
+        before = len(serving.script.held)
+        call = begin(timeout)
+        held = asyncio.create_task(
+            serving.script.until(lambda before=before: len(serving.script.held) > before)
+        )
+        gone = asyncio.create_task(call.code())
+        await asyncio.wait([held, gone], return_when=asyncio.FIRST_COMPLETED)
+        gone.cancel()
+        if held.done():
+            return call, timeout
+        held.cancel()
+        timeout *= 4
+
+
 async def until(condition: Callable[[], object]) -> None:
     """Wait for what nothing tells of; the test's timeout says when it never comes."""
     while not condition():  # noqa: ASYNC110 - there is no event to wait for

@@ -91,3 +91,17 @@ async def test_too_many_requests_are_refused_before_any_picture_is_decoded() -> 
 
 async def _generate(serving, request):  # type: ignore[no-untyped-def]
     return await serving.portraits.Generate(request)
+
+
+async def test_rpcs_beyond_the_last_limit_are_refused_before_they_are_read() -> None:
+    options = AdmissionOptions(max_requests_in_flight=8, max_concurrent_rpcs=4)
+    async with run_server(admission=options) as serving:
+        request = GenerateRequest(portrait=PortraitSpec(prompt="HOLD"))
+        calls = [serving.portraits.Generate(request) for _ in range(8)]
+        codes = [asyncio.create_task(call.code()) for call in calls]
+        refusals, waiting = await asyncio.wait(codes, return_when=asyncio.FIRST_COMPLETED)
+        assert {code.result().name for code in refusals} == {"RESOURCE_EXHAUSTED"}
+        serving.script.release.set()
+        await asyncio.wait(waiting)
+        told = [await code for code in codes]
+        assert 3 <= [code.name for code in told].count("OK") <= 4

@@ -213,6 +213,32 @@ async def test_too_many_bytes_and_none_at_all_are_seen_without_a_decoder(strict:
     assert cost(strict) == (0, 0, 0)
 
 
+async def test_a_reference_of_17_mib_is_refused_by_its_field(serving: Serving) -> None:
+    data = bytes(17 << 20)
+    limit = "has 17825792 bytes; the limit is 16777216 bytes"
+    spec = PortraitSpec(prompt="a sailor", reference_image=data)
+    told = await refused(serving.portraits.Generate(GenerateRequest(portrait=spec)))
+    assert (told.reason, told.violations) == ("INVALID_FIELD", {"portrait.reference_image": limit})
+    told = await refused(serving.references.UploadReference(UploadReferenceRequest(image=data)))
+    assert (told.reason, told.violations) == ("INVALID_FIELD", {"image": limit})
+
+
+async def test_a_prompt_that_is_too_long_is_not_read(
+    strict: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def category(character: str) -> str:
+        read.append(character)
+        return "Ll"
+
+    monkeypatch.setattr("server.api.checks.unicodedata.category", category)
+    spec = PortraitSpec(prompt="x" * 10_000_000 + "\x07", negative_prompt="hat")
+    told = await refused(strict.portraits.Generate(GenerateRequest(portrait=spec)))
+    assert told.violations == {"portrait.prompt": "has 10000001 characters; the limit is 100"}
+    assert read == ["h", "a", "t"]
+
+
 ROTATED = Image.Exif()
 ROTATED[ExifTags.Base.Orientation] = 6
 

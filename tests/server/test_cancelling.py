@@ -15,9 +15,10 @@ from limner.v1.portrait_pb2 import PortraitSpec
 from limner.v1.portrait_service_pb2 import GenerateRequest, GenerateStreamRequest
 
 from server.config.options import AdmissionOptions
+from server.deadlines import is_late
 from tests.server.answers import refused
 from tests.server.imaging.pictures import file_of, scenery
-from tests.server.running import Serving, run_server, until
+from tests.server.running import Serving, run_server, until, until_held
 
 HELD = PortraitSpec(prompt="HOLD")
 CALLS = 10_000
@@ -53,12 +54,59 @@ async def test_a_cancelled_call_leaves_the_engine(serving: Serving, streaming: b
 
 
 async def test_a_deadline_that_passes_frees_the_engine(serving: Serving) -> None:
-    call = serving.portraits.Generate(GenerateRequest(portrait=HELD), timeout=0.2)
+    call, _ = await until_held(
+        serving, lambda timeout: serving.portraits.Generate(GenerateRequest(portrait=HELD), timeout=timeout)
+    )
     told = await refused(call)
     assert told.code == "DEADLINE_EXCEEDED"
-    await serving.script.until(lambda: len(serving.script.cancelled) == 1)
+    await serving.script.until(lambda: serving.script.held <= set(serving.script.cancelled))
     await nothing_left(serving)
-    assert serving.lines("call")[0]["code"] == "DEADLINE_EXCEEDED"
+    assert {line["code"] for line in serving.lines("call")} == {"DEADLINE_EXCEEDED"}
+    assert cancelled_in(serving) == {}
+
+
+def cancelled_in(serving: Serving) -> dict[str, float]:
+    """Return what ``limner_requests_cancelled_total`` counts, by phase."""
+    samples = (
+        sample
+        for family in serving.app.metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == "limner_requests_cancelled_total"
+    )
+    return {sample.labels["phase"]: sample.value for sample in samples if sample.value}
+
+
+@pytest.mark.parametrize("phase", ["queued", "decoding", "encoding_output"])
+async def test_a_cancelled_call_is_counted_where_it_was(
+    serving: Serving, phase: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoding = asyncio.Event()
+
+    async def hold(*_: object, **__: object) -> bytes:
+        encoding.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    serving.script.hold_decodes = phase == "decoding"
+    monkeypatch.setattr(serving.app._encoding, "run", hold)
+    spec = HELD if phase == "queued" else PortraitSpec(prompt="a sailor")
+    call = serving.portraits.Generate(GenerateRequest(portrait=spec))
+    if phase == "encoding_output":
+        await encoding.wait()
+    else:
+        await until(lambda: [work.phase for work in serving.app.engine._ledger._works.values()] == [phase])
+    await cancelled(call)
+    await nothing_left(serving)
+    assert cancelled_in(serving) == {phase: 1}
+
+
+def test_a_callers_clock_may_ring_first() -> None:
+    # gRPC sends 1.234 s as 1.24 s, and the message takes its time.
+    assert is_late(arrived=10.0, deadline=11.24, now=11.2)
+    assert not is_late(arrived=10.0, deadline=11.24, now=11.1)
+    assert is_late(arrived=10.0, deadline=131.0, now=130.0)
+    assert not is_late(arrived=10.0, deadline=131.0, now=100.0)
+    assert not is_late(arrived=10.0, deadline=None, now=100.0)
 
 
 async def test_a_caller_that_leaves_during_the_encode_of_its_reference(serving: Serving) -> None:

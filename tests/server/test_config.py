@@ -82,6 +82,7 @@ def test_an_unknown_flag_ends_the_start() -> None:
         ("LIMNER_LISTEN_PORT", "65536", "listen.port (LIMNER_LISTEN_PORT): Expected `int` <= 65535"),
         ("LIMNER_LISTEN_PORT", "abc", "Expected `int`, got `str`, found 'abc'"),
         ("LIMNER_DRAIN_GRACE_SECONDS", "-1", "Expected `float` >= 0.0"),
+        ("LIMNER_LIMITS_MAX_PROMPT_CHARACTERS", "100001", "Expected `int` <= 100000"),
         ("LIMNER_LOG_LEVEL", "loud", "log.level (LIMNER_LOG_LEVEL): Invalid enum value 'loud'"),
         ("LIMNER_LOG_PROMPTS", "perhaps", "log.prompts"),
         ("LIMNER_ENGINE_BUCKETS", "1,0", "engine.buckets"),
@@ -101,7 +102,8 @@ def test_a_file_of_the_wrong_type_or_syntax_is_named(tmp_path: Path) -> None:
 
 
 def test_options_that_contradict_each_other_are_refused() -> None:
-    assert "limits.max_message_bytes" in problems(["--limits-max-image-bytes", str(20 << 20)], {})[0]
+    assert "limits.max_message_bytes" in problems(["--limits-max-image-bytes", str(64 << 20)], {})[0]
+    assert "max_concurrent_rpcs" in problems(["--admission-max-requests-in-flight", "1024"], {})[0]
     assert "restart_delay_max" in problems(["--engine-restart-delay-seconds", "60"], {})[0]
 
 

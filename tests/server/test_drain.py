@@ -5,10 +5,10 @@ import asyncio
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from limner.v1.model_service_pb2 import GetLimitsRequest
 from limner.v1.portrait_pb2 import PortraitSpec
-from limner.v1.portrait_service_pb2 import GenerateRequest
+from limner.v1.portrait_service_pb2 import GenerateRequest, GenerateStreamRequest
 
 from server.config.options import DrainOptions
-from tests.server.answers import refused
+from tests.server.answers import drained, refused
 from tests.server.running import Serving, run_server, until
 
 
@@ -24,7 +24,7 @@ async def until_told(serving: Serving) -> None:
 
 
 async def test_a_drain_loses_nothing() -> None:
-    async with run_server(drain=DrainOptions(notice_seconds=0.3, grace_seconds=60)) as serving:
+    async with run_server(drain=DrainOptions(notice_seconds=2, grace_seconds=60)) as serving:
         before = [asyncio.create_task(generate(serving, "HOLD")) for _ in range(16)]
         await serving.script.until(lambda: len(serving.script.held) == 16)
         draining = asyncio.create_task(serving.app.drain())
@@ -47,16 +47,40 @@ async def test_a_drain_loses_nothing() -> None:
         assert "drain_incomplete" not in [line["event"] for line in serving.logs]
 
 
-async def test_a_drain_ends_after_its_grace() -> None:
+async def test_who_outlives_the_grace_is_told() -> None:
     async with run_server(drain=DrainOptions(notice_seconds=0, grace_seconds=0.05)) as serving:
-        call = asyncio.create_task(
-            refused(serving.portraits.Generate(GenerateRequest(portrait=PortraitSpec(prompt="HOLD"))))
-        )
-        await serving.script.until(lambda: len(serving.script.held) == 1)
+        request = GenerateRequest(portrait=PortraitSpec(prompt="HOLD"))
+        joined = GenerateRequest(portrait=PortraitSpec(prompt="HOLD"), idempotency_key="k")
+        stream = GenerateStreamRequest(portrait=PortraitSpec(prompt="HOLD"))
+        calls = [
+            asyncio.create_task(refused(call))
+            for call in (
+                serving.portraits.Generate(request),
+                serving.portraits.Generate(joined),
+                serving.portraits.Generate(joined),
+                drained(serving.portraits.GenerateStream(stream)),
+            )
+        ]
+        await until(lambda: serving.app.gate.in_flight == 4 and len(serving.script.held) == 3)
         await serving.app.drain()
-        assert serving.lines("drain_incomplete")[0]["in_flight"] == 1
+        assert serving.lines("drain_incomplete")[0]["in_flight"] == 4
+        assert serving.app.gate.in_flight == 0
+        for told in await asyncio.gather(*calls):
+            assert (told.code, told.reason) == ("UNAVAILABLE", "DRAINING")
+            assert told.retry_seconds is not None
+        assert {line["reason"] for line in serving.lines("call")} == {"DRAINING"}
+        count = serving.app.metrics.registry.get_sample_value
+        assert count("limner_requests_cancelled_total", {"phase": "queued"}) == 0
+        await serving.script.until(lambda: len(serving.script.cancelled) == 3)
+
+
+async def test_a_stop_at_once_tells_who_is_in_flight() -> None:
+    async with run_server() as serving:
+        request = GenerateRequest(portrait=PortraitSpec(prompt="HOLD"))
+        call = asyncio.create_task(refused(serving.portraits.Generate(request)))
+        await serving.script.until(lambda: len(serving.script.held) == 1)
         await serving.app.stop(at_once=True)
-        assert (await call).code == "UNAVAILABLE"
+        assert (await call).reason == "DRAINING"
 
 
 async def test_a_drain_while_the_engine_comes_back_does_not_say_ready() -> None:

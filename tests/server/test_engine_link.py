@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import structlog
 
-from engine.protocol.framing import Frame
-from engine.protocol.messages import FailureReason, Finished, ImageReady, Step, Submit
+from engine.protocol.framing import MAX_BODY_BYTES, Frame
+from engine.protocol.messages import FailureReason, Finished, ImageReady, Started, Step, Submit
 from server.config import load
 from server.engine_link.arguments import engine_arguments
+from server.engine_link.connection import Connection
 from server.engine_link.link import EngineLink
-from server.engine_link.supervisor import SupervisorOptions
+from server.engine_link.supervisor import CANNOT_START, SupervisorOptions
+from server.engine_link.work import Job
 from server.errors import (
     DeadlineInfeasibleError,
     DeadlinePassedError,
@@ -58,6 +60,12 @@ class Linked:
     def on_readiness(self, ready: bool) -> None:
         self.readiness.append(ready)
         self.changed.set()
+
+    def patiently(self) -> None:
+        """Have no further engine killed for being slow."""
+        self.link._supervisor._options = SupervisorOptions(
+            stall_timeout=0, restart_delay=0.001, restart_delay_max=0.004
+        )
 
     async def until_ready(self) -> None:
         while not self.link.is_ready:
@@ -298,10 +306,12 @@ async def test_an_engine_that_is_not_ready_in_time_is_killed() -> None:
             engine = await super().launch()
             if len(self.engines) == 1:
                 engine._send = lambda *_: None  # type: ignore[method-assign]
+            else:
+                at.patiently()
             return engine
 
     script = Script()
-    async with linked(script, wait=False, start_timeout=0.02, stop_timeout=0.01) as at:
+    async with linked(script, wait=False, start_timeout=0.02) as at:
         at.link._supervisor._launcher = silent = Silent(script)
         await at.until_ready()
         assert len(silent.engines) == 2
@@ -310,11 +320,19 @@ async def test_an_engine_that_is_not_ready_in_time_is_killed() -> None:
 
 
 async def test_a_silent_engine_is_replaced() -> None:
-    async with linked(stall_timeout=0.02) as at:
+    async with linked(stall_timeout=0.05) as at:
         job = asyncio.create_task(at.job(submit("a", "HOLD")))
+        await at.script.until(lambda: len(at.script.submitted) == 1)
+        at.patiently()  # from the next engine on: this one's time runs
         await at.script.until(lambda: len(at.script.submitted) == 2)
         at.script.release.set()
         await job
+        assert "was silent for too long" in [line.get("why") for line in at.logs]
+
+
+async def test_an_engine_that_never_says_a_word_once_it_is_ready_is_replaced() -> None:
+    async with linked(stall_timeout=0.02) as at:
+        await at.script.until(lambda: at.script.lives == 2)
         assert "was silent for too long" in [line.get("why") for line in at.logs]
 
 
@@ -323,6 +341,150 @@ async def test_an_engine_that_breaks_the_protocol_is_replaced() -> None:
         at.launcher.engines[0]._writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         await at.script.until(lambda: at.script.lives == 2)
         assert any("broke the protocol" in str(line.get("why")) for line in at.logs)
+
+
+async def test_an_image_that_was_not_asked_for_breaks_the_protocol() -> None:
+    async with linked() as at:
+        job = asyncio.create_task(at.job(submit("a", "HOLD")))
+        await at.script.until(lambda: "a" in at.script.held)
+        at.launcher.engines[0]._send(ImageReady(job_id="a", index=1, seed=0), np.zeros((64, 64, 3), np.uint8))
+        await at.script.until(lambda: len(at.script.submitted) == 2)
+        at.script.release.set()
+        assert images(await job) == [(0, 10)]
+        assert any("image 1 of a job of 1" in str(line.get("why")) for line in at.logs)
+
+
+async def test_a_bug_of_ours_in_hearing_an_engine_costs_that_engine_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object) -> None:
+        monkeypatch.undo()
+        raise IndexError("ours")
+
+    async with linked() as at:
+        monkeypatch.setattr(at.link._observer, "tick", broken)
+        assert images(await at.job(submit("a"))) == [(0, 10)]
+        assert at.script.lives == 2
+        (line,) = [line for line in at.logs if line["event"] == "engine_link_failed"]
+        assert isinstance(line["exc_info"], IndexError)
+
+
+async def test_a_connection_that_cannot_be_opened_costs_that_engine_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def broken(*_: object) -> Connection:
+        monkeypatch.undo()
+        raise ValueError("ours")
+
+    monkeypatch.setattr(Connection, "open", broken)
+    async with linked() as at:
+        assert len(at.launcher.engines) == 2
+        assert images(await at.job(submit("a"))) == [(0, 10)]
+
+
+async def test_a_bug_of_ours_when_an_engine_is_lost_or_launched_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object) -> None:
+        monkeypatch.undo()
+        raise RuntimeError("ours")
+
+    async with linked() as at:
+        monkeypatch.setattr(at.link._observer, "engine_lost", broken)
+        at.launcher.engines[0].kill()
+        await at.script.until(lambda: at.script.lives == 2)
+        assert "supervision_failed" in [line["event"] for line in at.logs]
+        monkeypatch.setattr(at.launcher, "launch", broken)
+        at.launcher.engines[1].kill()
+        await at.script.until(lambda: at.script.lives == 3)
+        assert "engine_not_started" in [line["event"] for line in at.logs]
+        await at.until_ready()
+        assert images(await at.job(submit("a"))) == [(0, 10)]
+
+
+async def test_work_that_no_frame_can_hold_fails_alone_now_and_after_a_restart() -> None:
+    too_long = "x" * (MAX_BODY_BYTES + 1)
+    async with linked() as at:
+        with pytest.raises(InternalError):
+            await at.job(submit("a", too_long))
+        assert at.link.in_flight == 0
+        at.script.loads = False
+        at.launcher.engines[0].kill()
+        await at.script.until(lambda: at.script.lives >= 2)
+        waiting = [
+            asyncio.create_task(at.job(submit(name, text))) for name, text in (("b", too_long), ("c", "x"))
+        ]
+        await asyncio.sleep(0)
+        assert at.link.in_flight == 2
+        at.script.loads = True
+        with pytest.raises(InternalError):
+            await waiting[0]
+        assert images(await waiting[1]) == [(0, 10)]
+        assert [line["work"] for line in at.logs if line["event"] == "work_not_sent"] == ["a", "b"]
+
+
+async def test_an_id_that_is_taken_leaves_the_first_in_flight() -> None:
+    async with linked() as at:
+        job = asyncio.create_task(at.job(submit("a", "HOLD")))
+        await at.script.until(lambda: "a" in at.script.held)
+        with pytest.raises(AssertionError):
+            await at.job(submit("a"))
+        at.script.release.set()
+        assert images(await job) == [(0, 10)]
+
+
+async def test_an_engine_that_cannot_start_at_all_is_not_tried_again() -> None:
+    async with linked(Script(loads=False, exit_status=CANNOT_START), wait=False) as at:
+        await at.link.cannot_start.wait()
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        assert at.script.lives == 1
+        (line,) = [line for line in at.logs if line["event"] == "engine_cannot_start"]
+        assert line["how"] == "exit status 2"
+
+
+async def test_an_engine_that_was_ready_once_is_tried_again_whatever_it_says() -> None:
+    async with linked(Script(exit_status=CANNOT_START)) as at:
+        at.script.loads = False
+        at.launcher.engines[0].kill()
+        await at.script.until(lambda: at.script.lives >= 3)
+        at.script.loads = True
+        at.changed.clear()
+        await at.until_ready()
+        assert not at.link.cannot_start.is_set()
+
+
+async def test_where_a_job_is() -> None:
+    """It denoises until its last step, is decoded until its last image, and is the server's from then on."""
+    message = submit("a", images=2, steps=2)
+    job = Job(message, None, deadline=None, inbox=asyncio.Queue())
+    picture = np.zeros((64, 64, 3), np.uint8)
+    phases = [job.phase]
+    news = [
+        Started(job_id="a", queue_seconds=0.0),
+        Step(job_id="a", step=1, steps=2),
+        Step(job_id="a", step=2, steps=2),
+        ImageReady(job_id="a", index=1, seed=11),
+        ImageReady(job_id="a", index=0, seed=10),
+    ]
+    for item in news[:4]:
+        job.hear(Frame(message=item, tensor=picture))
+        phases.append(job.phase)
+    # Another engine does it again.
+    job.frame(0.0)
+    for item in news[:3] + news[4:]:
+        phases.append(job.phase)
+        job.hear(Frame(message=item, tensor=picture))
+    phases.append(job.phase)
+    # And another one, for the timings alone.
+    job.frame(0.0)
+    job.hear(Frame(message=news[0]))
+    phases.append(job.phase)
+    assert phases == [
+        *("queued", "denoising", "denoising", "decoding", "decoding"),
+        *("queued", "denoising", "denoising", "decoding", "encoding_output"),
+        "encoding_output",
+    ]
 
 
 async def test_other_weights_after_a_restart_are_told() -> None:

@@ -252,7 +252,7 @@ async def test_a_bug_of_ours_reaches_nobody_but_the_log(
     ],
 )
 async def test_what_the_engine_refuses(failure: FailureReason, code: str, reason: str) -> None:
-    async with run_server(Script(fail_with=failure)) as serving:
+    async with run_server(Script(fail_with=failure, retry_after=1.0)) as serving:
         told = await refused(
             serving.portraits.Generate(GenerateRequest(portrait=PortraitSpec(prompt="a sailor")))
         )
@@ -269,6 +269,16 @@ async def test_an_infeasible_deadline_is_told_with_the_prediction() -> None:
         told = await refused(call)
         assert 31 < float(told.metadata["predicted_seconds"]) < 33
         assert told.retry_seconds == 2.0
+
+
+async def test_what_no_idle_engine_could_do_in_time_is_not_to_be_tried_again() -> None:
+    async with run_server(Script(fail_with=FailureReason.INFEASIBLE)) as serving:
+        call = serving.portraits.Generate(
+            GenerateRequest(portrait=PortraitSpec(prompt="a sailor")), timeout=30
+        )
+        told = await refused(call)
+        assert (told.reason, told.retry_seconds) == ("DEADLINE_INFEASIBLE", None)
+        assert "predicted_seconds" not in told.metadata
 
 
 async def test_the_deadline_goes_to_the_engine(serving: Serving) -> None:

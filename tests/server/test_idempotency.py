@@ -1,9 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from enum import Enum
+from sys import getsizeof
 
+import numpy as np
 from limner.v1.portrait_pb2 import PortraitSpec
 from limner.v1.portrait_service_pb2 import GenerateRequest, GenerateStreamRequest
+from PIL import Image
 
 from server.config.options import IdempotencyOptions
 from server.errors import DeadlinePassedError
@@ -11,7 +16,8 @@ from server.imaging.formats import PictureFormat
 from server.portraits.idempotency import IdempotentGenerations, Key
 from server.portraits.news import FinishedImage, News, Preview, Progress
 from tests.server.answers import drained, refused
-from tests.server.running import Serving, run_server, until
+from tests.server.imaging.pictures import file_of
+from tests.server.running import Serving, run_server, until, until_held
 
 
 def request(prompt: str = "a sailor", key: str = "k", **fields: int) -> GenerateRequest:
@@ -94,8 +100,9 @@ async def test_when_the_last_follower_leaves_it_is_cancelled_and_the_key_is_free
 
 
 async def test_who_joined_outlives_the_first_callers_deadline(serving: Serving) -> None:
-    impatient = serving.portraits.Generate(request("HOLD"), timeout=0.3)
-    await serving.script.until(lambda: len(serving.script.held) == 1)
+    impatient, _ = await until_held(
+        serving, lambda timeout: serving.portraits.Generate(request("HOLD"), timeout=timeout)
+    )
     patient = asyncio.create_task(_generate(serving, request("HOLD")))
     told = await refused(impatient)
     assert told.code == "DEADLINE_EXCEEDED"
@@ -112,6 +119,32 @@ async def test_results_expire_and_make_room() -> None:
         await serving.portraits.Generate(request())
         await serving.portraits.Generate(request())
         assert len(serving.script.submitted) == 2
+
+
+def held(thing: object, seen: set[int]) -> int:
+    """Count the bytes of what is reachable from a piece of news."""
+    if id(thing) in seen or isinstance(thing, type | Enum):
+        return 0
+    seen.add(id(thing))
+    return getsizeof(thing) + sum(held(part, seen) for part in gc.get_referents(thing))
+
+
+async def test_what_is_kept_is_counted_and_holds_no_reference(serving: Serving) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (900, 900, 3), np.uint8)
+    picture = file_of(Image.fromarray(noise), "PNG")
+    assert len(picture) > 2_000_000
+    spec = PortraitSpec(prompt="a sailor " * 20, reference_image=picture, steps=100, image_count=2)
+    message = GenerateRequest(portrait=spec, idempotency_key="k")
+    first = await serving.portraits.Generate(message)
+    assert await serving.portraits.Generate(message) == first
+    assert len(serving.script.submitted) == 1
+    kept = serving.app.idempotency
+    ((_, shared),) = kept._kept.values()
+    assert len(shared.fingerprint) == 32
+    assert held(shared._history, set()) <= kept.bytes_kept < 100_000
+    other = PortraitSpec(prompt=spec.prompt, reference_image=picture + b"x", steps=100, image_count=2)
+    told = await refused(serving.portraits.Generate(GenerateRequest(portrait=other, idempotency_key="k")))
+    assert told.reason == "IDEMPOTENCY_CONFLICT"
 
 
 def image(size: int) -> FinishedImage:

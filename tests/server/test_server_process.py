@@ -22,12 +22,17 @@ from limner.v1.portrait_service_pb2_grpc import PortraitServiceStub
 from tests.server.answers import refusal_of
 from tests.server.processes import PATIENCE, ROOT, generate, is_alive, process
 
+HEALTH_SECONDS = 10.0
+"""A bound that a busy machine keeps as well; it is far below what a model takes to load."""
+
 
 def test_health_is_told_before_the_engine_is_there(tmp_path: Path) -> None:
     with process(tmp_path) as server, server.channel() as channel:
         health = health_pb2_grpc.HealthStub(channel)
         answer = health.Check(HealthCheckRequest(service="liveness"), wait_for_ready=True, timeout=PATIENCE)
-        print(f"\nfrom exec to the first health answer: {time.monotonic() - server.began:.2f} s")
+        seconds = time.monotonic() - server.began
+        print(f"\nfrom exec to the first health answer: {seconds:.2f} s")
+        assert seconds < HEALTH_SECONDS
         assert answer.status == HealthCheckResponse.SERVING
         server.until_ready()
         assert len(generate(channel).images) == 1
@@ -54,6 +59,27 @@ def test_a_killed_engine_costs_latency_and_no_error(tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
+def test_sigterm_with_calls_in_flight_loses_none(tmp_path: Path) -> None:
+    with process(tmp_path) as server, server.channel() as channel, ThreadPoolExecutor(16) as threads:
+        server.until_ready()
+        answers = [threads.submit(generate, channel, "SLOW", steps=100, seed=number) for number in range(16)]
+        server.until(lambda: server.in_flight() == 16)
+        assert server.stop() == 0
+        assert [answer.result().images[0].seed for answer in answers] == list(range(16))
+        assert [line["code"] for line in server.lines("call")] == ["OK"] * 16
+        assert not server.lines("drain_incomplete")
+
+
+def test_a_model_that_is_not_there_ends_the_server(tmp_path: Path) -> None:
+    with process(tmp_path, "--model", str(tmp_path / "typo"), module="server") as server:
+        assert server.process.wait(PATIENCE) == 4
+        log = server.end_of_log()
+        assert str(tmp_path / "typo") in log
+        assert [line["how"] for line in server.lines("engine_cannot_start")] == ["exit status 2"]
+        assert len(server.lines("engine_started")) == 1
+        assert not server.ready_file.exists()
+
+
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     with process(tmp_path, "--drain-grace-seconds", "600") as server, server.channel() as channel:
         server.until_ready()
@@ -68,6 +94,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         assert server.stop() == 0
         assert not is_alive(engine)
         assert call.code() is grpc.StatusCode.UNAVAILABLE
+        assert refusal_of(call).reason == "DRAINING"
 
 
 def test_the_engine_dies_with_its_server(tmp_path: Path) -> None:
