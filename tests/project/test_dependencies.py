@@ -61,7 +61,8 @@ def modules(folder: Path) -> set[str]:
 def owners() -> dict[str, set[str]]:
     """Tell which distributions bring a module; of a namespace such as `google` that several share, its parts too."""
     found = {
-        module: {normal(name) for name in names} for module, names in metadata.packages_distributions().items()
+        module: {normal(name) for name in names}
+        for module, names in metadata.packages_distributions().items()
     }
     shared = {module for module, names in found.items() if len(names) > 1}
     for name in set().union(*(found[module] for module in shared)):
