@@ -12,6 +12,13 @@ from pathlib import Path
 
 from engine.config import ConfigError, EngineConfig
 
+SPIN_COUNT = "20000"
+"""How often OpenMP's threads look for work before they sleep; the engine shares its cores with the server.
+
+Without a bound that fits, a thread spins for one that has lost its core (11 times the CPU time for a tick was seen);
+without spinning, waking up doubles the time of a small tick. `docs/benchmarks.md` has the comparison.
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand and return the exit status."""
@@ -64,6 +71,8 @@ def _serve(options: argparse.Namespace) -> int:
     # Whatever a library prints must not look like ours, and models come from the disk alone.
     os.dup2(2, 1)
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", DIFFUSERS_VERBOSITY="error")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     try:
         config = EngineConfig(**{name: getattr(options, name) for name, _, _ in _SETTINGS})
         connection = _connect(options)

@@ -86,7 +86,10 @@ class Backend(Protocol):
         """Encode references ``[N, S, S, 3]`` uint8 RGB to projected tokens ``[N, tokens, cross_attention_dim]`` f32."""
 
     def place(self, row: RowConditioning) -> int:
-        """Compute the row's cross-attention K/V and write them to a free slot. Raises ``SlotsExhaustedError``."""
+        """Compute the row's cross-attention K/V and write them to a free slot. Raises ``SlotsExhaustedError``.
+
+        A row that holds a slot already (the same object, as for the other images of a job) need not be computed again.
+        """
 
     def release(self, slot: int) -> None:
         """Free a slot. Releasing a slot twice is a bug and raises."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import structlog
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -21,6 +22,8 @@ from engine.backends.packed_blocks import (
     to_tokens,
 )
 from engine.models.vae import LatentDecoder, to_uint8
+
+log = structlog.get_logger()
 
 Tensor = torch.Tensor
 CELLS = 1024
@@ -113,9 +116,11 @@ class PackedDecoder:
 def pack_decoder(decoder: LatentDecoder, height: int, width: int) -> PackedDecoder | None:
     """Pack a decoder for latents of this size; None where torch or the model lacks what that takes."""
     if not available():
+        log.warning("decoder not packed, it runs slower", reason="this torch has no packed operators")
         return None
     try:
         with torch.no_grad():
             return PackedDecoder(decoder, height, width)
-    except UnsupportedBlockError:
+    except UnsupportedBlockError as error:
+        log.warning("decoder not packed, it runs slower", reason=str(error))
         return None

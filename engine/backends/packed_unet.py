@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import structlog
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -23,6 +24,8 @@ from engine.backends.packed_blocks import (
 )
 from engine.models.attention import CrossKV
 from engine.models.unet import ConditionedUNet
+
+log = structlog.get_logger()
 
 Tensor = torch.Tensor
 DOWN = ("CrossAttnDownBlock2D", "DownBlock2D")
@@ -154,9 +157,11 @@ class PackedUNet:
 def pack_unet(conditioned: ConditionedUNet, rows: int, height: int, width: int) -> PackedUNet | None:
     """Pack a UNet for this batch and latent size; None where torch or the model lacks what that takes."""
     if not available():
+        log.warning("UNet not packed, it runs slower", reason="this torch has no packed operators")
         return None
     try:
         with torch.no_grad():
             return PackedUNet(conditioned, Size(rows, height, width))
-    except UnsupportedBlockError:
+    except UnsupportedBlockError as error:
+        log.warning("UNet not packed, it runs slower", reason=str(error))
         return None

@@ -69,6 +69,11 @@ class SlotBuffers:
                 self.ip_mask[slot, tokens:] = -torch.inf
         return slot
 
+    def values(self, slot: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return what was placed in a slot, a reference of so many tokens included: views, not copies."""
+        self.check([slot])
+        return self.kv_text[slot], self.kv_ip[slot, :tokens] if tokens else None
+
     def release(self, slot: int) -> None:
         """Free a slot. Raises ``SlotError`` if it is not taken."""
         self.check([slot])

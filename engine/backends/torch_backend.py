@@ -62,6 +62,7 @@ class TorchBackend:
             masked=settings.max_references > 1,
             dtype=self._dtype,
         )
+        self._rows: dict[int, RowConditioning] = {}
         self._staging = Staging(self._slots, self._buckets[-1])
         packed_unet = packed_decoder = None
         if settings.packed:
@@ -92,21 +93,21 @@ class TorchBackend:
         return self._image_encoder.encode(pixels, self._adapter)
 
     def place(self, row: RowConditioning) -> int:
-        """Compute the row's K/V and write them to a free slot.
+        """Compute the row's K/V, or copy them from a slot that holds this very row, and write them to a free slot.
 
         Raises ``SlotsExhaustedError``, ``ReferenceTooLongError``, and ``ValueError`` for tokens without an adapter.
         """
         with torch.inference_mode():
-            kv_ip = None
-            if row.reference_tokens is not None:
-                if self._adapter is None:
-                    raise ValueError("this model has no adapter, so it takes no references")
-                kv_ip = self._adapter.kv.project(row.reference_tokens, row.scale)
-            return self._slots.place(self._text_kv.project(row.prompt.embedding), kv_ip)
+            twin = next((slot for slot, placed in self._rows.items() if placed is row), None)
+            kv_text, kv_ip = self._project(row) if twin is None else self._slots.values(twin, _tokens(row))
+            slot = self._slots.place(kv_text, kv_ip)
+        self._rows[slot] = row
+        return slot
 
     def release(self, slot: int) -> None:
         """Free a slot. Raises ``SlotError`` if it is not taken."""
         self._slots.release(slot)
+        del self._rows[slot]
 
     def predict_noise(
         self, slots: Sequence[int], sample: torch.Tensor, timestep: torch.Tensor, bucket: int
@@ -144,3 +145,15 @@ class TorchBackend:
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         """Decode ``[N, C, h, w]`` f32 to ``[N, H, W, 3]`` uint8."""
         return self._decoder.decode(latents)
+
+    def _project(self, row: RowConditioning) -> tuple[torch.Tensor, torch.Tensor | None]:
+        kv_ip = None
+        if row.reference_tokens is not None:
+            if self._adapter is None:
+                raise ValueError("this model has no adapter, so it takes no references")
+            kv_ip = self._adapter.kv.project(row.reference_tokens, row.scale)
+        return self._text_kv.project(row.prompt.embedding), kv_ip
+
+
+def _tokens(row: RowConditioning) -> int:
+    return 0 if row.reference_tokens is None else row.reference_tokens.shape[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import isfinite
 
 import numpy as np
@@ -37,21 +36,22 @@ class Admission:
     The server has checked what the caller asked for; this protects the loop from the server.
     """
 
-    def __init__(self, backend: Backend, bank: CoefficientBank, clock: Callable[[], float]) -> None:
+    def __init__(self, backend: Backend, bank: CoefficientBank) -> None:
         self._backend = backend
         self._bank = bank
-        self._clock = clock
 
-    def prepare(self, submit: Submit, tokens: Tensor | None) -> JobInFlight:
-        """Return the job, not yet known to the scheduler. Raises ``RefusedError``."""
+    def prepare(self, submit: Submit, tokens: Tensor | None, arrived: float) -> JobInFlight:
+        """Return the job, not yet known to the scheduler; its deadline counts from `arrived`.
+
+        Raises ``RefusedError``.
+        """
         try:
-            return self._prepare(submit, tokens)
+            return self._prepare(submit, tokens, arrived)
         except (SamplerError, InvalidJob, ValueError) as error:
             raise RefusedError(submit, FailureReason.INVALID, str(error)) from error
 
-    def _prepare(self, submit: Submit, tokens: Tensor | None) -> JobInFlight:
+    def _prepare(self, submit: Submit, tokens: Tensor | None, arrived: float) -> JobInFlight:
         self._check(submit)
-        now = self._clock()
         table = self._bank.table(submit.sampler, submit.steps)
         guided = submit.guidance_scale > 1
         job = JobInFlight(
@@ -61,8 +61,8 @@ class Admission:
             table=table,
             draws=table.table.draws_noise.tolist(),
             guided=guided,
-            submitted=now,
-            deadline=None if submit.deadline is None else now + submit.deadline,
+            submitted=arrived,
+            deadline=None if submit.deadline is None else arrived + submit.deadline,
         )
         for index, seed in enumerate(submit.seeds):
             item = WorkItem(

@@ -131,7 +131,14 @@ class Denoiser:
             return known, self._state
         states = [image.state for image in images if image.state is not None]
         assert len(states) == len(images), "an image in a tick has no state"
+        self._part(images)
         return Composition.of(images, self._backend.device), torch.stack(states)
+
+    def _part(self, images: Sequence[ImageInFlight]) -> None:
+        """Give those that leave a state of their own: a view would keep the whole tick's in memory."""
+        leaving = set(() if self._composition is None else self._composition.images) - set(images)
+        for image in leaving:
+            image.state = None if image.state is None else image.state.clone()
 
     def _table_rows(self, images: Sequence[ImageInFlight]) -> torch.Tensor:
         rows = [image.job.table.first_row + image.step for image in images]

@@ -20,17 +20,20 @@ def singled_out(
 ) -> list[R | Fault]:
     """Run a batch; if it raises, run its items one by one. Return each item's result, or its fault.
 
-    Raises ``BackendBrokenError`` when no item runs and ``works`` says that nothing else does either.
+    Raises ``BackendBrokenError`` when every result is a fault, raised or returned, and ``works`` says that nothing
+    else runs either.
     """
+    raised: Exception | None = None
+    results: list[R | Fault]
     try:
-        return list(run(items))
+        results = list(run(items))
     except Exception as error:
-        results: list[R | Fault] = [Fault.of(error)]
-        if len(items) > 1:
-            results = [_alone(item, run) for item in items]
-        if all(isinstance(result, Fault) for result in results) and not works():
-            raise BackendBrokenError(f"{type(error).__name__}: {error}") from error
-        return results
+        raised = error
+        results = [Fault.of(error)] if len(items) == 1 else [_alone(item, run) for item in items]
+    faults = [result for result in results if isinstance(result, Fault)]
+    if faults and len(faults) == len(results) and not works():
+        raise BackendBrokenError(faults[0].message) from raised
+    return results
 
 
 def _alone(item: T, run: Callable[[Sequence[T]], Sequence[R]]) -> R | Fault:
@@ -51,7 +54,7 @@ class Probe:
 
     It tells a bad request from a broken device: after everything in a batch has failed, the process dies
     only if this fails too. Holds one slot for ever, so that asking needs no free one. ``shape`` should be
-    small, and one that ran at warm-up.
+    one that ran at warm-up.
     """
 
     def __init__(self, backend: Backend, shape: LatentShape) -> None:

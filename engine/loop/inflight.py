@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import torch
 
 from engine.backends.base import EncodedPrompt, LatentShape, RowConditioning
-from engine.protocol.messages import Submit
+from engine.protocol.messages import Queued, Submit
 from engine.samplers import BankedTable, NoiseSource
-from engine.scheduling import WorkItem
+from engine.scheduling import Estimate, WorkItem
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -55,7 +55,11 @@ class JobInFlight:
     images: list[ImageInFlight] = field(default_factory=list)
     prompt: EncodedPrompt | None = None
     negative: EncodedPrompt | None = None
+    rows: list[RowConditioning] | None = None
+    """What each row of an image is conditioned on, once known: the same objects for all of its images."""
 
+    told: Estimate | None = None
+    """Where it stands, as the server was told last."""
     started: float | None = None
     denoising: float = 0.0
     denoised: float = 0.0
@@ -85,12 +89,24 @@ class JobInFlight:
         submit = self.submit
         return (submit.prompt, submit.negative_prompt) if self.guided else (submit.prompt,)
 
+    def queued(self, estimate: Estimate) -> Queued:
+        """Return the message that says where it stands, and remember what it says."""
+        self.told = estimate
+        return Queued(
+            job_id=self.id,
+            position=estimate.position,
+            starts_in=estimate.starts_in,
+            finishes_in=estimate.finishes_in,
+        )
+
     def conditioning(self, unconditional_tokens: torch.Tensor | None) -> list[RowConditioning]:
-        """Return what each row of one of its images is conditioned on; the same for all of its images.
+        """Return what each row of one of its images is conditioned on; the same objects for all of its images.
 
         The unconditional row of an image with a reference carries the unconditional reference at the same
         scale, as in diffusers ``StableDiffusionPipeline`` (``prepare_ip_adapter_image_embeds``).
         """
+        if self.rows is not None:
+            return self.rows
         assert self.prompt is not None, "rows are placed after the prompts are encoded"
         scale = self.submit.ip_adapter_scale
         rows = [RowConditioning(prompt=self.prompt, reference_tokens=self.tokens, scale=scale)]
@@ -98,4 +114,5 @@ class JobInFlight:
             assert self.negative is not None, "guidance needs the negative prompt"
             tokens = None if self.tokens is None else unconditional_tokens
             rows.append(RowConditioning(prompt=self.negative, reference_tokens=tokens, scale=scale))
+        self.rows = rows
         return rows

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import structlog
 
 from engine.protocol.framing import Tensor
-from engine.protocol.messages import Failed, FailureReason, Finished, ImageReady, Queued
+from engine.protocol.messages import Failed, FailureReason, Finished, ImageReady
 from engine.scheduling import Infeasible, InvalidJob, QueueFull, Scheduler, WorkItem
 
 from .admission import RefusedError
@@ -42,6 +42,9 @@ class Jobs:
     def __len__(self) -> int:
         return len(self._jobs)
 
+    def __iter__(self) -> Iterator[JobInFlight]:
+        return iter(self._jobs.values())
+
     def __contains__(self, job_id: str) -> bool:
         return job_id in self._jobs
 
@@ -61,18 +64,12 @@ class Jobs:
                 submit, FailureReason.QUEUE_FULL, str(error), retry_after=error.retry_after
             ) from error
         except Infeasible as error:
-            later = error.predicted_finish - error.deadline
+            hopeless = submit.deadline is None or error.least_seconds > submit.deadline
+            later = None if hopeless else error.predicted_finish - error.deadline
             raise RefusedError(submit, FailureReason.INFEASIBLE, str(error), retry_after=later) from error
         self._jobs[job.id] = job
         self._images.update((image.item.id, image) for image in job.images)
-        self._emit(
-            Queued(
-                job_id=job.id,
-                position=estimate.position,
-                starts_in=estimate.starts_in,
-                finishes_in=estimate.finishes_in,
-            )
-        )
+        self._emit(job.queued(estimate))
 
     def cancel(self, job_id: str) -> None:
         """End a job at the server's word; one that is unknown has ended already."""
@@ -99,6 +96,9 @@ class Jobs:
         """Pass images that took their last step on to the VAE; their slots are free."""
         for image in self.images(items):
             self._slots.release(image)
+            assert image.state is not None, "an image that took its last step has a state"
+            # The latents alone: the state is a view of its whole tick's, with the sampler's history beside them.
+            image.state = image.state[:1].clone()
             image.job.denoised = self._clock()
             self._decodes.add(image)
 

@@ -8,18 +8,19 @@ import torch
 
 from engine.backends.base import Backend
 from engine.config import EngineConfig
-from engine.protocol.framing import Frame, ProtocolError, Tensor
-from engine.protocol.messages import Cancel, EncodeReference, Shutdown, Submit
+from engine.protocol.framing import ProtocolError
+from engine.protocol.messages import Cancel, EncodeReference, Failed, FailureReason, Shutdown, Submit
 from engine.samplers import CoefficientBank, NoiseSchedule
 from engine.scheduling import Policy, Scheduler
 
 from .admission import Admission, RefusedError
+from .backlog import Backlog
 from .decoding import DecodeQueue
 from .delivery import Delivery
 from .denoiser import Denoiser
 from .guard import Probe
 from .jobs import Jobs
-from .mailbox import Inbox
+from .mailbox import Inbox, Mail
 from .newcomers import Newcomers
 from .outbox import Emit
 from .prompts import PromptCache, PromptDesk
@@ -61,14 +62,15 @@ class EngineLoop:
             finish_seconds=calibration.decode_seconds_each,
         )
         scheduler = Scheduler(clock, buckets, calibration.costs, policy)
-        works = Probe(backend, calibration.probe_shape).works
+        works = Probe(backend, calibration.shape).works
         slots = RowSlots(backend)
         decodes = DecodeQueue(calibration.decode_plan)
         prompts = PromptDesk(backend, PromptCache(config.prompt_cache_bytes), works)
         self._inbox = inbox
         self._emit = emit
         self._clock = clock
-        self._admission = Admission(backend, bank, clock)
+        self._backlog = Backlog(clock)
+        self._admission = Admission(backend, bank)
         self._jobs = Jobs(scheduler, slots, decodes, emit, clock)
         self._references = ReferenceDesk(backend, emit, clock, works, batch=config.reference_batch)
         self._delivery = Delivery(backend, decodes, self._jobs, clock, works)
@@ -86,6 +88,11 @@ class EngineLoop:
         )
         self.stopped = False
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything waits or runs."""
+        return bool(self._jobs or self._backlog or self._references.waiting)
+
     def run(self) -> None:
         """Turn until the server says ``Shutdown`` or is gone.
 
@@ -100,39 +107,51 @@ class EngineLoop:
         """Do one round: at most one tick, one call of the image encoder and a bounded number of decodes."""
         with torch.inference_mode():
             self._read_mail()
+            if self.stopped:
+                return
             began = self._clock()
             self._references.encode_waiting()
             tick = self._ticks.next()
             seconds = self._ticks.run(tick) if tick is not None else 0.0
             self._delivery.decode_due(idle=tick is None)
             self._reporter.busy_seconds += self._clock() - began
+            self._reporter.standing(self._jobs)
             self._reporter.report(tick, seconds, self._references.encoded)
 
     # The mail.
 
     def _read_mail(self) -> None:
-        idle = not self._jobs and not self._references.waiting
-        for frame in self._inbox.drain(IDLE_SECONDS if idle else 0.0):
-            self._handle(frame)
+        for mail in self._inbox.drain(0.0 if self.busy else IDLE_SECONDS):
+            self._handle(mail)
         self.stopped = self.stopped or self._inbox.closed
+        if not self.stopped:
+            for submit, mail in self._backlog.due():
+                self._submit(submit, mail)
 
-    def _handle(self, frame: Frame) -> None:
-        match frame.message:
+    def _handle(self, mail: Mail) -> None:
+        match mail.frame.message:
             case Submit() as submit:
-                self._submit(submit, frame.tensor)
+                self._backlog.add(submit, mail)
             case Cancel(job_id=job_id):
-                self._jobs.cancel(job_id)
+                self._cancel(job_id)
             case EncodeReference() as reference:
-                self._references.add(reference, frame.tensor)
+                self._references.add(reference, mail.frame.tensor)
             case Shutdown():
                 self.stopped = True
             case message:
                 raise ProtocolError(f"a server does not send {type(message).__name__}")
 
-    def _submit(self, submit: Submit, tokens: Tensor | None) -> None:
+    def _cancel(self, job_id: str) -> None:
+        if self._backlog.withdraw(job_id):
+            reason = FailureReason.CANCELLED
+            self._emit(Failed(job_id=job_id, reason=reason, message="cancelled", phase="queued"))
+        else:
+            self._jobs.cancel(job_id)
+
+    def _submit(self, submit: Submit, mail: Mail) -> None:
         if submit.job_id in self._jobs:
             raise ProtocolError(f"job {submit.job_id} is in flight already")
         try:
-            self._jobs.admit(self._admission.prepare(submit, tokens))
+            self._jobs.admit(self._admission.prepare(submit, mail.frame.tensor, mail.arrived))
         except RefusedError as refused:
             self._emit(refused.failed)

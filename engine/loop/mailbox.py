@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from queue import Empty, SimpleQueue
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from engine.protocol.framing import Frame, ProtocolError
+from engine.protocol.framing import Frame
+
+
+class Mail(NamedTuple):
+    """A message, and the moment on the engine's clock at which it arrived: the loop may be busy for long after."""
+
+    frame: Frame
+    arrived: float
 
 
 class Inbox(Protocol):
     """Where the loop takes its messages from."""
 
-    def drain(self, patience: float) -> list[Frame]:
+    def drain(self, patience: float) -> list[Mail]:
         """Return what has come; wait up to ``patience`` seconds for a first message if nothing has.
 
-        Raises ``ProtocolError`` once the server has sent what is no message.
+        Raises ``ProtocolError`` once the server has sent what is no message, and whatever else ended the reader.
         """
 
     @property
@@ -26,7 +33,7 @@ class Mailbox:
     """A queue from the reader thread to the loop."""
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[Frame | ProtocolError | None] = SimpleQueue()
+        self._queue: SimpleQueue[Mail | Exception | None] = SimpleQueue()
         self._closed = False
 
     @property
@@ -34,25 +41,25 @@ class Mailbox:
         """Whether the server is gone and everything that it sent was taken out."""
         return self._closed
 
-    def put(self, frame: Frame) -> None:
+    def put(self, frame: Frame, arrived: float) -> None:
         """Add a message; any thread may."""
-        self._queue.put(frame)
+        self._queue.put(Mail(frame, arrived))
 
-    def close(self, error: ProtocolError | None = None) -> None:
-        """Say that the server is gone, or what it did; any thread may."""
+    def close(self, error: Exception | None = None) -> None:
+        """Say that the server is gone, or what went wrong; any thread may."""
         self._queue.put(error)
 
-    def drain(self, patience: float) -> list[Frame]:
+    def drain(self, patience: float) -> list[Mail]:
         """Return what has come; see ``Inbox``."""
-        frames: list[Frame] = []
+        mails: list[Mail] = []
         try:
-            frame = self._queue.get(timeout=patience) if patience > 0 else self._queue.get_nowait()
-            while isinstance(frame, Frame):
-                frames.append(frame)
-                frame = self._queue.get_nowait()
-            if frame is not None:
-                raise frame
-            self._closed = True
+            mail = self._queue.get(timeout=patience) if patience > 0 else self._queue.get_nowait()
+            while isinstance(mail, Mail):
+                mails.append(mail)
+                mail = self._queue.get_nowait()
         except Empty:
-            pass
-        return frames
+            return mails
+        if mail is not None:
+            raise mail
+        self._closed = True
+        return mails

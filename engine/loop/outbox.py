@@ -17,7 +17,8 @@ from .errors import ServerStalledError
 log = structlog.get_logger()
 
 DROPPABLE = (TickReport, Step, PreviewReady)
-"""What the server can do without: a later one says the same or better."""
+"""What jobs can do without. A later step or preview makes up for a lost one; the tick of a lost report is missing from
+the metrics."""
 
 SOFT_BYTES = 32 << 20
 """Beyond this much unsent, droppable messages are dropped."""

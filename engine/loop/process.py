@@ -98,17 +98,21 @@ def _start(config: EngineConfig, mailbox: Mailbox, outbox: Outbox) -> EngineLoop
         torch.set_num_threads(config.threads)
     backend = load_backend(config)
     loaded = time.monotonic()
-    outbox.send(Loading(phase="warming"))
     facts = backend.facts
     scale = facts.latent_scale
     shape = (facts.latent_channels, facts.default_height // scale, facts.default_width // scale)
     buckets = config.buckets_of(backend.buckets(shape))
+    # What cannot work is told before warm-up, which takes minutes for a large model.
+    config.deterministic_bucket_of(buckets)
+    schedule = NoiseSchedule.from_config(facts.scheduler_config)
+    outbox.send(Loading(phase="warming"))
     calibration = calibrate(
         backend,
         buckets,
         time.monotonic,
         decode_batch=config.decode_batch,
         patience_ticks=config.decode_patience_ticks,
+        reference_batch=config.reference_batch,
     )
     loop = EngineLoop(
         backend=backend,
@@ -121,7 +125,7 @@ def _start(config: EngineConfig, mailbox: Mailbox, outbox: Outbox) -> EngineLoop
     )
     ready = Ready(
         model=model_info(facts),
-        samplers=sampler_infos(NoiseSchedule.from_config(facts.scheduler_config)),
+        samplers=sampler_infos(schedule),
         buckets=buckets,
         tick_seconds={str(bucket): seconds for bucket, seconds in calibration.tick_seconds.items()},
         backend=config.backend,
@@ -162,17 +166,22 @@ def _read(
     ended: threading.Event,
     end_now: Callable[[int], object] | None,
 ) -> None:
-    """Move messages from the socket to the mailbox; at its end, end the process even if the loop cannot."""
-    status, fault = Exit.DONE, None
+    """Move messages from the socket to the mailbox; at its end, end the process even if the loop cannot.
+
+    However it ends, the mailbox is closed: a loop without a reader would wait for ever.
+    """
+    status: Exit = Exit.DONE
+    fault: Exception | None = None
     try:
         while frame := read_frame(connection):
-            mailbox.put(frame)
+            mailbox.put(frame, time.monotonic())
         log.info("the server closed the connection")
     except OSError as error:
         log.info("the server is gone", error=str(error))
-    except ProtocolError as error:
+    except Exception as error:
         status, fault = Exit.BROKEN, error
-    mailbox.close(fault)
+    finally:
+        mailbox.close(fault)
     if end_now is not None and not ended.wait(ORPHAN_SECONDS):
         log.warning("the loop is busy, ending anyway")
         end_now(status)

@@ -1,4 +1,4 @@
-"""What the engine says about itself: progress of jobs, and a report a tick."""
+"""What the engine says about itself: where jobs stand, how far they are, and a report a tick."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import psutil
 
 from engine.protocol.messages import Step, TickReport
-from engine.scheduling import Scheduler, Tick
+from engine.scheduling import Estimate, Scheduler, Tick
 
 from .inflight import JobInFlight
 from .outbox import Emit
@@ -16,9 +16,15 @@ from .outbox import Emit
 VITALS_SECONDS = 1.0
 """Memory is read this often; reading it costs more than a small tick may."""
 
+STANDING_SECONDS = 0.5
+"""Waiting jobs hear where they stand no more often than this: it takes a forecast of all that is in flight."""
+
+NOTICEABLE = 0.2
+"""A finish that moved by more than this share of what was told is told again."""
+
 
 class Reporter:
-    """Send ``Step`` and ``TickReport``."""
+    """Send ``Queued`` again, ``Step`` and ``TickReport``."""
 
     def __init__(self, scheduler: Scheduler, emit: Emit, clock: Callable[[], float]) -> None:
         self._scheduler = scheduler
@@ -27,8 +33,21 @@ class Reporter:
         self._process = psutil.Process()
         self._resident = 0
         self._read_at = float("-inf")
-        self._reported_at = clock()
+        self._reported_at = self._standing_at = clock()
         self.busy_seconds = 0.0
+
+    def standing(self, jobs: Iterable[JobInFlight]) -> None:
+        """Send ``Queued`` to jobs that want progress, had no tick yet, and stand elsewhere than they were told."""
+        now = self._clock()
+        if now - self._standing_at < STANDING_SECONDS:
+            return
+        self._standing_at = now
+        waiting = [job for job in jobs if job.submit.progress and job.started is None]
+        estimates = self._scheduler.estimates() if waiting else {}
+        for job in waiting:
+            estimate = estimates[job.id]
+            if job.told is None or _differs(estimate, job.told):
+                self._emit(job.queued(estimate))
 
     def progress(self, jobs: Iterable[JobInFlight]) -> None:
         """Send ``Step`` for jobs that want it and of which every image has a further step behind it."""
@@ -65,3 +84,8 @@ class Reporter:
             self._resident = self._process.memory_info().rss
             self._read_at = now
         return self._resident
+
+
+def _differs(estimate: Estimate, told: Estimate) -> bool:
+    moved = abs(estimate.finishes_in - told.finishes_in)
+    return estimate.position != told.position or moved > NOTICEABLE * told.finishes_in

@@ -21,11 +21,6 @@ class RowSlots:
         self._backend = backend
         self._seated: dict[ImageInFlight, None] = {}
 
-    @property
-    def held(self) -> int:
-        """Slots that images hold."""
-        return sum(len(image.slots) for image in self._seated)
-
     def seat(self, image: ImageInFlight, tick: Sequence[ImageInFlight]) -> None:
         """Place the image's rows, if they have no slots; no image of `tick` gives up its own for it.
 

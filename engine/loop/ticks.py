@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from engine.protocol.messages import FailureReason, PreviewReady
-from engine.scheduling import Scheduler, Tick
+from engine.scheduling import Scheduler, Shape, Tick
 
 from .denoiser import Denoiser, Stepped
 from .errors import BackendBrokenError, Fault
@@ -46,6 +46,8 @@ class Ticks:
         self._emit = emit
         self._clock = clock
         self._works = works
+        self._suspects: set[tuple[Shape, int]] = set()
+        """Shape and bucket of ticks that raised as a whole, and of which every image ran alone."""
 
     def next(self) -> Tick | None:
         """Return the next tick, every image of which is ready to run; None when no image is in flight.
@@ -96,7 +98,10 @@ class Ticks:
         self._jobs.denoised(finished)
 
     def _single_out(self, tick: Tick, error: Exception) -> None:
-        """Repeat a tick that raised, image by image, and fail those that raise by themselves."""
+        """Repeat a tick that raised, image by image, and fail those that raise by themselves.
+
+        When none does, the fault is the batch's. Once may be chance; at the second time its bucket is given up.
+        """
         log.warning("tick failed, its images run alone", error=repr(error), images=len(tick.items))
         faults: list[tuple[JobInFlight, Fault]] = []
         alone = self._scheduler.split(tick)
@@ -116,6 +121,20 @@ class Ticks:
         for job, fault in faults:
             if job.id in self._jobs:
                 self._jobs.fail(job, fault)
+        if not faults and len(alone) > 1:
+            self._suspect(tick, error)
+
+    def _suspect(self, tick: Tick, error: Exception) -> None:
+        suspect = (tick.shape, tick.bucket)
+        if suspect in self._suspects:
+            self._scheduler.distrust(tick)
+            log.error(
+                "bucket given up, it raises for sound images",
+                shape=tick.shape,
+                bucket=tick.bucket,
+                error=repr(error),
+            )
+        self._suspects.add(suspect)
 
     def _send_previews(self, images: Sequence[ImageInFlight], stepped: Stepped) -> None:
         if stepped.estimates is None:

@@ -15,6 +15,7 @@ from engine.scheduling import CostCurve
 
 from .decoding import DecodePlan
 from .errors import BackendBrokenError
+from .guard import all_finite
 from .preview import LatentPreview, fit_preview
 
 log = structlog.get_logger()
@@ -39,7 +40,6 @@ class Calibration:
     decode_seconds: dict[int, float]
     decode_plan: DecodePlan
     preview: LatentPreview
-    probe_shape: LatentShape
 
     @property
     def costs(self) -> CostCurve:
@@ -59,6 +59,7 @@ def calibrate(
     *,
     decode_batch: int,
     patience_ticks: int,
+    reference_batch: int,
 ) -> Calibration:
     """Run every part of the backend at the model's default size. Raises ``BackendBrokenError``, and what it raises."""
     facts = backend.facts
@@ -67,6 +68,8 @@ def calibrate(
     side = max(facts.min_size, min(PREVIEW_SIDE, facts.default_height, facts.default_width)) // scale
     small = (facts.latent_channels, side, side)
     until = clock() + BUDGET_SECONDS
+    if facts.adapters:
+        _encode_pictures(backend, reference_batch)
     ticks = _time_ticks(backend, buckets, shape, clock, until)
     batches = [2**power for power in range(decode_batch.bit_length())]
     decodes = _time_decodes(backend, batches, shape, clock, until)
@@ -76,7 +79,6 @@ def calibrate(
         decode_seconds=decodes,
         decode_plan=plan_decoding(decodes, stall=max(ticks.values()), patience_ticks=patience_ticks),
         preview=fit_preview(backend, small),
-        probe_shape=small,
     )
 
 
@@ -91,6 +93,14 @@ def plan_decoding(decodes: dict[int, float], *, stall: float, patience_ticks: in
         if cheaper and decodes[batch] <= stall:
             best = batch
     return DecodePlan(batch=best, patience_ticks=patience_ticks, backlog=4 * best)
+
+
+def _encode_pictures(backend: Backend, batch: int) -> None:
+    """Run the image encoder once, at the one size that it will run at."""
+    size = backend.facts.reference_size
+    tokens = backend.encode_images(torch.full((batch, size, size, 3), 128, dtype=torch.uint8))
+    if not all_finite(tokens).all():
+        raise BackendBrokenError("the image encoder's output is not finite at warm-up")
 
 
 def _time_ticks(

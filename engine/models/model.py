@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,7 +18,7 @@ from engine.models.unet import ConditionedUNet, load_unet
 from engine.models.vae import LatentDecoder, load_decoder
 from engine.models.weights import hash_files
 
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +27,6 @@ class Model:
 
     facts: ModelFacts
     unet: ConditionedUNet
-    unet_config: dict[str, Any]
     text_kv: KVProjector
     prompts: PromptEncoder
     decoder: LatentDecoder
@@ -123,7 +121,6 @@ def _load(layout: ModelLayout, adapter_name: str | None, dtype: torch.dtype) -> 
     return Model(
         facts=facts,
         unet=unet,
-        unet_config=config,
         text_kv=text_kv,
         prompts=prompts,
         decoder=decoder,

@@ -62,10 +62,6 @@ class NoiseSource:
         """Return the next draw from N(0, 1), `[C, h, w]` on the CPU."""
         return torch.randn(self._shape, generator=self._generator, dtype=self._dtype)
 
-    def draw_into(self, row: Tensor) -> None:
-        """Write the next draw into `row` `[C, h, w]`, a row of a (pinned) CPU batch of the same dtype."""
-        torch.randn(self._shape, generator=self._generator, out=row)
-
 
 def _check_seed(seed: int) -> None:
     if not 0 <= seed < SEED_LIMIT:

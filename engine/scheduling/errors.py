@@ -18,13 +18,15 @@ class Infeasible(SchedulingError):  # noqa: N818
     """The job would finish after its deadline, so running it would only be waste.
 
     Both times are absolute, in seconds of the scheduler's clock; `predicted_finish` includes
-    `Policy.headroom`. Ask again with a later deadline, fewer steps, or another replica.
+    `Policy.headroom`, and so does `least_seconds`: what the job takes on an idle engine. Ask again with a later
+    deadline, fewer steps, or another replica; asking again later helps only if `least_seconds` is short enough.
     """
 
-    def __init__(self, *, predicted_finish: float, deadline: float) -> None:
+    def __init__(self, *, predicted_finish: float, deadline: float, least_seconds: float) -> None:
         super().__init__(f"would finish {predicted_finish - deadline:.3f} s after its deadline")
         self.predicted_finish = predicted_finish
         self.deadline = deadline
+        self.least_seconds = least_seconds
 
 
 class QueueFull(SchedulingError):  # noqa: N818

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
+from math import inf
 from typing import NamedTuple
 
 from .costs import CostCurve
@@ -41,6 +42,8 @@ class Packer:
 
     With twice the largest bucket or more in line, how the last rows will fit is too far off to matter: the
     bucket with the most rows a second wins, and the rest of the line is not looked at.
+
+    From a distrusted bucket on, a tick holds one image, in the smallest bucket that does.
     """
 
     def __init__(self, buckets: Sequence[int], costs: CostCurve, deterministic_bucket: int) -> None:
@@ -53,6 +56,7 @@ class Packer:
         self._costs = costs
         self._horizon = 2 * self.buckets[-1]
         self._rounds: dict[Shape, Round] = {}
+        self._distrusted: dict[Shape, int] = {}
 
     def pack(self, group: Sequence[Flight]) -> Packed:
         """Return the next tick for a group that is in order and not empty."""
@@ -61,6 +65,8 @@ class Packer:
         flags = [item.deterministic for item in ahead]
         deterministic = flags.index(True) if True in flags else len(ahead)
         ticks, cheapest = self._round(ahead[0].shape)
+        limit = self._distrusted.get(ahead[0].shape, inf)
+        alone = self.bucket_alone(ahead[0])
         total = ends[-1]
         backlog = total >= self._horizon
 
@@ -69,12 +75,19 @@ class Packer:
             images = bisect_right(ends, bucket)
             if bucket != self.deterministic_bucket:
                 images = min(images, deterministic)
+            if bucket >= limit:
+                images = min(images, int(bucket == alone))
             if images:
                 rows = ends[images - 1]
                 round_time = 0 if backlog else tick + cheapest[total - rows]
                 plans.append((round_time, tick / rows, bucket, images))
         *_, bucket, images = min(plans)
         return Packed(bucket, images)
+
+    def distrust(self, shape: Shape, bucket: int) -> None:
+        """Put no images together in this bucket, or in a larger one, for this shape any more."""
+        self._distrusted[shape] = min(bucket, self._distrusted.get(shape, bucket))
+        self._rounds.pop(shape, None)
 
     def bucket_alone(self, item: WorkItem) -> int:
         """Return the smallest bucket for an image by itself. Raises InvalidJob when none holds it."""
@@ -89,8 +102,11 @@ class Packer:
         if known is not None:
             return known
         ticks = [(bucket, round(self._costs.warmup_seconds(shape, bucket) * 1e9)) for bucket in self.buckets]
+        limit = max(self._distrusted.get(shape, inf), self.buckets[0] + 1)
         cheapest = [0]
         for rows in range(1, self._horizon):
-            cheapest.append(min(tick + cheapest[max(0, rows - bucket)] for bucket, tick in ticks))
+            cheapest.append(
+                min(tick + cheapest[max(0, rows - bucket)] for bucket, tick in ticks if bucket < limit)
+            )
         self._rounds[shape] = Round(ticks, cheapest)
         return self._rounds[shape]

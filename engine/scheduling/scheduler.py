@@ -82,10 +82,17 @@ class Scheduler:
     def split(self, tick: Tick) -> tuple[Tick, ...]:
         """Return one tick for each image still in flight, to find the one whose rows made `tick` raise.
 
-        `complete` those that run; `fail` those that raise. Until then nothing has advanced.
+        `complete` those that run; `cancel` the jobs of those that raise. Until then nothing has advanced.
         """
         flights = [self._flights[item.id] for item in tick.items if item.id in self._flights]
         return tuple(self._tick(self._packer.bucket_alone(flight.item), [flight]) for flight in flights)
+
+    def distrust(self, tick: Tick) -> None:
+        """Form no more ticks like this one, which raised though each of its images runs by itself.
+
+        From now on images of its shape share smaller buckets only.
+        """
+        self._packer.distrust(tick.shape, tick.bucket)
 
     # Coming and going.
 
@@ -99,12 +106,7 @@ class Scheduler:
         self._check_room(len(items))
         landings = self._land(flights)
         estimate = Estimate.of(self._ahead_of(flights), landings)
-        now = self._clock()
-        for landing in landings:
-            deadline = landing.flight.item.deadline
-            predicted = now + self._policy.headroom * landing.finishes_in
-            if deadline is not None and predicted > deadline:
-                raise Infeasible(predicted_finish=predicted, deadline=deadline)
+        self._check_deadlines(landings)
         for flight in flights:
             self._line.add(flight)
             self._flights[flight.item.id] = flight
@@ -213,6 +215,18 @@ class Scheduler:
             landings = islice(self._forecast(self._line.copy()), excess)
             *_, last = landings
             raise QueueFull(limit=self._policy.max_waiting, retry_after=last.finishes_in)
+
+    def _check_deadlines(self, landings: Sequence[Landing]) -> None:
+        now, headroom = self._clock(), self._policy.headroom
+        for landing in landings:
+            deadline = landing.flight.item.deadline
+            predicted = now + headroom * landing.finishes_in
+            if deadline is not None and predicted > deadline:
+                alone = Line()
+                for mine in landings:
+                    alone.add(mine.flight)
+                least = headroom * max(landing.finishes_in for landing in self._forecast(alone))
+                raise Infeasible(predicted_finish=predicted, deadline=deadline, least_seconds=least)
 
     def _forecast(self, line: Line) -> Iterator[Landing]:
         return forecast(line, self._packer, self._costs, self._policy.finish_seconds)

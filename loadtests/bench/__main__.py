@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 
+from engine.__main__ import SPIN_COUNT
 from loadtests.bench.service import resident_bytes, saturated, unloaded
 from loadtests.bench.settings import BenchSettings
 from loadtests.bench.worker import Worker
@@ -47,14 +48,15 @@ def main() -> None:
         "--log-level",
         "warning",
     )
-    with (
-        Worker("loadtests.bench.peer", *common) as peer,
-        Worker("loadtests.bench.limit", *common) as limit,
-        local_server(*engine) as server,
-    ):
-        measured = _rounds(settings, peer, limit, server)
-        engine_facts = limit.ask()
-        memory = resident_bytes(server.pid)
+    # One after the other: the loop and the engine calibrate themselves when they start.
+    with Worker("loadtests.bench.peer", *common) as peer:
+        peer.ask(images=1)
+        # The bare loop waits for its threads as the engine process does.
+        with Worker("loadtests.bench.limit", *common, GOMP_SPINCOUNT=SPIN_COUNT) as limit:
+            engine_facts = limit.ask()
+            with local_server(*engine) as server:
+                measured = _rounds(settings, peer, limit, server)
+                memory = resident_bytes(server.pid)
     rows = {int(bucket): seconds / int(bucket) for bucket, seconds in engine_facts["tick_seconds"].items()}
     _print(settings, arguments.dtype, measured, rows, engine_facts["best_bucket"], memory, server)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +67,7 @@ def main() -> None:
 
 def _rounds(settings: BenchSettings, peer: Worker, limit: Worker, server: LocalServer) -> Measured:
     peer.ask(images=1)
-    limit.ask(images=engine_fill(limit))
+    limit.ask(images=_fill(limit))
     unloaded(server, settings, seed=0)
     measured = Measured()
     for number in range(settings.rounds):
@@ -85,7 +87,7 @@ def _rounds(settings: BenchSettings, peer: Worker, limit: Worker, server: LocalS
     return measured
 
 
-def engine_fill(limit: Worker) -> int:
+def _fill(limit: Worker) -> int:
     """Return how many guided images fill the bare loop's best bucket."""
     return max(1, int(limit.ask()["best_bucket"]) // 2)
 

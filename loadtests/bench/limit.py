@@ -29,14 +29,17 @@ class BareLoop:
     def __init__(self, settings: BenchSettings, config: EngineConfig) -> None:
         self._settings = settings
         backend = load_backend(config)
-        shape = (
-            backend.facts.latent_channels,
-            *[backend.facts.default_height // backend.facts.latent_scale] * 2,
-        )
+        side = backend.facts.default_height // backend.facts.latent_scale
+        shape = (backend.facts.latent_channels, side, side)
         buckets = config.buckets_of(backend.buckets(shape))
         self._mailbox = Mailbox()
         calibration = calibrate(
-            backend, buckets, time.monotonic, decode_batch=config.decode_batch, patience_ticks=2
+            backend,
+            buckets,
+            time.monotonic,
+            decode_batch=config.decode_batch,
+            patience_ticks=2,
+            reference_batch=config.reference_batch,
         )
         self._loop = EngineLoop(
             backend=backend,
@@ -90,7 +93,7 @@ class BareLoop:
             height=self._size,
             seeds=(self._asked,),
         )
-        self._mailbox.put(Frame(message=job, tensor=np.asarray(self._tokens)))
+        self._mailbox.put(Frame(message=job, tensor=np.asarray(self._tokens)), time.monotonic())
 
     def _receive(self, message: Message, tensor: Tensor | None = None) -> None:
         if isinstance(message, Failed):

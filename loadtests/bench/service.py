@@ -28,7 +28,7 @@ def unloaded(server: LocalServer, settings: BenchSettings, seed: int) -> list[fl
         digest = client.upload(settings.reference)
         for number in range(settings.latency_requests):
             start = time.perf_counter()
-            client.generate(settings.prompt, digest, seed=seed + number, **_settings(settings))
+            client.generate(settings.prompt, digest, **_settings(settings, seed + number))
             seconds.append(time.perf_counter() - start)
     return seconds
 
@@ -45,7 +45,7 @@ async def _saturated(server: LocalServer, settings: BenchSettings, seed: int) ->
 
         async def caller() -> list[Portrait]:
             return [
-                await client.generate(settings.prompt, reference, seed=number, **_settings(settings))
+                await client.generate(settings.prompt, reference, **_settings(settings, number))
                 for number in seeds
             ]
 
@@ -56,8 +56,9 @@ async def _saturated(server: LocalServer, settings: BenchSettings, seed: int) ->
     return seconds, sum(portrait.timings.mean_batch_rows for portrait in portraits) / len(portraits)
 
 
-def _settings(settings: BenchSettings) -> Settings:
+def _settings(settings: BenchSettings, seed: int) -> Settings:
     return {
+        "seed": seed,
         "steps": settings.steps,
         "sampler": settings.sampler,
         "guidance_scale": settings.guidance_scale,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import structlog
 import torch
 from torch import nn
 
@@ -92,12 +93,17 @@ def test_size_views_without_copying() -> None:
 def test_unknown_blocks_fall_back_to_the_module(tmp_path: Path) -> None:
     model = load_model(build_tiny_model(tmp_path))
     model.unet.unet.mid_block = nn.Identity()  # type: ignore[assignment]
-    assert packed_unet.pack_unet(model.unet, 1, 8, 8) is None
+    with structlog.testing.capture_logs() as logs:
+        assert packed_unet.pack_unet(model.unet, 1, 8, 8) is None
+    (warning,) = logs
+    assert (warning["log_level"], "mid block" in warning["reason"]) == ("warning", True)
 
 
 def test_without_packed_operators_the_module_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model(build_tiny_model(tmp_path))
     monkeypatch.setattr(packed_unet, "available", lambda: False)
     monkeypatch.setattr(packed_decoder, "available", lambda: False)
-    backend = TorchBackend(model, TorchSettings(buckets=(1,), capacity=1))
+    with structlog.testing.capture_logs() as logs:
+        backend = TorchBackend(model, TorchSettings(buckets=(1,), capacity=1))
+    assert ["no packed operators" in entry["reason"] for entry in logs] == [True, True]
     assert backend.decode_latents(torch.zeros(1, 4, 8, 8)).shape == (1, 64, 64, 3)

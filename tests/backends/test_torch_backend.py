@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -51,16 +52,27 @@ def inputs(rows: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(rows, 4, 8, 8, generator=generator), torch.linspace(1, 999, rows)
 
 
-@pytest.mark.parametrize("bucket", [1, 2, 3, 4, 6, 8])
-def test_a_row_is_bit_independent_of_position_and_neighbours(backend: TorchBackend, bucket: int) -> None:
-    slots = [backend.place(conditioning(backend, index)) for index in range(10)]
-    sample, step = inputs(10)
+@pytest.fixture(scope="module")
+def served(model: Model) -> tuple[TorchBackend, list[int]]:
+    """Return the backend as it is served, and more rows than its largest bucket holds."""
+    backend = TorchBackend(model)
+    rows = max(TorchSettings().buckets) + 4
+    return backend, [backend.place(conditioning(backend, index)) for index in range(rows)]
+
+
+@pytest.mark.parametrize("bucket", TorchSettings().buckets)
+def test_a_row_is_bit_independent_of_position_and_neighbours(
+    served: tuple[TorchBackend, list[int]], bucket: int
+) -> None:
+    backend, slots = served
+    rows = range(len(slots))
+    sample, step = inputs(len(slots))
     alone = torch.cat(
-        [backend.predict_noise([slots[i]], sample[i : i + 1], step[i : i + 1], bucket) for i in range(10)]
+        [backend.predict_noise([slots[i]], sample[i : i + 1], step[i : i + 1], bucket) for i in rows]
     )
     order = random.Random(bucket)
     for _ in range(6):
-        chosen = order.sample(range(10), order.randint(1, bucket))
+        chosen = order.sample(rows, order.randint(1, bucket))
         together = backend.predict_noise([slots[i] for i in chosen], sample[chosen], step[chosen], bucket)
         assert torch.equal(together, alone[chosen])
 
@@ -130,6 +142,30 @@ def test_slots_are_held_released_and_reused(backend: TorchBackend) -> None:
         backend.predict_noise([0, 1], sample, step, 1)
     with pytest.raises(ValueError, match="do not fit"):
         backend.predict_noise([0, 1], sample, step, 99)
+
+
+def test_a_row_that_holds_a_slot_already_is_copied_and_not_projected_again(
+    model: Model, backend: TorchBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    projected: list[torch.Tensor] = []
+    project = backend._text_kv.project
+
+    def counting(embedding: torch.Tensor) -> torch.Tensor:
+        projected.append(embedding)
+        return project(embedding)
+
+    monkeypatch.setattr(backend, "_text_kv", SimpleNamespace(project=counting))
+    pair = [conditioning(backend, index) for index in (0, 2)]  # with a reference and without
+    slots = [backend.place(row) for _ in range(4) for row in pair]
+    assert len(projected) == 2
+    sample, step = inputs(1)
+    for first, slot in zip(slots[:2] * 4, slots, strict=True):
+        found = backend.predict_noise([slot], sample, step, 2)
+        assert torch.equal(found, backend.predict_noise([first], sample, step, 2))
+    for slot in slots:
+        backend.release(slot)
+    backend.place(pair[0])
+    assert len(projected) == 3
 
 
 def test_a_reused_slot_is_not_served_from_a_stale_copy(backend: TorchBackend) -> None:

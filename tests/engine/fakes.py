@@ -14,6 +14,7 @@ from engine.backends.slots import SlotError, SlotsExhaustedError
 from engine.config import EngineConfig
 from engine.loop.decoding import DecodePlan
 from engine.loop.loop import EngineLoop
+from engine.loop.mailbox import Mail
 from engine.loop.preview import LatentPreview
 from engine.loop.warmup import Calibration
 from engine.protocol.framing import Frame, Tensor, decode_payload, encode_frame, parse_header
@@ -169,15 +170,15 @@ class ListInbox:
     """An inbox that tests fill; waiting costs virtual time."""
 
     def __init__(self, clock: VirtualClock) -> None:
-        self.frames: list[Frame] = []
+        self.mails: list[Mail] = []
         self.closed = False
         self._clock = clock
 
-    def drain(self, patience: float) -> list[Frame]:
-        frames, self.frames = self.frames, []
-        if not frames:
+    def drain(self, patience: float) -> list[Mail]:
+        mails, self.mails = self.mails, []
+        if not mails:
             self._clock.now += patience
-        return frames
+        return mails
 
 
 class Bench:
@@ -204,7 +205,6 @@ class Bench:
                 decode_seconds=DECODE_SECONDS,
                 decode_plan=plan or DecodePlan(batch=4, patience_ticks=2, backlog=8),
                 preview=LatentPreview(weight=torch.eye(4)[:3] * 20, bias=torch.full((3,), 128.0)),
-                probe_shape=SHAPE,
             ),
             config=config or EngineConfig(),
             inbox=self.inbox,
@@ -218,7 +218,7 @@ class Bench:
         self.sent.append(over_the_wire(message, tensor))
 
     def tell(self, message: Message, tensor: Tensor | None = None) -> None:
-        self.inbox.frames.append(over_the_wire(message, tensor))
+        self.inbox.mails.append(Mail(over_the_wire(message, tensor), self.clock.now))
 
     def turn(self, times: int = 1) -> None:
         for _ in range(times):
@@ -228,7 +228,7 @@ class Bench:
         """Turn until nothing is left to do."""
         for _ in range(limit):
             self.loop.turn()
-            if not self.inbox.frames and not self.loop._jobs and not self.loop._references.waiting:
+            if not self.inbox.mails and not self.loop.busy:
                 return
         raise AssertionError("the loop does not come to an end")
 

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import structlog
+import torch
 
+from engine.backends.base import EncodedPrompt
 from engine.loop.decoding import DecodePlan
 from engine.loop.errors import BackendBrokenError
-from engine.protocol.messages import Failed, FailureReason, Finished, ImageReady
-from tests.engine.fakes import Bench, BoomError, job, reference
+from engine.protocol.messages import (
+    EncodeReference,
+    Failed,
+    FailureReason,
+    Finished,
+    ImageReady,
+    ReferenceFailed,
+)
+from tests.engine.fakes import TOKENS, WIDTH, Bench, BoomError, job, reference
 
 GOOD = ("good one", "good two", "good three")
 
@@ -129,3 +140,80 @@ def test_ticks_all_of_whose_rows_turn_nan_end_the_engine_only_if_the_probe_fails
     monkeypatch.setattr(bench.backend, "predict_noise", lambda *args: predict(*args) * float("nan"))
     with pytest.raises(BackendBrokenError, match="not finite"):
         bench.turn()
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_a_text_encoder_that_gives_nan_for_everything_ends_the_engine(
+    jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench()
+    spoilt = EncodedPrompt(embedding=torch.full((4, WIDTH), torch.nan), dropped="")
+    monkeypatch.setattr(bench.backend, "encode_prompts", lambda texts: [spoilt] * len(texts))
+    for number in range(jobs):
+        bench.tell(job(str(number), f"text {number}"))
+    with pytest.raises(BackendBrokenError, match="text encoder"):
+        bench.turn()
+    assert outcome(bench) == (set(), {})
+
+
+@pytest.mark.parametrize("pictures", [1, 3])
+def test_an_image_encoder_that_gives_nan_for_everything_ends_the_engine(
+    pictures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench()
+    monkeypatch.setattr(
+        bench.backend, "encode_images", lambda pixels: torch.full((len(pixels), TOKENS, WIDTH), torch.nan)
+    )
+    for number in range(pictures):
+        bench.tell(EncodeReference(request_id=str(number)), np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(BackendBrokenError, match="image encoder"):
+        bench.turn()
+    assert not bench.messages(ReferenceFailed)
+
+
+def test_pictures_that_give_nan_while_others_do_not_fail_and_the_engine_goes_on() -> None:
+    bench = Bench()
+    for number in range(2):
+        bench.tell(EncodeReference(request_id=str(number)), np.full((4, 4, 3), 99, np.uint8))
+    bench.turn()
+    assert len(bench.messages(ReferenceFailed)) == 2
+
+
+def test_a_bucket_that_raises_for_sound_images_is_given_up_at_the_second_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench()
+    predict = bench.backend.predict_noise
+
+    def without_eight(slots: object, sample: object, timestep: object, bucket: int) -> torch.Tensor:
+        if bucket == 8:
+            bench.backend.calls.append(("refused", bucket))
+            raise BoomError("out of memory")
+        return predict(slots, sample, timestep, bucket)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bench.backend, "predict_noise", without_eight)
+    with structlog.testing.capture_logs() as logs:
+        for name in ("a", "b", "c", "d"):
+            bench.tell(job(name, steps=6))
+        bench.finish()
+    assert outcome(bench) == ({"a", "b", "c", "d"}, {})
+    assert bench.backend.count("refused") == 2
+    assert max(bucket for bucket, _ in bench.backend.ticks()) == 4
+    given_up = [entry for entry in logs if "given up" in entry["event"]]
+    assert [(entry["log_level"], entry["bucket"]) for entry in given_up] == [("error", 8)]
+
+
+def test_one_tick_that_raises_by_chance_gives_no_bucket_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    predict, failures = bench.backend.predict_noise, [BoomError("chance")]
+
+    def once(*args: object) -> torch.Tensor:
+        if failures:
+            raise failures.pop()
+        return predict(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bench.backend, "predict_noise", once)
+    for name in ("a", "b", "c", "d"):
+        bench.tell(job(name, steps=3))
+    bench.finish()
+    assert [bucket for bucket, _ in bench.backend.ticks()] == [2, 2, 2, 2, 8, 8]

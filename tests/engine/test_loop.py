@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import math
+import random
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
+from engine.backends.base import RowConditioning
 from engine.config import EngineConfig
+from engine.loop.decoding import DecodePlan
+from engine.loop.inflight import ImageInFlight
 from engine.protocol.framing import ProtocolError
 from engine.protocol.messages import (
     Cancel,
@@ -20,7 +28,7 @@ from engine.protocol.messages import (
     Step,
     TickReport,
 )
-from tests.engine.fakes import TICK_SECONDS, Bench, job, reference
+from tests.engine.fakes import SHAPE, TICK_SECONDS, Bench, job, reference
 
 
 def test_a_job_goes_from_queued_to_finished() -> None:
@@ -137,15 +145,59 @@ def test_a_finished_image_past_its_deadline_is_not_decoded() -> None:
     assert [done.job_id for done in bench.messages(Finished)] == ["other"]
 
 
+def test_the_wait_and_the_deadline_count_from_the_arrival() -> None:
+    bench = Bench()
+    bench.tell(job("patient"))
+    bench.tell(job("hasty", deadline=2.0))
+    bench.clock.now += 3  # the loop is busy with a long tick
+    bench.turn()
+    (refused,) = bench.messages(Failed)
+    assert (refused.job_id, refused.reason) == ("hasty", FailureReason.INFEASIBLE)
+    assert [started.queue_seconds for started in bench.messages(Started)] == [pytest.approx(3)]
+    bench.finish()
+    assert bench.messages(Finished)[0].queue_seconds == pytest.approx(3)
+
+
 def test_what_cannot_meet_its_deadline_is_refused_at_once() -> None:
     bench = Bench()
-    bench.tell(job("hasty", steps=50, deadline=0.05))
+    bench.tell(job("crowd", seeds=tuple(range(8)), steps=50))
+    bench.tell(job("hasty", steps=4, deadline=0.1))
     bench.turn()
     (failed,) = bench.messages(Failed)
-    assert (failed.reason, failed.phase) == (FailureReason.INFEASIBLE, "queued")
+    assert (failed.job_id, failed.reason, failed.phase) == ("hasty", FailureReason.INFEASIBLE, "queued")
     assert failed.retry_after is not None
     assert failed.retry_after > 0
+
+
+def test_what_an_idle_engine_could_not_do_in_time_is_not_to_be_tried_again() -> None:
+    bench = Bench()
+    bench.tell(job("hopeless", steps=50, deadline=0.05))
+    bench.turn()
+    (failed,) = bench.messages(Failed)
+    assert (failed.reason, failed.retry_after) == (FailureReason.INFEASIBLE, None)
     assert bench.backend.calls == []
+
+
+def test_a_finished_image_keeps_its_own_latents_alone() -> None:
+    bench = Bench(plan=DecodePlan(batch=4, patience_ticks=9, backlog=8))
+    bench.tell(job("short", steps=1))
+    bench.tell(job("long", steps=9, seeds=(1, 2, 3)))
+    bench.turn()
+    ((image, _),) = bench.loop._delivery._decodes._queue
+    assert image.state is not None
+    assert image.state.untyped_storage().nbytes() == 4 * math.prod(SHAPE)
+
+
+def test_a_pre_empted_image_keeps_its_own_state_alone() -> None:
+    bench = Bench(buckets=(1, 2, 4))
+    bench.tell(job("batch", steps=9, priority=1))
+    bench.tell(job("other", steps=9))
+    bench.turn(2)
+    bench.tell(job("urgent", steps=9))
+    bench.turn()
+    (waits,) = (image for image in bench.loop._jobs._images.values() if image.job.id == "batch")
+    assert waits.state is not None
+    assert waits.state.untyped_storage().nbytes() == waits.state.nbytes
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_again() -> None:
@@ -212,6 +264,37 @@ def test_progress_only_where_it_is_wanted() -> None:
     bench.tell(job("chatty", progress=True))
     bench.finish()
     assert {step.job_id for step in bench.messages(Step)} == {"chatty"}
+
+
+def test_a_waiting_job_hears_where_it_stands_when_that_changes_and_not_too_often() -> None:
+    bench = Bench(buckets=(1,), config=EngineConfig(deterministic_bucket=1))
+    for name in ("first", "second", "third"):
+        bench.tell(job(name, steps=100, guidance_scale=1.0))
+    bench.tell(job("listens", steps=1, guidance_scale=1.0, progress=True))
+    bench.tell(job("deaf", steps=1, guidance_scale=1.0))
+    told: list[tuple[float, int]] = []
+    for _ in range(303):
+        before = len(bench.sent)
+        bench.turn()
+        news = [frame.message for frame in bench.sent[before:] if isinstance(frame.message, Queued)]
+        told += [(bench.clock.now, message.position) for message in news if message.job_id == "listens"]
+    positions = [position for _, position in told]
+    assert positions == sorted(positions, reverse=True)
+    assert {1, 2, 3} <= set(positions)
+    assert all(later - earlier > 0.499 for (earlier, _), (later, _) in pairwise(told[1:]))
+    assert len(told) <= 7
+    assert [message.job_id for message in bench.messages(Queued)].count("deaf") == 1
+
+
+def test_the_images_of_a_job_share_their_conditioning() -> None:
+    bench = Bench(capacity=17)
+    bench.tell(job(seeds=tuple(range(8)), steps=3))
+    seen: list[RowConditioning] = []
+    for _ in range(6):
+        bench.turn()
+        seen += [bench.backend.rows[slot] for slot in set(bench.backend.rows) - bench.idle_slots]
+    assert len(bench.messages(Finished)) == 1
+    assert len({id(row) for row in seen}) == 2
 
 
 def test_replaying_a_job_gives_the_same_pictures_whatever_shares_its_ticks() -> None:
@@ -312,13 +395,16 @@ def test_shutdown_stops_the_loop() -> None:
     bench.tell(Shutdown())
     bench.loop.run()
     assert bench.loop.stopped
+    assert bench.backend.calls == []
 
 
 def test_a_server_that_is_gone_stops_the_loop() -> None:
     bench = Bench()
+    bench.tell(job())
     bench.inbox.closed = True
     bench.loop.run()
     assert bench.loop.stopped
+    assert bench.backend.calls == []
 
 
 @pytest.mark.parametrize("message", [Step(job_id="a", step=1, steps=2), job("twice")])
@@ -329,3 +415,33 @@ def test_what_a_server_never_sends_ends_the_loop(message: object) -> None:
     bench.tell(message)  # type: ignore[arg-type]
     with pytest.raises(ProtocolError):
         bench.turn()
+
+
+def test_thousands_of_jobs_that_come_and_are_cancelled_leave_nothing_behind() -> None:
+    bench = Bench(capacity=9)
+    chance = random.Random(7)
+    for number in range(2000):
+        submit = job(
+            str(number),
+            f"prompt {number % 5}",
+            steps=chance.randint(1, 4),
+            seeds=tuple(range(chance.randint(1, 3))),
+            priority=chance.randint(0, 1),
+            guidance_scale=chance.choice((1.0, 5.0)),
+            deterministic=chance.random() < 0.2,
+            width=chance.choice((16, 32)),
+        )
+        bench.tell(submit)
+        bench.turn(chance.randint(0, 3))
+        bench.tell(Cancel(job_id=str(number)))
+    bench.turn(2)
+    loop = bench.loop
+    assert not loop.busy
+    assert len(bench.messages(Failed)) + len(bench.messages(Finished)) == 2000
+    assert not loop._jobs._images
+    snapshot = loop._jobs._scheduler.snapshot()
+    assert (snapshot.rows, snapshot.waiting, snapshot.running, snapshot.preempted) == (0, 0, 0, 0)
+    assert bench.slots_held() == 0
+    assert len(loop._delivery._decodes) == 0
+    gc.collect()
+    assert not any(type(thing) is ImageInFlight for thing in gc.get_objects())

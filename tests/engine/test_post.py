@@ -31,16 +31,16 @@ def test_a_mailbox_gives_everything_in_order_and_then_its_end() -> None:
     mailbox = Mailbox()
     frames = [Frame(message=Cancel(job_id=str(number))) for number in range(5)]
     for frame in frames:
-        mailbox.put(frame)
+        mailbox.put(frame, 1.0)
     mailbox.close()
     assert not mailbox.closed
-    assert mailbox.drain(0) == frames
+    assert mailbox.drain(0) == [(frame, 1.0) for frame in frames]
     assert mailbox.closed
 
 
 def test_a_message_wakes_a_waiting_mailbox() -> None:
     mailbox = Mailbox()
-    threading.Timer(0.02, mailbox.put, [Frame(message=Shutdown())]).start()
+    threading.Timer(0.02, mailbox.put, [Frame(message=Shutdown()), 0.0]).start()
     began = time.monotonic()
     assert len(mailbox.drain(30)) == 1
     assert time.monotonic() - began < 10

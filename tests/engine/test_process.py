@@ -19,6 +19,7 @@ import pytest
 import structlog
 
 from engine.config import EngineConfig
+from engine.loop import process
 from engine.loop.process import Exit, serve
 from engine.protocol.channel import read_frame, write_frame
 from engine.protocol.framing import PROTOCOL_VERSION, Frame, Tensor, encode_frame
@@ -265,11 +266,18 @@ def serve_in_thread(config: EngineConfig) -> tuple[socket.socket, Callable[[], E
         ({"backend": "abacus"}, "no backend 'abacus'"),
         ({"buckets": (5,)}, "buckets"),
         ({"device": "cuda"}, "device"),
+        ({"buckets": (3, 6)}, "deterministic images need one power of two"),
+        ({"deterministic_bucket": 64}, "deterministic_bucket"),
     ],
 )
 def test_what_cannot_start_says_why(
-    model: Path, changes: dict[str, object], what: str, log: structlog.testing.CapturingLogger
+    model: Path,
+    changes: dict[str, object],
+    what: str,
+    log: structlog.testing.CapturingLogger,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(process, "calibrate", None)  # nothing waits for warm-up to be told what is wrong
     _, status = serve_in_thread(EngineConfig(**{"model": model, "threads": 1, **changes}))  # type: ignore[arg-type]
     assert status() is Exit.CANNOT_START
     (error,) = [str(call.kwargs["error"]) for call in log.calls if call.method_name == "critical"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ from engine.config import ConfigError, EngineConfig
 from engine.loop.errors import BackendBrokenError
 from engine.loop.preview import fit_preview
 from engine.loop.warmup import calibrate
-from tests.engine.fakes import BUCKETS, DECODE_SECONDS, TICK_SECONDS, FakeBackend, VirtualClock
+from tests.engine.fakes import BUCKETS, DECODE_SECONDS, FACTS, TICK_SECONDS, FakeBackend, VirtualClock
 
 
 @pytest.mark.parametrize(
@@ -72,12 +74,29 @@ def test_flags_are_checked_before_anything_is_loaded(capfd: pytest.CaptureFixtur
 def test_warm_up_measures_every_bucket_and_leaves_no_slot_taken() -> None:
     clock = VirtualClock()
     backend = FakeBackend(clock=clock)
-    calibration = calibrate(backend, BUCKETS, clock, decode_batch=4, patience_ticks=2)
+    calibration = calibrate(backend, BUCKETS, clock, decode_batch=4, patience_ticks=2, reference_batch=4)
     assert calibration.tick_seconds == pytest.approx(TICK_SECONDS)
     assert calibration.decode_seconds == pytest.approx(DECODE_SECONDS)
     assert calibration.decode_plan.batch == 4
     assert calibration.decode_seconds_each == pytest.approx(0.0025)
     assert not backend.rows
+    assert ("images", 4) in backend.calls
+
+
+def test_an_image_encoder_that_gives_nan_does_not_get_ready() -> None:
+    clock = VirtualClock()
+    backend = FakeBackend(clock=clock)
+    encode = backend.encode_images
+    backend.encode_images = lambda pixels: encode(pixels) * float("nan")  # type: ignore[method-assign]
+    with pytest.raises(BackendBrokenError, match="image encoder"):
+        calibrate(backend, BUCKETS, clock, decode_batch=1, patience_ticks=2, reference_batch=4)
+
+
+def test_warm_up_of_a_model_without_an_adapter_encodes_no_picture() -> None:
+    clock = VirtualClock()
+    backend = FakeBackend(clock=clock, facts=replace(FACTS, adapters=()))
+    calibrate(backend, BUCKETS, clock, decode_batch=1, patience_ticks=2, reference_batch=4)
+    assert backend.count("images") == 0
 
 
 def test_warm_up_does_not_believe_that_fewer_rows_take_longer() -> None:
@@ -90,7 +109,9 @@ def test_warm_up_does_not_believe_that_fewer_rows_take_longer() -> None:
         return predict(slots, sample, timestep, bucket)  # type: ignore[arg-type]
 
     backend.predict_noise = disturbed  # type: ignore[method-assign]
-    times = calibrate(backend, BUCKETS, clock, decode_batch=1, patience_ticks=2).tick_seconds
+    times = calibrate(
+        backend, BUCKETS, clock, decode_batch=1, patience_ticks=2, reference_batch=4
+    ).tick_seconds
     assert times[1] <= times[2] <= times[4] <= times[8]
 
 
@@ -104,7 +125,9 @@ def test_warm_up_on_a_slow_machine_skips_the_largest_buckets() -> None:
         return predict(slots, sample, timestep, bucket)  # type: ignore[arg-type]
 
     backend.predict_noise = slow  # type: ignore[method-assign]
-    times = calibrate(backend, BUCKETS, clock, decode_batch=1, patience_ticks=2).tick_seconds
+    times = calibrate(
+        backend, BUCKETS, clock, decode_batch=1, patience_ticks=2, reference_batch=4
+    ).tick_seconds
     assert sorted(times) == [1, 2]
 
 
@@ -114,7 +137,7 @@ def test_a_model_that_predicts_nan_does_not_get_ready() -> None:
     predict = backend.predict_noise
     backend.predict_noise = lambda *args: predict(*args) * float("nan")  # type: ignore[method-assign]
     with pytest.raises(BackendBrokenError, match="warm-up"):
-        calibrate(backend, BUCKETS, clock, decode_batch=1, patience_ticks=2)
+        calibrate(backend, BUCKETS, clock, decode_batch=1, patience_ticks=2, reference_batch=4)
 
 
 def test_the_preview_map_is_fitted_to_the_vae() -> None:

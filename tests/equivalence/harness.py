@@ -16,9 +16,11 @@ from PIL import Image
 
 from engine.backends.base import Backend
 from engine.backends.registry import create_backend
+from engine.backends.torch_backend import TorchSettings
 from engine.config import EngineConfig
 from engine.loop.decoding import DecodePlan
 from engine.loop.loop import EngineLoop
+from engine.loop.mailbox import Mail
 from engine.loop.preview import LatentPreview
 from engine.loop.warmup import Calibration
 from engine.models.preprocess import ReferencePreprocessing
@@ -36,7 +38,7 @@ from tests.tinymodels import open_pipeline
 
 Pictures = list[NDArray[np.uint8]]
 
-BUCKETS = (1, 2, 4, 8)
+BUCKETS = TorchSettings().buckets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +95,6 @@ class Engine:
                 decode_seconds={1: 0.01, 2: 0.015},
                 decode_plan=DecodePlan(batch=2, patience_ticks=2, backlog=8),
                 preview=LatentPreview(weight=torch.zeros(3, facts.latent_channels), bias=torch.zeros(3)),
-                probe_shape=shape,
             ),
             config=EngineConfig(deterministic_bucket=4, max_waiting=1000),
             inbox=self,
@@ -101,10 +102,10 @@ class Engine:
             clock=time.monotonic,
         )
 
-    def drain(self, patience: float) -> list[Frame]:
+    def drain(self, patience: float) -> list[Mail]:
         """Be the loop's inbox."""
         frames, self.frames = self.frames, []
-        return frames
+        return [Mail(frame, time.monotonic()) for frame in frames]
 
     def encode(self, references: Sequence[Image.Image]) -> list[Tensor]:
         """Preprocess and encode references, all of them at once."""
@@ -114,7 +115,7 @@ class Engine:
             self.frames.append(Frame(message=message, tensor=preprocessing.apply(image)))
         self.sent.clear()
         self.loop.turn()
-        while self.loop._references.waiting:
+        while self.loop.busy:
             self.loop.turn()
         tokens = {
             frame.message.request_id: frame.tensor
@@ -128,7 +129,7 @@ class Engine:
         self.frames = [Frame(message=submit, tensor=tokens) for submit, tokens in jobs]
         self.sent.clear()
         self.loop.turn()
-        while self.loop._jobs:
+        while self.loop.busy:
             self.loop.turn()
         pictures: dict[str, Pictures] = {submit.job_id: [] for submit, _ in jobs}
         ready = [

@@ -186,6 +186,7 @@ def test_adapter_that_does_not_fit(
         ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}),
         ("unet/config.json", {"addition_embed_type": "text_time"}),
         ("scheduler/scheduler_config.json", {"prediction_type": "flow"}),
+        ("scheduler/scheduler_config.json", {"prediction_type": "sample"}),
         ("feature_extractor/preprocessor_config.json", {"do_center_crop": False}),
         ("feature_extractor/preprocessor_config.json", {"crop_size": {"height": 16, "width": 16}}),
     ],

@@ -45,7 +45,7 @@ def tick(bank: CoefficientBank, images: list[Image]) -> None:
     noise = torch.zeros(len(images), *SHAPE)
     for row, image in enumerate(images):
         if image.banked.table.draws_noise[image.step]:
-            image.source.draw_into(noise[row])
+            noise[row] = image.source.draw()
     states = advance(states, prediction, noise, step.matrix)
     for row, image in enumerate(images):
         image.state, image.step = states[row].clone(), image.step + 1

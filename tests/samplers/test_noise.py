@@ -44,13 +44,6 @@ def test_draws_equal_those_of_a_batch_with_a_generator_an_image(size: tuple[int,
         assert torch.equal(torch.stack([source.draw() for source in sources]), expected)
 
 
-def test_draw_into_a_row_equals_draw() -> None:
-    batch = torch.zeros(3, *SHAPE)
-    NoiseSource(5, SHAPE).draw_into(batch[1])
-    assert torch.equal(batch[1], NoiseSource(5, SHAPE).draw())
-    assert not batch[[0, 2]].any()
-
-
 def test_first_latents_are_scaled() -> None:
     assert torch.equal(NoiseSource(5, SHAPE).initial_latents(3.0), 3.0 * NoiseSource(5, SHAPE).draw())
 

@@ -247,6 +247,42 @@ def test_a_larger_bucket_stops_before_a_deterministic_image() -> None:
     assert (len(tick.items), tick.bucket) == (6, 8)
 
 
+# Distrusted buckets.
+
+
+def test_a_distrusted_bucket_and_larger_ones_hold_no_images_together_any_more() -> None:
+    bench = Bench()
+    bench.submit(*(image(steps=9) for _ in range(6)))
+    tick = bench.tick()
+    assert tick.bucket == 8
+    bench.scheduler.distrust(tick)
+    assert bench.tick().bucket == 4
+    bench.scheduler.distrust(bench.tick())
+    assert (bench.tick().bucket, len(bench.tick().items)) == (2, 2)
+
+
+def test_another_shape_keeps_its_buckets() -> None:
+    bench = Bench()
+    bench.submit(*(image(steps=1) for _ in range(6)))
+    bench.scheduler.distrust(bench.tick())
+    bench.submit(*(image(shape=LARGE) for _ in range(6)))
+    while (tick := bench.tick()).shape != LARGE:
+        bench.run()
+    assert tick.bucket == 8
+
+
+def test_guided_and_deterministic_images_run_alone_where_no_bucket_is_trusted() -> None:
+    bench = Bench()
+    bench.submit(image("a", steps=1), image("b", steps=1))
+    bench.scheduler.distrust(bench.tick())
+    bench.submit(image("c", steps=1, rows=2), image("d", steps=1, deterministic=True), image("e", steps=1))
+    ran = []
+    while (tick := bench.scheduler.next_tick()) is not None:
+        ran.append((tick.bucket, ids(tick)))
+        bench.run()
+    assert ran == [(1, ["a"]), (1, ["b"]), (2, ["c"]), (4, ["d"]), (1, ["e"])]
+
+
 # Admission.
 
 
@@ -263,6 +299,14 @@ def test_a_job_is_admitted_whole_or_not_at_all() -> None:
         bench.scheduler.submit([image("a1", job="a", deadline=4.0), image("a2", job="a", deadline=5.0)])
     assert (refusal.value.predicted_finish, refusal.value.deadline) == (6.0, 5.0)
     assert bench.scheduler.next_tick() is None
+
+
+def test_a_refusal_says_what_the_job_would_take_on_an_idle_engine() -> None:
+    bench = Bench(buckets=(1,), deterministic_bucket=1, headroom=1.5, finish_seconds=0.5)
+    bench.submit(image(steps=100))
+    with pytest.raises(Infeasible) as refusal:
+        bench.scheduler.submit([image("a1", job="a", deadline=20.0), image("a2", job="a", deadline=20.0)])
+    assert refusal.value.least_seconds == pytest.approx(1.5 * 2 * 3.5)
 
 
 def test_headroom_refuses_what_would_only_just_make_it() -> None:
