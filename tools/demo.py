@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ SEED = 7
 GUIDANCE_SCALE = 3.0
 """What the model in the box was tuned at."""
 GAP = 8
-CAPTION = 28
+CAPTION = 40
+CHARACTER = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,15 +106,9 @@ def contact_sheet(people: dict[str, Path], shots: Sequence[Shot]) -> Image.Image
         for column, (caption, image) in enumerate(cells):
             left, top = GAP + column * (width + GAP), GAP + row * (height + CAPTION + GAP)
             sheet.paste(image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS), (left, top))
-            draw.text((left, top + height + 2), _wrapped(caption, width), fill="black")
+            lines = "\n".join(textwrap.wrap(caption, width // CHARACTER))
+            draw.text((left, top + height + 2), lines, fill="black")
     return sheet
-
-
-def _wrapped(text: str, width: int) -> str:
-    room = width // 6
-    head, _, tail = text[: room + 1].rpartition(" ") if len(text) > room else (text, "", "")
-    rest = text[len(head) :].strip()
-    return f"{head}\n{rest[:room]}" if rest or tail else text
 
 
 def timings(shots: Sequence[Shot]) -> str:
