@@ -249,6 +249,8 @@ def test_ctrl_c_stops_the_server_too(target, fake, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A test run in the background of a shell ignores SIGINT, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert fake.started.wait(30)
     process.send_signal(signal.SIGINT)

@@ -14,7 +14,6 @@ import torch
 from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from engine.embedded.recipe.assemble import load_reader
 from engine.embedded.recipe.data import ATTRIBUTES, IDENTITY_NAMES, Drawings, identity_of, scene_of
@@ -23,8 +22,6 @@ from engine.embedded.recipe.sheets import load_pipeline
 from engine.embedded.recipe.towers import normalise
 from engine.embedded.recipe.vae import psnr
 from engine.embedded.world import caption
-
-_BATCH = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,24 +63,17 @@ def measure(weights: Path, directory: Path, held_out: Drawings, out: Path, *, pa
 def _generate(
     pipe: StableDiffusionPipeline, setting: Setting, labels: NDArray[np.uint8], references: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
+    # One by one: diffusers takes a batch of images for several references of one prompt, not one for each.
     random, pictures = Random(0), []
     pipe.set_ip_adapter_scale(setting.scale)
-    for start in range(0, len(labels), _BATCH):
-        rows = labels[start : start + _BATCH]
-        prompts = [
-            caption(scene_of(row), random, identity=identity_of(row) if setting.describe else None, keep=1.0)
-            for row in rows
-        ]
-        images = [Image.fromarray(image) for image in references[start : start + _BATCH]]
-        pixels = pipe.feature_extractor(images, return_tensors="pt").pixel_values
-        with torch.no_grad():
-            embeds: Tensor = pipe.image_encoder(pixels).image_embeds[:, None]
+    for number, (row, reference) in enumerate(zip(labels, references, strict=True)):
+        who = identity_of(row) if setting.describe else None
         pictures += pipe(
-            prompts,
-            ip_adapter_image_embeds=[torch.cat([torch.zeros_like(embeds), embeds])],
+            caption(scene_of(row), random, identity=who, keep=1.0),
+            ip_adapter_image=Image.fromarray(reference),
             guidance_scale=setting.guidance,
             num_inference_steps=setting.steps,
-            generator=[torch.Generator().manual_seed(start + k) for k in range(len(rows))],
+            generator=torch.Generator().manual_seed(number),
         ).images
     return np.stack([np.asarray(picture) for picture in pictures])
 
