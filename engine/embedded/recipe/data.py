@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing import Pool
 from pathlib import Path
 from random import Random
 
@@ -54,15 +55,7 @@ def identity_of(labels: NDArray[np.uint8]) -> Identity:
 def scene_of(labels: NDArray[np.uint8]) -> Scene:
     """Return the scene that `labels_of` numbered, its person unmoved."""
     k = len(IDENTITY_NAMES)
-    values = {n: SCENE_VALUES[n][labels[k + i]] for i, n in enumerate(SCENE_NAMES)}
-    return Scene(
-        background=values["background"],
-        clothing=values["clothing"],
-        expression=values["expression"],
-        light=values["light"],
-        framing=values["framing"],
-        hat=values["hat"],
-    )
+    return Scene(**{n: SCENE_VALUES[n][labels[k + i]] for i, n in enumerate(SCENE_NAMES)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +82,7 @@ class Drawings:
 def draw(
     directory: Path, *, persons: int, scenes: int, seed: int, held_out: bool = False, size: int = 128
 ) -> Drawings:
-    """Return the drawings kept in `directory`, drawing them first when they are not there."""
+    """Return the drawings kept in `directory`; all cores draw them first when they are not there."""
     images_path, labels_path = directory / "images.npy", directory / "labels.npy"
     if not labels_path.exists():
         directory.mkdir(parents=True, exist_ok=True)
@@ -98,13 +91,26 @@ def draw(
             images_path, mode="w+", dtype=np.uint8, shape=(count, size, size, 3)
         )
         labels = np.zeros((count, len(ATTRIBUTES)), dtype=np.uint8)
-        random, source = Random(seed + 1), people(seed, held_out=held_out)
-        for person in tqdm(range(persons), desc=f"draw {directory.name}", mininterval=5):
-            identity = next(source)
-            for k in range(person * scenes, (person + 1) * scenes):
-                scene = sample_scene(random)
-                images[k] = np.asarray(render(identity, scene, size=size))
-                labels[k] = labels_of(identity, scene)
+        source = people(seed, held_out=held_out)
+        work = ((next(source), f"{seed + 1}/{person}", scenes, size) for person in range(persons))
+        with Pool() as pool:
+            drawn = tqdm(
+                pool.imap(_draw_person, work, chunksize=16),
+                desc=f"draw {directory.name}",
+                total=persons,
+                mininterval=5,
+            )
+            for person, (pictures, numbers) in enumerate(drawn):
+                rows = slice(person * scenes, (person + 1) * scenes)
+                images[rows], labels[rows] = pictures, numbers
         images.flush()
         np.save(labels_path, labels)
     return Drawings(images=np.load(images_path, mmap_mode="r"), labels=np.load(labels_path), scenes=scenes)
+
+
+def _draw_person(work: tuple[Identity, str, int, int]) -> tuple[NDArray[np.uint8], list[list[int]]]:
+    identity, seed, count, size = work
+    random = Random(seed)
+    scenes = [sample_scene(random) for _ in range(count)]
+    pictures = np.stack([np.asarray(render(identity, scene, size=size)) for scene in scenes])
+    return pictures, [labels_of(identity, scene) for scene in scenes]

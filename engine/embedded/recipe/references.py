@@ -7,18 +7,26 @@ from engine.embedded.world import IDENTITY_VALUES, Identity, Scene, render
 
 REFERENCE_SIZE = 256
 NEUTRAL = Scene(
-    background="white", clothing="white", expression="neutral", light="soft", framing="medium", hat="none"
+    background="white",
+    clothing="white",
+    garment="sweater",
+    expression="neutral",
+    gaze="ahead",
+    light="soft",
+    framing="medium",
+    hat="none",
+    style="flat",
 )
 # In the order of `IDENTITY_VALUES`; all of them held-out combinations.
 _PEOPLE = {
-    "ada": "pale red long blue none none round",
-    "bruno": "pale black short blue none beard round",
-    "chike": "dark black curly blue none none square",
-    "dora": "light pink bob green round none round",
-    "emil": "brown blond spiky blue square none square",
-    "farah": "tan brown long blue none none square",
-    "goro": "light silver short blue none moustache square",
-    "hana": "tan blue pigtails green none none oval",
+    "ada": "pale red long green average thin long none none freckles oval",
+    "bruno": "light black short green average bushy long beard none none round",
+    "chike": "dark black curly brown close bushy broad none square none oval",
+    "dora": "light pink bob blue average thin broad none round none oval",
+    "emil": "tan blue spiky brown close thin broad none none freckles oval",
+    "farah": "brown brown bun blue close thin long none none none round",
+    "goro": "pale silver bald green average bushy long moustache square none square",
+    "hana": "tan blond pigtails brown average thin broad none none none round",
 }
 
 

@@ -1,6 +1,6 @@
 """Draw what lies behind the person: plain backdrops and a few places."""
 
-from engine.embedded.world.palette import BACKDROP
+from engine.embedded.world.palette import BACKDROP, GRADIENT
 from engine.embedded.world.pen import WORLD_SIZE, Colour, Pen, mix
 
 WHITE: Colour = (255, 255, 255)
@@ -18,6 +18,8 @@ def draw_background(pen: Pen, background: str) -> None:
     place = places.get(background)
     if place is not None:
         place(pen)
+    elif background in GRADIENT:
+        _gradient(pen, *GRADIENT[background], 0, WORLD_SIZE, bands=96)
     else:
         _backdrop(pen, BACKDROP[background])
 

@@ -10,8 +10,8 @@ from engine.embedded.world.pen import Colour, Pen, Point, mix
 WHITE: Colour = (255, 255, 255)
 
 
-def draw_back_hair(pen: Pen, identity: Identity) -> None:
-    """Draw the hair that the head and the body cover."""
+def draw_back_hair(pen: Pen, identity: Identity, *, covered: bool) -> None:
+    """Draw the hair that the head and the body cover; a bun sits at the nape when a hat covers the crown."""
     colour = mix(HAIR[identity.hair_colour], INK, 0.22)
     style = identity.hair_style
     if style == "long":
@@ -29,7 +29,11 @@ def draw_back_hair(pen: Pen, identity: Identity) -> None:
             pen.blob([(64 + side * 28, 54), (64 + side * 42, 58), (64 + side * 50, 78), (64 + side * 46, 104),
                       (64 + side * 40, 110), (64 + side * 35, 92), (64 + side * 30, 72)], colour)  # fmt: skip
     elif style == "spiky":
-        pen.polygon(_spikes(24.0, 41.0, 13), colour)
+        pen.polygon(_spikes(24.0, 41.0, 13, covered=covered), colour)
+    elif style == "bun":
+        if covered:
+            pen.stroke([(88, 58), (90.5, 70), (90, 80)], 4.0, colour)
+        _bun(pen, HAIR[identity.hair_colour], (91.0, 84.0) if covered else (64.0, 16.5))
 
 
 def draw_front_hair(pen: Pen, identity: Identity) -> None:
@@ -53,6 +57,11 @@ def draw_front_hair(pen: Pen, identity: Identity) -> None:
             pen.ellipse(64 + 28 * math.cos(angle), 48 + 22 * math.sin(angle), 9.0, 9.0, hair)
         for x, y in ((50, 29), (64, 25), (78, 29)):
             pen.ellipse(x, y, 3.4, 2.6, light)
+    elif style == "bun":
+        pen.blob([(37.5, 60), (36, 46), (42, 28), (64, 19.5), (86, 28), (92, 46), (90.5, 60), (87, 48), (80, 36),
+                  (64, 31.5), (48, 36), (41, 48)], hair)  # fmt: skip
+        for side in (-1, 1):
+            pen.stroke([(64 + side * 13, 31), (64 + side * 7, 24.5)], 1.5, light)
     elif style == "long":
         _parted(pen, hair, 82)
         pen.stroke([(44, 36), (52, 27), (61, 23)], 2.6, light)
@@ -87,6 +96,14 @@ def draw_facial_hair(pen: Pen, identity: Identity) -> None:
         )
 
 
+def _bun(pen: Pen, hair: Colour, centre: Point) -> None:
+    x, y = centre
+    pen.ellipse(x, y, 12.5, 10.5, mix(hair, INK, 0.22))
+    pen.ellipse(x, y - 0.6, 11.4, 9.4, hair)
+    pen.stroke([(x - 6, y - 1.5), (x - 2, y - 5), (x + 4, y - 5)], 1.8, mix(hair, WHITE, 0.28))
+    pen.stroke([(x - 5, y + 3), (x, y + 0.6), (x + 6, y + 2)], 1.4, mix(hair, INK, 0.3))
+
+
 def _parted(pen: Pen, hair: Colour, low: float) -> None:
     for side in (-1, 1):
         pen.blob([(64 - side * 2, 19), (64 + side * 18, 21), (64 + side * 30, 36), (64 + side * 32, 54),
@@ -94,10 +111,12 @@ def _parted(pen: Pen, hair: Colour, low: float) -> None:
                   (64 + side * 8, 36), (64 - side * 4, 30)], hair)  # fmt: skip
 
 
-def _spikes(inner: float, outer: float, count: int) -> list[Point]:
+def _spikes(inner: float, outer: float, count: int, *, covered: bool = False) -> list[Point]:
     points: list[Point] = []
     for step in range(2 * count + 1):
         angle = math.pi * (0.94 + 1.12 * step / (2 * count))
         reach = outer if step % 2 else inner + 3
+        if covered and math.sin(angle) < -0.3:
+            reach = inner
         points.append((64 + reach * 0.95 * math.cos(angle), 50 + reach * math.sin(angle)))
     return points

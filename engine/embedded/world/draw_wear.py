@@ -1,36 +1,41 @@
 """Draw what a person wears on the face and the head: glasses and hats."""
 
-from engine.embedded.world.draw_head import EYE_DX, EYE_Y, FACE_X
+from engine.embedded.world.draw_expression import EYE_DX, EYE_Y
+from engine.embedded.world.draw_head import FACE_X
+from engine.embedded.world.identity import Identity
 from engine.embedded.world.palette import INK
 from engine.embedded.world.pen import Colour, Pen
 
 GOLD: Colour = (250, 200, 52)
+RED: Colour = (176, 40, 48)
 STRAW: Colour = (232, 196, 118)
 
 
-def draw_glasses(pen: Pen, glasses: str) -> None:
-    """Draw round wire or square horn-rimmed glasses; nothing for "none"."""
+def draw_glasses(pen: Pen, identity: Identity) -> None:
+    """Draw round wire or square horn-rimmed glasses around the eyes; nothing for "none"."""
+    glasses = identity.glasses
     if glasses == "none":
         return
-    y = EYE_Y + 0.8
+    y, dx = EYE_Y + 0.8, EYE_DX[identity.eye_spacing]
+    half = min(9.8, dx - 1.2)
+    colour: Colour = RED if glasses == "round" else INK
     for side in (-1, 1):
-        x = FACE_X + side * EYE_DX
+        x = FACE_X + side * dx
         if glasses == "round":
-            pen.ellipse(x, y, 9.0, 9.0, (255, 255, 255, 52))
-            pen.ring(x, y, 9.8, 9.8, 2.0, (176, 40, 48))
+            pen.ellipse(x, y, half - 0.8, half - 0.8, (255, 255, 255, 52))
+            pen.ring(x, y, half, half, 2.0, colour)
         else:
-            _frame(pen, x, y)
-        colour: Colour = (176, 40, 48) if glasses == "round" else INK
-        pen.stroke([(x + side * 9.6, y - 1.5), (x + side * 15.5, y - 3)], 2.0, colour)
-    pen.stroke([(FACE_X - 2.4, y - 1), (FACE_X + 2.4, y - 1)], 2.2, colour)
+            _frame(pen, x, y, half)
+        pen.stroke([(x + side * (half - 0.2), y - 1.5), (FACE_X + side * 27, y - 3)], 2.0, colour)
+    gap = dx - half + 0.7
+    pen.stroke([(FACE_X - gap, y - 1), (FACE_X + gap, y - 1)], 2.2, colour)
 
 
-def _frame(pen: Pen, x: float, y: float) -> None:
-    x0, y0 = pen.pixel((x - 9.8, y - 7.6))
-    x1, y1 = pen.pixel((x + 9.8, y + 8.0))
-    width = max(1, round(2.8 * pen.unit))
-    pen.draw.rounded_rectangle([x0, y0, x1, y1], radius=2.4 * pen.unit, fill=(255, 255, 255, 40))
-    pen.draw.rounded_rectangle([x0, y0, x1, y1], radius=2.4 * pen.unit, outline=INK, width=width)
+def _frame(pen: Pen, x: float, y: float, half: float) -> None:
+    corners = [*pen.pixel((x - half, y - 7.6)), *pen.pixel((x + half, y + 8.0))]
+    width, radius = max(1, round(2.8 * pen.bold * pen.unit)), 2.4 * pen.unit
+    pen.draw.rounded_rectangle(corners, radius=radius, fill=(255, 255, 255, 40))
+    pen.draw.rounded_rectangle(corners, radius=radius, outline=INK, width=width)
 
 
 def draw_hat(pen: Pen, hat: str) -> None:

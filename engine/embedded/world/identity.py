@@ -8,10 +8,14 @@ IDENTITY_VALUES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "skin": ("pale", "light", "tan", "brown", "dark"),
         "hair_colour": ("black", "brown", "blond", "red", "silver", "blue", "pink"),
-        "hair_style": ("short", "long", "curly", "bob", "pigtails", "spiky", "bald"),
+        "hair_style": ("short", "long", "curly", "bob", "pigtails", "spiky", "bun", "bald"),
         "eyes": ("brown", "blue", "green"),
-        "glasses": ("none", "round", "square"),
+        "eye_spacing": ("close", "average", "wide"),
+        "brows": ("thin", "bushy"),
+        "nose": ("small", "broad", "long"),
         "facial_hair": ("none", "moustache", "beard"),
+        "glasses": ("none", "round", "square"),
+        "freckles": ("none", "freckles"),
         "face": ("oval", "round", "square"),
     }
 )
@@ -28,8 +32,12 @@ class Identity:
     hair_colour: str
     hair_style: str
     eyes: str
-    glasses: str
+    eye_spacing: str
+    brows: str
+    nose: str
     facial_hair: str
+    glasses: str
+    freckles: str
     face: str
 
     def __post_init__(self) -> None:

@@ -50,3 +50,9 @@ BACKDROP: Mapping[str, Colour] = MappingProxyType(
         "white": (244, 242, 240),
     }
 )
+GRADIENT: Mapping[str, tuple[Colour, Colour]] = MappingProxyType(
+    {
+        "violet gradient": ((84, 52, 168), (244, 190, 236)),
+        "teal gradient": ((8, 100, 122), (178, 240, 214)),
+    }
+)

@@ -1,6 +1,8 @@
 """Draw shapes given in world units (a picture is 128 by 128) on a supersampled canvas."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from PIL import Image, ImageDraw
 
@@ -16,8 +18,13 @@ def mix(a: Colour, b: Colour, share: float) -> Colour:
     return r, g, b_
 
 
-def spline(points: list[Point], steps: int = 8) -> list[Point]:
+def spline(points: list[Point], steps: int = 8) -> tuple[Point, ...]:
     """Return a closed Catmull-Rom curve through `points`, `steps` segments to each span."""
+    return _spline(tuple(points), steps)
+
+
+@lru_cache(maxsize=256)
+def _spline(points: tuple[Point, ...], steps: int) -> tuple[Point, ...]:
     curve: list[Point] = []
     n = len(points)
     for i in range(n):
@@ -34,26 +41,27 @@ def spline(points: list[Point], steps: int = 8) -> list[Point]:
                     w0 * p0[1] + w1 * p1[1] + w2 * p2[1] + w3 * p3[1],
                 )
             )
-    return curve
+    return tuple(curve)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pen:
     """Map world coordinates to pixels and draw; colours with an alpha are blended.
 
-    A point (x, y) lands on `origin + unit * (x, y)` pixels.
+    A point (x, y) lands on `origin + unit * (x, y)` pixels; `bold` multiplies the width of lines.
     """
 
     draw: ImageDraw.ImageDraw
     unit: float
     origin: Point = (0.0, 0.0)
+    bold: float = 1.0
 
     def moved(self, *, zoom: float, centre: Point, to: Point) -> "Pen":
         """Return a pen whose world is `zoom` times larger, with `centre` drawn where `to` was."""
         unit = self.unit * zoom
         x = self.origin[0] + self.unit * to[0] - unit * centre[0]
         y = self.origin[1] + self.unit * to[1] - unit * centre[1]
-        return Pen(draw=self.draw, unit=unit, origin=(x, y))
+        return replace(self, unit=unit, origin=(x, y))
 
     def pixel(self, point: Point) -> Point:
         """Return where a world point lies on the canvas."""
@@ -68,7 +76,7 @@ class Pen:
         corners = [*self.pixel((x0, y0)), *self.pixel((x1, y1))]
         self.draw.rounded_rectangle(corners, radius=radius * self.unit, fill=colour)
 
-    def polygon(self, points: list[Point], colour: Colour) -> None:
+    def polygon(self, points: Sequence[Point], colour: Colour) -> None:
         """Fill a polygon."""
         self.draw.polygon([self.pixel(p) for p in points], fill=colour)
 
@@ -78,6 +86,7 @@ class Pen:
 
     def stroke(self, points: list[Point], width: float, colour: Colour) -> None:
         """Draw a line with round joints and ends."""
+        width *= self.bold
         pixels = [self.pixel(p) for p in points]
         self.draw.line(pixels, fill=colour, width=max(1, round(width * self.unit)), joint="curve")
         for x, y in (points[0], points[-1]):
@@ -86,11 +95,9 @@ class Pen:
     def ring(self, x: float, y: float, rx: float, ry: float, width: float, colour: Colour) -> None:
         """Draw the outline of an ellipse."""
         corners = [*self.pixel((x - rx, y - ry)), *self.pixel((x + rx, y + ry))]
-        self.draw.ellipse(corners, outline=colour, width=max(1, round(width * self.unit)))
+        self.draw.ellipse(corners, outline=colour, width=max(1, round(width * self.bold * self.unit)))
 
 
-def blank(size: int, oversample: int, colour: Colour) -> tuple[Image.Image, Pen]:
-    """Return a canvas of one colour, `oversample` times `size` pixels wide, and its pen."""
-    side = size * oversample
-    image = Image.new("RGB", (side, side), colour)
-    return image, Pen(draw=ImageDraw.Draw(image, "RGBA"), unit=side / WORLD_SIZE)
+def pen_on(image: Image.Image) -> Pen:
+    """Return a pen whose world fills a square picture."""
+    return Pen(draw=ImageDraw.Draw(image, "RGBA"), unit=image.width / WORLD_SIZE)
