@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ VARIANTS = {
     "linear projection, two layers": TinySettings(linear_projection=True, layers_per_block=2),
     "three stages": TinySettings(block_out_channels=(32, 32, 64), image_size=128),
     "full-face": TinySettings(adapters=("full-face",)),
+    "12 latent channels": TinySettings(latent_channels=12),
 }
 
 
@@ -35,7 +38,10 @@ def test_unet_and_decoder_equal_their_modules(tmp_path: Path, variant: str) -> N
     torch.manual_seed(0)
     width, tokens = model.unet.width, model.facts.reference_tokens
     for rows, height, wide in ((1, 8, 8), (4, 8, 8), (3, 10, 6), (2, 5, 7)):
-        sample, step = torch.randn(rows, 4, height, wide), torch.linspace(0, 999, rows)
+        sample, step = (
+            torch.randn(rows, model.facts.latent_channels, height, wide),
+            torch.linspace(0, 999, rows),
+        )
         kv_text, kv_ip = torch.randn(rows, 77, width), torch.randn(rows, tokens, width)
         mask = torch.zeros(rows, tokens)
         mask[0, 1:] = -torch.inf
@@ -46,6 +52,19 @@ def test_unet_and_decoder_equal_their_modules(tmp_path: Path, variant: str) -> N
                 torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
         pixels = decoder.decode(sample).int() - model.decoder.decode(sample).int()
         assert pixels.abs().max() <= 1
+
+
+def test_float_weights_are_free_once_packed(tmp_path: Path) -> None:
+    model = load_model(build_tiny_model(tmp_path))
+    modules = (model.unet.unet.conv_in, model.unet.unet.mid_block, model.decoder.vae.decoder.conv_in)
+    weights = [
+        weakref.ref(weight) for module in modules for weight in module.parameters() if weight.dim() == 4
+    ]
+    backend = TorchBackend(model)
+    del model, modules
+    gc.collect()
+    assert weights and not [weight for weight in weights if weight() is not None]
+    assert backend.facts.latent_channels == 4
 
 
 def test_decoder_without_attention_and_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

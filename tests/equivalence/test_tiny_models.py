@@ -71,17 +71,26 @@ OTHER_ADAPTERS = [
     Case(sampler="unipc", steps=6, guidance=1.0),
     Case(sampler="ddim", steps=4, scale=0.0),
 ]
+WIDE_LATENTS = [
+    Case(sampler="ddim", steps=20, guidance=3.0, seeds=(1, 2)),
+    Case(sampler="dpmpp_2m", steps=10),
+    Case(sampler="ddim", steps=6, guidance=1.0, scale=None, size=(96, 64)),
+]
+ADAPTERS = ("base", "plus", "plus-face", "full-face")
+MODELS = {
+    "epsilon": TinySettings(adapters=ADAPTERS),
+    "v_prediction": TinySettings(adapters=ADAPTERS, prediction_type="v_prediction"),
+    "wide latents": TinySettings(
+        latent_channels=12, prediction_type="v_prediction", timestep_spacing="trailing", beta_end=0.02
+    ),
+}
 
 
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    adapters = ("base", "plus", "plus-face", "full-face")
     return {
-        prediction: build_tiny_model(
-            tmp_path_factory.mktemp(prediction) / "model",
-            TinySettings(adapters=adapters, prediction_type=prediction),
-        )
-        for prediction in ("epsilon", "v_prediction")
+        name: build_tiny_model(tmp_path_factory.mktemp("tiny") / "model", settings)
+        for name, settings in MODELS.items()
     }
 
 
@@ -91,20 +100,20 @@ def compare(roots: dict[str, Path]) -> Iterator[Compare]:
     engines: dict[tuple[str, str], Engine] = {}
     worst: dict[tuple[str, str], int] = {}
 
-    def drawn(prediction: str, adapter: str, case: Case) -> int:
-        key = (prediction, adapter)
+    def drawn(model: str, adapter: str, case: Case) -> int:
+        key = (model, adapter)
         if key not in engines:
-            engines[key] = Engine(roots[prediction], adapter)
+            engines[key] = Engine(roots[model], adapter)
         ours = engines[key].draw_case(case)
-        theirs = draw_with_diffusers(roots[prediction], adapter, case)
+        theirs = draw_with_diffusers(roots[model], adapter, case)
         assert np.std(theirs[0]) > 10, "an even picture compares nothing"
         error = max_channel_error(ours, theirs)
         worst[key] = max(worst.get(key, 0), error)
         return error
 
     yield drawn
-    for (prediction, adapter), error in worst.items():
-        print(f"\nlargest error, {prediction}, adapter {adapter}: {error}/255")
+    for (model, adapter), error in worst.items():
+        print(f"\nlargest error, {model}, adapter {adapter}: {error}/255")
 
 
 @pytest.mark.parametrize("case", EPSILON, ids=str)
@@ -117,7 +126,12 @@ def test_v_prediction(compare: Compare, case: Case) -> None:
     assert compare("v_prediction", "base", case) <= TOLERANCE
 
 
-@pytest.mark.parametrize("adapter", ["plus", "plus-face", "full-face"])
+@pytest.mark.parametrize("case", [*V_PREDICTION, *WIDE_LATENTS], ids=str)
+def test_12_latent_channels_and_trailing_timesteps(compare: Compare, case: Case) -> None:
+    assert compare("wide latents", "base", case) <= TOLERANCE
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS[1:])
 @pytest.mark.parametrize("case", OTHER_ADAPTERS, ids=str)
 def test_other_adapters(compare: Compare, adapter: str, case: Case) -> None:
     assert compare("epsilon", adapter, case) <= TOLERANCE

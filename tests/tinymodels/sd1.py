@@ -20,6 +20,9 @@ class TinySettings:
 
     adapters: Sequence[str] = ("base",)
     prediction_type: str = "epsilon"
+    beta_end: float = 0.012
+    timestep_spacing: str = "leading"
+    latent_channels: int = 4
     image_size: int = 64
     block_out_channels: tuple[int, ...] = (32, 64)
     layers_per_block: int = 1
@@ -46,6 +49,8 @@ def build_tiny_model(root: Path, settings: TinySettings | None = None) -> Path:
         crossed = len(at.block_out_channels) - 1
         unet = UNet2DConditionModel(
             sample_size=at.image_size // 8,
+            in_channels=at.latent_channels,
+            out_channels=at.latent_channels,
             block_out_channels=at.block_out_channels,
             layers_per_block=at.layers_per_block,
             cross_attention_dim=attention,
@@ -60,7 +65,7 @@ def build_tiny_model(root: Path, settings: TinySettings | None = None) -> Path:
             down_block_types=("DownEncoderBlock2D",) * 4,
             up_block_types=("UpDecoderBlock2D",) * 4,
             layers_per_block=1,
-            latent_channels=4,
+            latent_channels=at.latent_channels,
             norm_num_groups=4,
             sample_size=at.image_size,
         )
@@ -131,14 +136,14 @@ def _write_settings(root: Path, at: TinySettings) -> None:
         "scheduler/scheduler_config.json": {
             "_class_name": "DDIMScheduler",
             "beta_start": 0.00085,
-            "beta_end": 0.012,
+            "beta_end": at.beta_end,
             "beta_schedule": "scaled_linear",
             "clip_sample": False,
             "num_train_timesteps": 1000,
             "prediction_type": at.prediction_type,
             "set_alpha_to_one": False,
             "steps_offset": 1,
-            "timestep_spacing": "leading",
+            "timestep_spacing": at.timestep_spacing,
         },
         "feature_extractor/preprocessor_config.json": {
             "image_processor_type": "CLIPImageProcessor",
