@@ -18,8 +18,6 @@ from tools.local_server import LocalServer, local_server
 
 PEOPLE = ("ada", "chike")
 SEED = 7
-GUIDANCE_SCALE = 3.0
-"""What the model in the box was tuned at."""
 GAP = 8
 CAPTION = 40
 CHARACTER = 6
@@ -69,9 +67,7 @@ def _shoot(server: LocalServer, people: dict[str, Path], out: Path) -> list[Shot
                 print(f"  warning: {warning.message} {warning.action}", file=sys.stderr)
             for number, scene in enumerate(SCENES):
                 start = time.perf_counter()
-                portrait = client.generate(
-                    scene, reference=reference, seed=SEED + number, guidance_scale=GUIDANCE_SCALE
-                )
+                portrait = client.generate(scene, reference=reference, seed=SEED + number)
                 path = portrait.image.save(out / f"{person}-{number + 1}.png")
                 shot = Shot(
                     person=person,

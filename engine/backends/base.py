@@ -65,6 +65,9 @@ class ModelFacts:
     """Version of the reference preprocessing with all its parameters; part of the cache key.
     ``engine.models.preprocess.ReferencePreprocessing.parse`` reads it back and applies it (no torch needed)."""
     scheduler_config: dict[str, object]
+    default_steps: int | None = None
+    """What the model itself states for requests that say nothing (``limner.json``)."""
+    default_guidance_scale: float | None = None
 
 
 class Backend(Protocol):

@@ -29,7 +29,7 @@ LCM_STEPS, LCM_GUIDANCE_SCALE = 4, 1.0
 def model_info(facts: ModelFacts) -> ModelInfo:
     """Describe the model to the server."""
     sampler = default_sampler(facts)
-    fast = sampler == "lcm"
+    steps, guidance_scale = (LCM_STEPS, LCM_GUIDANCE_SCALE) if sampler == "lcm" else (STEPS, GUIDANCE_SCALE)
     return ModelInfo(
         name=facts.name,
         family=facts.family,
@@ -49,8 +49,8 @@ def model_info(facts: ModelFacts) -> ModelInfo:
         preprocessing=facts.preprocessing,
         preprocessor=asdict(ReferencePreprocessing.parse(facts.preprocessing)) if facts.adapters else {},
         default_sampler=sampler,
-        default_steps=LCM_STEPS if fast else STEPS,
-        default_guidance_scale=LCM_GUIDANCE_SCALE if fast else GUIDANCE_SCALE,
+        default_steps=facts.default_steps or steps,
+        default_guidance_scale=facts.default_guidance_scale or guidance_scale,
     )
 
 

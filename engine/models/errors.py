@@ -51,6 +51,10 @@ class UnsupportedModelError(ModelError):
     """The directory is sound but describes a model that this engine does not run."""
 
 
+class WrongDefaultError(ModelError):
+    """``limner.json`` states a default that no request could ask for, or something that is no default."""
+
+
 class MissingTensorError(ModelError):
     """The weights lack a tensor that the configuration calls for."""
 

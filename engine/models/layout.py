@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from engine.models.errors import (
     NotAModelError,
     PickleRefusedError,
     UnsupportedModelError,
+    WrongDefaultError,
 )
 
 PIPELINES = ("StableDiffusionPipeline",)
+DEFAULTS = "limner.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -31,6 +34,14 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CorruptFileError("not a JSON object", path=path, found=type(value).__name__)
     return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatedDefaults:
+    """What a model wants where a request says nothing; None where the model says nothing either."""
+
+    steps: int | None = None
+    guidance_scale: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +74,34 @@ class ModelLayout:
     def config(self, component: str, name: str = "config.json") -> dict[str, Any]:
         """Read a component's JSON configuration."""
         return read_json(self.root / component / name)
+
+    def defaults(self) -> StatedDefaults:
+        """Read ``limner.json`` beside ``model_index.json``, if there is one; each key may be missing.
+
+        ``default_num_inference_steps`` is an integer of at least 1, ``default_guidance_scale`` a number of at least
+        1. Raises ``WrongDefaultError`` for anything else, unknown keys included, and ``CorruptFileError``.
+        """
+        path = self.root / DEFAULTS
+        if not path.exists():
+            return StatedDefaults()
+        stated = read_json(path)
+        steps = stated.pop("default_num_inference_steps", None)
+        guidance = stated.pop("default_guidance_scale", None)
+        if stated:
+            expected = "default_num_inference_steps, default_guidance_scale"
+            raise WrongDefaultError("unknown key", path=path, expected=expected, found=", ".join(stated))
+        if steps is not None and (type(steps) is not int or steps < 1):
+            raise WrongDefaultError(
+                "default_num_inference_steps",
+                path=path,
+                expected="an integer of at least 1",
+                found=repr(steps),
+            )
+        if guidance is not None and (type(guidance) not in (int, float) or not 1 <= guidance < math.inf):
+            raise WrongDefaultError(
+                "default_guidance_scale", path=path, expected="a number of at least 1", found=repr(guidance)
+            )
+        return StatedDefaults(steps=steps, guidance_scale=None if guidance is None else float(guidance))
 
     def weights(self, component: str, stem: str) -> list[Path]:
         """List the safetensors files of a component: one, or the shards that its index names.

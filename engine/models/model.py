@@ -98,6 +98,7 @@ def _load(layout: ModelLayout, adapter_name: str | None, dtype: torch.dtype) -> 
         ]
     sample = config["sample_size"]
     height, wide = (sample, sample) if isinstance(sample, int) else sample
+    stated = layout.defaults()
     facts = ModelFacts(
         name=str(layout.index.get("_name_or_path") or root.resolve().name),
         family="sd1",
@@ -117,6 +118,8 @@ def _load(layout: ModelLayout, adapter_name: str | None, dtype: torch.dtype) -> 
         token_width=width,
         preprocessing="" if image_encoder is None else image_encoder.preprocessing.version,
         scheduler_config=scheduler,
+        default_steps=stated.steps,
+        default_guidance_scale=stated.guidance_scale,
     )
     return Model(
         facts=facts,

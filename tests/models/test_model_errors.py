@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from engine.loop.announcement import model_info
 from engine.models import errors
 from engine.models.model import load_model
 from tests.tinymodels import build_tiny_model
@@ -104,6 +105,33 @@ def test_corrupt_json(root: Path, file: str, content: str) -> None:
     with pytest.raises(errors.CorruptFileError) as caught:
         load_model(root)
     assert caught.value.path == root / file
+
+
+@pytest.mark.parametrize(
+    ("stated", "named"),
+    [
+        ({"default_num_inference_steps": 0}, "default_num_inference_steps"),
+        ({"default_num_inference_steps": 20.0}, "default_num_inference_steps"),
+        ({"default_num_inference_steps": True}, "default_num_inference_steps"),
+        ({"default_guidance_scale": 0.5}, "default_guidance_scale"),
+        ({"default_guidance_scale": "3"}, "default_guidance_scale"),
+        ({"default_guidance_scale": float("inf")}, "default_guidance_scale"),
+        ({"guidance": 3}, "guidance"),
+    ],
+)
+def test_wrong_default(root: Path, stated: dict[str, object], named: str) -> None:
+    (root / "limner.json").write_text(json.dumps(stated))
+    with pytest.raises(errors.WrongDefaultError, match=named) as caught:
+        load_model(root)
+    assert caught.value.path == root / "limner.json"
+
+
+def test_a_model_states_its_own_defaults(root: Path) -> None:
+    plain = model_info(load_model(root).facts)
+    assert (plain.default_steps, plain.default_guidance_scale) == (20, 5.0)
+    (root / "limner.json").write_text('{"default_guidance_scale": 3, "default_num_inference_steps": 12}')
+    info = model_info(load_model(root).facts)
+    assert (info.default_steps, info.default_guidance_scale) == (12, 3.0)
 
 
 CASES: list[tuple[str, str]] = [
