@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 
@@ -31,8 +33,8 @@ class SlotBuffers:
         self, *, capacity: int, text_tokens: int, ip_tokens: int, width: int, masked: bool, dtype: torch.dtype
     ) -> None:
         self.capacity = capacity
-        self.kv_text = torch.zeros(capacity, text_tokens, width, dtype=dtype)
-        self.kv_ip = torch.zeros(capacity, ip_tokens, width, dtype=dtype)
+        self.kv_text = _untouched_zeros((capacity, text_tokens, width), dtype)
+        self.kv_ip = _untouched_zeros((capacity, ip_tokens, width), dtype)
         self.ip_mask = torch.zeros(capacity, ip_tokens, dtype=dtype) if masked else None
         self._free = list(range(capacity))
         self._taken: set[int] = set()
@@ -97,8 +99,8 @@ class Staging:
 
     def __init__(self, slots: SlotBuffers, rows: int) -> None:
         self.slots = slots
-        self.kv_text = torch.zeros_like(slots.kv_text[:rows])
-        self.kv_ip = torch.zeros_like(slots.kv_ip[:rows])
+        self.kv_text = _untouched_zeros((rows, *slots.kv_text.shape[1:]), slots.kv_text.dtype)
+        self.kv_ip = _untouched_zeros((rows, *slots.kv_ip.shape[1:]), slots.kv_ip.dtype)
         self.ip_mask = None if slots.ip_mask is None else torch.zeros_like(slots.ip_mask[:rows])
         self._held: list[tuple[int, int] | None] = [None] * rows
 
@@ -125,3 +127,12 @@ class Staging:
         self.kv_ip[position] = self.slots.kv_ip[slot]
         if self.ip_mask is not None and self.slots.ip_mask is not None:
             self.ip_mask[position] = self.slots.ip_mask[slot]
+
+
+def _untouched_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Return zeros whose pages the system provides when they are first written.
+
+    `torch.zeros` writes every one at once; most of a default engine's 64 slots are never taken.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    return torch.from_numpy(np.zeros(size, dtype=np.uint8)).view(dtype).view(shape)

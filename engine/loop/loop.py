@@ -28,6 +28,7 @@ from .references import ReferenceDesk
 from .reporting import Reporter
 from .rows import RowSlots
 from .ticks import Ticks
+from .trimming import IdleTrimmer
 from .warmup import Calibration
 
 IDLE_SECONDS = 1.0
@@ -69,6 +70,7 @@ class EngineLoop:
         self._inbox = inbox
         self._emit = emit
         self._clock = clock
+        self._trimmer = IdleTrimmer(clock)
         self._backlog = Backlog(clock)
         self._admission = Admission(backend, bank)
         self._jobs = Jobs(scheduler, slots, decodes, emit, clock)
@@ -121,6 +123,10 @@ class EngineLoop:
     # The mail.
 
     def _read_mail(self) -> None:
+        if self.busy:
+            self._trimmer.worked()
+        else:
+            self._trimmer.idle()
         for mail in self._inbox.drain(0.0 if self.busy else IDLE_SECONDS):
             self._handle(mail)
         self.stopped = self.stopped or self._inbox.closed

@@ -27,6 +27,7 @@ from .errors import EngineError
 from .loop import EngineLoop
 from .mailbox import Mailbox
 from .outbox import Outbox
+from .trimming import give_back
 from .warmup import calibrate
 
 log = structlog.get_logger()
@@ -97,6 +98,7 @@ def _start(config: EngineConfig, mailbox: Mailbox, outbox: Outbox) -> EngineLoop
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     backend = load_backend(config)
+    give_back()
     loaded = time.monotonic()
     facts = backend.facts
     scale = facts.latent_scale
@@ -114,6 +116,7 @@ def _start(config: EngineConfig, mailbox: Mailbox, outbox: Outbox) -> EngineLoop
         patience_ticks=config.decode_patience_ticks,
         reference_batch=config.reference_batch,
     )
+    give_back()
     loop = EngineLoop(
         backend=backend,
         buckets=buckets,
