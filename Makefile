@@ -10,7 +10,7 @@ PIP_ARGS ?=
 export PATH := $(CURDIR)/.cache/tools:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint types imports proto-check stubs format bench tools clean train
+.PHONY: help setup demo serve test lint types imports proto-check stubs format bench tools clean train quality
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,7 +63,10 @@ bench: $(STAMP) ## Measure the service against diffusers and against its own bar
 	$(BIN)/python -m loadtests.bench
 
 train: $(STAMP) ## Train the embedded model from nothing (hours on two cores)
-	for stage in world vae clip unet decoder export sheet; do $(BIN)/python -m engine.embedded.recipe $$stage || exit; done
+	for stage in world vae clip image reader unet adapter export; do $(BIN)/python -m engine.embedded.recipe $$stage || exit; done
+
+quality: $(STAMP) ## Measure the embedded model: accuracies, curves, contact sheets, the card's tables
+	$(BIN)/python -m engine.embedded.quality
 
 clean: ## Remove everything that was generated
 	rm -rf $(VENV) .cache build dist demo node_modules tools/node_modules

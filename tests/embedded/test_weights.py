@@ -2,12 +2,14 @@ import hashlib
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
 from engine.embedded import model_directory, reference_portraits
+from tests.tinymodels import open_pipeline
 
 LIMIT_BYTES = 40_000_000
 WEIGHTS = model_directory()
@@ -53,69 +55,38 @@ def test_schedule_is_stable_diffusions_with_v_prediction() -> None:
 
 
 @pytest.fixture(scope="module")
-def pipeline() -> object:
-    from engine.embedded.recipe.sheets import load_pipeline
-
-    return load_pipeline(WEIGHTS)
-
-
-def test_pipeline_loads_offline_and_draws(pipeline: object) -> None:
-    from engine.embedded.recipe.sheets import generate
-
-    portrait = Image.open(next(iter(reference_portraits().values())))
-    (image,) = generate(pipeline, ["a person at the beach"], [portrait], steps=2)
-    assert image.size == (128, 128)
+def pipeline() -> Any:
+    (adapter,) = (path.stem for path in (WEIGHTS / "ip_adapter").glob("*.safetensors"))
+    return open_pipeline(WEIGHTS, adapter=adapter)
 
 
-def test_scale_and_prompt_each_change_the_picture(pipeline: object) -> None:
-    from engine.embedded.recipe.sheets import generate
+def draw(pipeline: Any, prompt: str, scale: float) -> Image.Image:
+    pipeline.set_ip_adapter_scale(scale)
+    with Image.open(next(iter(reference_portraits().values()))) as portrait:
+        image: Image.Image = pipeline(
+            prompt,
+            ip_adapter_image=portrait,
+            num_inference_steps=3,
+            generator=torch.Generator().manual_seed(0),
+        ).images[0]
+    return image
 
-    portrait = Image.open(next(iter(reference_portraits().values())))
 
-    def draw(prompt: str, scale: float) -> bytes:
-        return generate(pipeline, [prompt], [portrait], scale=scale, steps=3)[0].tobytes()
+def test_scale_and_prompt_each_change_the_picture(pipeline: Any) -> None:
+    pictures = [
+        draw(pipeline, "a person at the beach", 0.0),
+        draw(pipeline, "a person at the beach", 1.0),
+        draw(pipeline, "a person in a forest", 1.0),
+    ]
+    assert {picture.size for picture in pictures} == {(128, 128)}
+    assert len({picture.tobytes() for picture in pictures}) == 3
 
-    plain, adapted = draw("a person at the beach", 0.0), draw("a person at the beach", 1.0)
-    elsewhere = draw("a person in a forest", 1.0)
-    assert len({plain, adapted, elsewhere}) == 3
 
-
-def test_any_text_becomes_77_tokens(pipeline: object) -> None:
-    tokenizer = pipeline.tokenizer  # type: ignore[attr-defined]
+def test_any_text_becomes_77_tokens(pipeline: Any) -> None:
+    tokenizer = pipeline.tokenizer
     for text in ("", "a person " * 200, "日本語 🎉 ünïcödé \x00 \n", "مرحبا"):
         ids = tokenizer(text, padding="max_length", max_length=77, truncation=True).input_ids
         assert len(ids) == 77
         assert max(ids) < len(tokenizer)
         assert ids[0] == tokenizer.bos_token_id
     assert torch.tensor(tokenizer("").input_ids).tolist() == [tokenizer.bos_token_id, tokenizer.eos_token_id]
-
-
-def test_training_adapter_equals_diffusers() -> None:
-    from diffusers import UNet2DConditionModel
-
-    from engine.embedded.recipe.adapter import AdaptedUnet
-    from engine.embedded.recipe.unet import build_unet
-
-    torch.manual_seed(0)
-    ours = AdaptedUnet(build_unet(), embed_width=32).eval()
-    for parameter in ours.parameters():
-        torch.nn.init.normal_(parameter, std=0.05)
-    theirs: UNet2DConditionModel = build_unet().eval()
-    theirs.load_state_dict(ours.plain_weights())
-    adapter = ours.adapter_weights()
-    state = {
-        "image_proj": {
-            k.removeprefix("image_proj."): v for k, v in adapter.items() if k.startswith("image_proj.")
-        },
-        "ip_adapter": {
-            k.removeprefix("ip_adapter."): v for k, v in adapter.items() if k.startswith("ip_adapter.")
-        },
-    }
-    theirs._load_ip_adapter_weights([state])
-    sample, embeds = torch.randn(2, 4, 16, 16), torch.randn(2, 32)
-    text = torch.randn(2, 77, theirs.config.cross_attention_dim)
-    steps = torch.tensor([900, 10])
-    with torch.no_grad():
-        mine = ours(sample, steps, text, embeds, torch.ones(2))
-        other = theirs(sample, steps, text, added_cond_kwargs={"image_embeds": [embeds[:, None]]}).sample
-    torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)

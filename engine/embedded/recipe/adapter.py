@@ -1,5 +1,6 @@
-"""Train-time IP-Adapter: decoupled cross-attention whose rows may each lack a reference."""
+"""Train-time IP-Adapter: decoupled cross-attention beside a frozen UNet."""
 
+import copy
 from typing import Any
 
 import torch
@@ -15,14 +16,14 @@ REFERENCE_TOKENS = 4
 class AdapterAttention(nn.Module):
     """Attend to text and, with keys and values of their own, to reference tokens (arXiv 2308.06721).
 
-    `encoder_hidden_states` is `[B, 77 + 4, D]`, text first. A row whose reference tokens are zero gets
-    nothing from them, since neither projection has a bias: exactly the plain model.
+    `encoder_hidden_states` is `[B, 77 + 4, D]`, text first. Keys and values start as the text's, as in
+    tencent-ailab/IP-Adapter (tutorial_train.py).
     """
 
-    def __init__(self, width: int, cross_attention_dim: int) -> None:
+    def __init__(self, text: Attention) -> None:
         super().__init__()
-        self.to_k_ip = nn.Linear(cross_attention_dim, width, bias=False)
-        self.to_v_ip = nn.Linear(cross_attention_dim, width, bias=False)
+        self.to_k_ip = copy.deepcopy(text.to_k).requires_grad_(True)
+        self.to_v_ip = copy.deepcopy(text.to_v).requires_grad_(True)
 
     def forward(
         self,
@@ -55,11 +56,14 @@ class AdapterAttention(nn.Module):
 
 
 class AdaptedUnet(nn.Module):
-    """Join a UNet, the projection of image embeddings to reference tokens, and the adapter's attention."""
+    """Join a frozen UNet, the projection of image embeddings to reference tokens, and the adapter's attention.
+
+    Only projection and adapter train.
+    """
 
     def __init__(self, unet: UNet2DConditionModel, *, embed_width: int) -> None:
         super().__init__()
-        self.unet = unet
+        self.unet = unet.requires_grad_(False)
         width = int(unet.config.cross_attention_dim)
         self.projection = ImageProjection(embed_width, width, REFERENCE_TOKENS)
         processors: dict[str, Any] = {}
@@ -68,24 +72,14 @@ class AdaptedUnet(nn.Module):
                 processors[name] = AttnProcessor2_0()
             else:
                 owner = unet.get_submodule(name.removesuffix(".processor"))
-                processors[name] = AdapterAttention(owner.inner_dim, width)
+                processors[name] = AdapterAttention(owner)
         unet.set_attn_processor(processors)
 
-    def forward(
-        self, sample: Tensor, timestep: Tensor, text: Tensor, embeds: Tensor, referenced: Tensor
-    ) -> Tensor:
-        """Return the UNet's prediction `[B, 4, h, w]`.
-
-        `embeds` is `[B, embed_width]`; rows where `referenced` `[B]` is 0 are the plain model.
-        """
-        tokens = self.projection(embeds) * referenced[:, None, None]
-        states = torch.cat([text, tokens.to(text.dtype)], dim=1)
+    def forward(self, sample: Tensor, timestep: Tensor, text: Tensor, embeds: Tensor) -> Tensor:
+        """Return the UNet's prediction `[B, C, h, w]` for image embeddings `[B, embed_width]`."""
+        states = torch.cat([text, self.projection(embeds).to(text.dtype)], dim=1)
         prediction: Tensor = self.unet(sample, timestep, encoder_hidden_states=states).sample
         return prediction
-
-    def plain_weights(self) -> dict[str, Tensor]:
-        """Return the UNet's own weights, without the adapter's."""
-        return {k: v for k, v in self.unet.state_dict().items() if ".processor." not in k}
 
     def adapter_weights(self) -> dict[str, Tensor]:
         """Return the adapter's weights under h94/IP-Adapter's published names.

@@ -3,94 +3,98 @@
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
+from tqdm import tqdm
+from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
 from engine.embedded.recipe.adapter import AdaptedUnet
+from engine.embedded.recipe.batches import Batches
+from engine.embedded.recipe.clip import build_towers
 from engine.embedded.recipe.data import Drawings
-from engine.embedded.recipe.ema import load_checkpoint
+from engine.embedded.recipe.diffusion import DenoiserData
 from engine.embedded.recipe.export import Parts
-from engine.embedded.recipe.heads import Heads
-from engine.embedded.recipe.joint import JointModel, Reader
-from engine.embedded.recipe.latents import normalise_latents
+from engine.embedded.recipe.latents import encode, normalise_latents
 from engine.embedded.recipe.tokenizer import train_tokenizer
-from engine.embedded.recipe.towers import EMBED_WIDTH, build_image_encoder, build_text_encoder
-from engine.embedded.recipe.unet import build_unet
+from engine.embedded.recipe.towers import EMBED_WIDTH, normalise
+from engine.embedded.recipe.training import averaged
+from engine.embedded.recipe.unet import build_noise_schedule, build_unet
 from engine.embedded.recipe.vae import build_vae
+from engine.embedded.recipe.workers import Crew
 
-
-class StageMissingError(RuntimeError):
-    """Say that a stage was asked for before one that it builds on."""
+_BATCH = 64
 
 
 def load_vae(directory: Path, drawings: Drawings) -> AutoencoderKL:
-    """Return the averaged VAE, its decoder polished if that stage ran, its latents normalised.
-
-    Raises StageMissingError when it is not trained yet.
-    """
-    state = load_checkpoint(directory / "vae.pt")
-    if state is None:
-        raise StageMissingError(f"train the vae stage first: no vae.pt in {directory}")
+    """Return the averaged VAE, its latents normalised; raises StageMissingError when it is not trained yet."""
     vae = build_vae()
-    vae.load_state_dict(state["ema"]["weights"])
-    if polished := load_checkpoint(directory / "decoder.pt"):
-        vae.load_state_dict(polished["ema"]["weights"])
+    vae.load_state_dict(averaged(directory / "vae.pt"))
     normalise_latents(vae, drawings)
     vae.eval().requires_grad_(False)
     return vae
 
 
-def start_joint(directory: Path, *, seed: int = 3) -> JointModel:
-    """Return the model that the unet stage starts from: new UNet and adapter, averaged towers.
+def load_towers(directory: Path) -> tuple[CLIPTextModel, CLIPVisionModelWithProjection]:
+    """Return the averaged text and image towers; raises StageMissingError when they are not trained yet."""
+    towers = build_towers(train_tokenizer(directory / "tokenizer"))
+    towers.load_state_dict(averaged(directory / "clip.pt"))
+    if (directory / "image.pt").exists():
+        towers.load_state_dict(averaged(directory / "image.pt"), strict=False)
+    towers.eval().requires_grad_(False)
+    text, image = towers["text"], towers["image"]
+    assert isinstance(text, CLIPTextModel)
+    assert isinstance(image, CLIPVisionModelWithProjection)
+    return text, image
 
-    Seeded, since all workers must start alike. Raises StageMissingError when the towers are not trained yet.
-    """
-    state = load_checkpoint(directory / "clip.pt")
-    if state is None:
-        raise StageMissingError(f"train the clip stage first: no clip.pt in {directory}")
+
+def load_unet(directory: Path) -> UNet2DConditionModel:
+    """Return the averaged UNet; raises StageMissingError when it is not trained yet."""
+    unet = build_unet()
+    unet.load_state_dict(averaged(directory / "unet.pt"))
+    return unet
+
+
+def denoiser_data(crew: Crew, directory: Path, drawings: Drawings) -> DenoiserData:
+    """Return what the UNet's and the adapter's stages train on; the crew encodes the drawings once."""
+    batches = Batches(
+        drawings=drawings,
+        latents=encode(crew, directory, drawings, load_vae(directory, drawings)),
+        tokenizer=train_tokenizer(directory / "tokenizer"),
+        signal=build_noise_schedule().alphas_cumprod,
+    )
+    return DenoiserData(batches=batches, text=load_towers(directory)[0])
+
+
+def start_adapter(directory: Path, *, seed: int = 4) -> AdaptedUnet:
+    """Return the trained UNet beside an untrained adapter; seeded, since all workers must start alike."""
     torch.manual_seed(seed)
-    model = _joint(directory)
-    weights = state["ema"]["weights"]
-    model.load_state_dict({**model.state_dict(), **weights})
-    return model
+    return AdaptedUnet(load_unet(directory), embed_width=EMBED_WIDTH)
 
 
-def load_joint(directory: Path) -> dict[str, Tensor]:
-    """Return the averaged weights of the unet stage; raises StageMissingError when there are none."""
-    state = load_checkpoint(directory / "unet.pt")
-    if state is None:
-        raise StageMissingError(f"train the unet stage first: no unet.pt in {directory}")
-    weights: dict[str, Tensor] = state["ema"]["weights"]
-    return weights
+@torch.no_grad()
+def embed_drawings(crew: Crew, directory: Path, drawings: Drawings) -> Tensor:
+    """Return all drawings' image embeddings `[N, 192]`; each worker computes them."""
+    image = load_towers(directory)[1]
+    starts = tqdm(range(0, len(drawings), _BATCH), desc="embed", mininterval=10, disable=not crew.leads)
+    with torch.autocast("cpu", torch.bfloat16):
+        parts = [image(normalise(drawings.images[i : i + _BATCH])).image_embeds for i in starts]
+    return torch.cat(parts).float()
 
 
-def load_reader(directory: Path) -> Reader:
-    """Return the attribute reader that the unet stage trained along; raises StageMissingError without it."""
-    model = _joint(directory)
-    model.load_state_dict(load_joint(directory))
-    model.eval().requires_grad_(False)
-    return Reader(model.image, model.heads)
+def collect(directory: Path, drawings: Drawings) -> Parts:
+    """Return everything that an export writes.
 
-
-def collect(directory: Path, vae: AutoencoderKL, weights: dict[str, Tensor]) -> Parts:
-    """Return everything that an export writes, from the VAE and the averaged weights."""
-    model = _joint(directory)
-    model.load_state_dict(weights)
+    Raises StageMissingError when a stage is missing; without the adapter's, the adapter is an untrained one.
+    """
+    adapted = start_adapter(directory)
+    if (directory / "adapter.pt").exists():
+        adapted.load_state_dict(averaged(directory / "adapter.pt"))
+    text, image = load_towers(directory)
     return Parts(
         tokenizer=train_tokenizer(directory / "tokenizer"),
-        text_encoder=model.text,
-        image_encoder=model.image,
-        vae=vae,
-        unet=build_unet(),
-        unet_weights=model.adapted.plain_weights(),
-        adapter_weights=model.adapted.adapter_weights(),
-    )
-
-
-def _joint(directory: Path) -> JointModel:
-    return JointModel(
-        AdaptedUnet(build_unet(), embed_width=EMBED_WIDTH),
-        build_text_encoder(train_tokenizer(directory / "tokenizer")),
-        build_image_encoder(),
-        Heads(),
+        text_encoder=text,
+        image_encoder=image,
+        vae=load_vae(directory, drawings),
+        unet=load_unet(directory),
+        adapter_weights=adapted.adapter_weights(),
     )

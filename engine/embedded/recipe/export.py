@@ -7,22 +7,19 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
+from engine.embedded.quality.settings import MAIN
 from engine.embedded.recipe.towers import IMAGE_SIZE, PIXEL_MEAN, PIXEL_STD
 from engine.embedded.recipe.unet import build_noise_schedule
 
 ADAPTER_FILE = "ip-adapter_limner.safetensors"
 CHECKSUMS = "SHA256SUMS"
 KEPT = ("MODEL_CARD.md",)
-
-Module = TypeVar("Module", bound=torch.nn.Module)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +30,8 @@ class Parts:
     text_encoder: CLIPTextModel
     image_encoder: CLIPVisionModelWithProjection
     vae: AutoencoderKL
-    unet_weights: dict[str, Tensor]
-    adapter_weights: dict[str, Tensor]
     unet: UNet2DConditionModel
+    adapter_weights: dict[str, Tensor]
 
 
 def export(parts: Parts, directory: Path) -> None:
@@ -73,10 +69,10 @@ def checksums(directory: Path) -> str:
 
 
 def _write(parts: Parts, directory: Path) -> None:
-    _half(parts.text_encoder, parts.text_encoder.state_dict()).save_pretrained(directory / "text_encoder")
-    _half(parts.image_encoder, parts.image_encoder.state_dict()).save_pretrained(directory / "image_encoder")
-    _half(parts.vae, parts.vae.state_dict()).save_pretrained(directory / "vae")
-    _half(parts.unet, parts.unet_weights).save_pretrained(directory / "unet")
+    copy.deepcopy(parts.text_encoder).half().save_pretrained(directory / "text_encoder")
+    copy.deepcopy(parts.image_encoder).half().save_pretrained(directory / "image_encoder")
+    copy.deepcopy(parts.vae).half().save_pretrained(directory / "vae")
+    copy.deepcopy(parts.unet).half().save_pretrained(directory / "unet")
     parts.tokenizer.save_pretrained(directory / "tokenizer")
     build_noise_schedule().save_pretrained(directory / "scheduler")
     adapter = {name: value.half().contiguous() for name, value in parts.adapter_weights.items()}
@@ -84,12 +80,10 @@ def _write(parts: Parts, directory: Path) -> None:
     save_file(adapter, directory / "ip_adapter" / ADAPTER_FILE)
     _write_json(directory / "feature_extractor" / "preprocessor_config.json", _feature_extractor())
     _write_json(directory / "model_index.json", _model_index())
-
-
-def _half(like: Module, weights: dict[str, Tensor]) -> Module:
-    module = copy.deepcopy(like)
-    module.load_state_dict(weights)
-    return module.half()
+    _write_json(
+        directory / "limner.json",
+        {"default_guidance_scale": MAIN.guidance_scale, "default_num_inference_steps": MAIN.steps},
+    )
 
 
 def _write_json(path: Path, content: dict[str, object]) -> None:

@@ -45,7 +45,7 @@ def _encode(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def encode(crew: Crew, directory: Path, drawings: Drawings, vae: AutoencoderKL) -> NDArray[np.float16]:
-    """Return the drawings' latents `[N, 4, 16, 16]`; the crew first makes them together if need be.
+    """Return the drawings' latents `[N, C, 16, 16]`; the crew first makes them together if need be.
 
     They belong to one encoder: delete `encoded.npz` after training it again.
     """

@@ -2,24 +2,23 @@
 
 import argparse
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from engine.embedded import model_directory
 from engine.embedded.recipe.data import Drawings, draw
 from engine.embedded.recipe.workers import Crew, run_crew
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-TRAIN_PERSONS, TRAIN_SCENES, TRAIN_SEED = 4000, 5, 11
-TEST_PERSONS, TEST_SCENES, TEST_SEED = 200, 4, 1_000_003
+TRAIN_PERSONS, TRAIN_SCENES, TRAIN_SEED = 6000, 5, 11
+TEST_PERSONS, TEST_SCENES, TEST_SEED = 500, 3, 1_000_003
 
 
-def _train_set(options: argparse.Namespace) -> Drawings:
+def train_set(options: argparse.Namespace) -> Drawings:
+    """Return the drawings to train on."""
     return draw(options.cache / "world/train", persons=TRAIN_PERSONS, scenes=TRAIN_SCENES, seed=TRAIN_SEED)
 
 
-def _test_set(options: argparse.Namespace) -> Drawings:
+def test_set(options: argparse.Namespace) -> Drawings:
+    """Return the drawings of people whom training never sees."""
     return draw(
         options.cache / "world/held_out",
         persons=TEST_PERSONS,
@@ -33,30 +32,66 @@ def world(options: argparse.Namespace) -> None:
     """Draw the training set, the held-out set and the reference portraits."""
     from engine.embedded.recipe.references import draw_references
 
-    _train_set(options)
-    _test_set(options)
+    train_set(options)
+    test_set(options)
     draw_references(model_directory().parent / "references")
 
 
 def vae(options: argparse.Namespace) -> None:
     """Train encoder and decoder."""
-    _train_set(options)
-    run_crew(partial(_vae_work, options=options), size=options.workers, directory=options.cache / "train")
-
-
-def _vae_work(crew: Crew, options: argparse.Namespace) -> None:
-    from engine.embedded.recipe.vae import train_vae
-
-    train_vae(crew, _train_set(options), _test_set(options), options.cache / "train", minutes=options.minutes)
+    _run(options, _vae_work)
 
 
 def clip(options: argparse.Namespace) -> None:
     """Train the text and image towers."""
     from engine.embedded.recipe.tokenizer import train_tokenizer
 
-    _train_set(options)
     train_tokenizer(options.cache / "train/tokenizer")
-    run_crew(partial(_clip_work, options=options), size=options.workers, directory=options.cache / "train")
+    _run(options, _clip_work)
+
+
+def image(options: argparse.Namespace) -> None:
+    """Go on with the image tower alone."""
+    _run(options, _image_work)
+
+
+def reader(options: argparse.Namespace) -> None:
+    """Train the classifiers that read attributes back from generated pictures."""
+    _run(options, _reader_work)
+
+
+def unet(options: argparse.Namespace) -> None:
+    """Encode the drawings and train the UNet on text; the export is refreshed as it goes."""
+    _run(options, _unet_work)
+
+
+def adapter(options: argparse.Namespace) -> None:
+    """Train the IP-Adapter beside the frozen UNet; the export is refreshed as it goes."""
+    _run(options, _adapter_work)
+
+
+def export(options: argparse.Namespace) -> None:
+    """Write the weights that the checkpoints hold."""
+    from engine.embedded.recipe.assemble import collect
+    from engine.embedded.recipe.export import export as write
+
+    write(collect(options.cache / "train", train_set(options)), options.weights)
+
+
+class _Work(Protocol):
+    def __call__(self, crew: Crew, options: argparse.Namespace) -> None: ...
+
+
+def _run(options: argparse.Namespace, work: _Work) -> None:
+    train_set(options)
+    test_set(options)
+    run_crew(partial(work, options=options), size=options.workers, directory=options.cache / "train")
+
+
+def _vae_work(crew: Crew, options: argparse.Namespace) -> None:
+    from engine.embedded.recipe.vae import train_vae
+
+    train_vae(crew, train_set(options), test_set(options), options.cache / "train", minutes=options.minutes)
 
 
 def _clip_work(crew: Crew, options: argparse.Namespace) -> None:
@@ -65,72 +100,62 @@ def _clip_work(crew: Crew, options: argparse.Namespace) -> None:
 
     out = options.cache / "train"
     tokenizer = train_tokenizer(out / "tokenizer")
-    train_clip(crew, _train_set(options), _test_set(options), tokenizer, out, minutes=options.minutes)
+    train_clip(crew, train_set(options), test_set(options), tokenizer, out, minutes=options.minutes)
 
 
-def unet(options: argparse.Namespace) -> None:
-    """Encode the drawings and train UNet and IP-Adapter; the export is refreshed as it goes."""
-    _train_set(options)
-    run_crew(partial(_unet_work, options=options), size=options.workers, directory=options.cache / "train")
+def _image_work(crew: Crew, options: argparse.Namespace) -> None:
+    from engine.embedded.recipe.clip import train_image
+    from engine.embedded.recipe.tokenizer import train_tokenizer
+
+    out = options.cache / "train"
+    tokenizer = train_tokenizer(out / "tokenizer")
+    train_image(crew, train_set(options), test_set(options), tokenizer, out, minutes=options.minutes)
+
+
+def _reader_work(crew: Crew, options: argparse.Namespace) -> None:
+    from engine.embedded.recipe.reader import train_reader
+
+    train_reader(
+        crew, train_set(options), test_set(options), options.cache / "train", minutes=options.minutes
+    )
 
 
 def _unet_work(crew: Crew, options: argparse.Namespace) -> None:
-    from engine.embedded.recipe.assemble import collect, load_vae, start_joint
-    from engine.embedded.recipe.batches import Batches
-    from engine.embedded.recipe.diffusion import DiffusionPlan, train_diffusion
-    from engine.embedded.recipe.export import export as write
-    from engine.embedded.recipe.latents import encode
-    from engine.embedded.recipe.sheets import draw_progress
-    from engine.embedded.recipe.tokenizer import train_tokenizer
-    from engine.embedded.recipe.unet import build_noise_schedule
-
-    drawings, out = _train_set(options), options.cache / "train"
-    vae = load_vae(out, drawings)
-    batches = Batches(
-        drawings=drawings,
-        latents=encode(crew, out, drawings, vae),
-        tokenizer=train_tokenizer(out / "tokenizer"),
-        signal=build_noise_schedule().alphas_cumprod,
-    )
-
-    def publish(weights: "dict[str, Tensor]") -> None:
-        write(collect(out, vae, weights), options.weights)
-        draw_progress(options.weights, out / "unet_sheet.png")
-
-    train_diffusion(crew, DiffusionPlan(minutes=options.minutes), out, start_joint(out), batches, publish)
-
-
-def decoder(options: argparse.Namespace) -> None:
-    """Polish the VAE's decoder alone: the latents, and so the UNet, stay as they are."""
-    run_crew(partial(_decoder_work, options=options), size=options.workers, directory=options.cache / "train")
-
-
-def _decoder_work(crew: Crew, options: argparse.Namespace) -> None:
-    from engine.embedded.recipe.decoder import train_decoder
-
-    train_decoder(
-        crew, _train_set(options), _test_set(options), options.cache / "train", minutes=options.minutes
-    )
-
-
-def export(options: argparse.Namespace) -> None:
-    """Write the weights that the checkpoints hold."""
-    from engine.embedded.recipe.assemble import collect, load_joint, load_vae
-    from engine.embedded.recipe.export import export as write
+    from engine.embedded.recipe.assemble import denoiser_data
+    from engine.embedded.recipe.diffusion import train_unet
+    from engine.embedded.recipe.training import Plan
+    from engine.embedded.recipe.unet import start_unet
 
     out = options.cache / "train"
-    write(collect(out, load_vae(out, _train_set(options)), load_joint(out)), options.weights)
+    plan = Plan(
+        name="unet",
+        directory=out,
+        minutes=options.minutes,
+        matrix_rate=0.02,
+        vector_rate=2e-3,
+        average=0.999,
+        checkpoint_minutes=8.0,
+        record_every=10,
+    )
+    data = denoiser_data(crew, out, train_set(options))
+    train_unet(crew, plan, start_unet(), data, lambda _weights, _progress: None)
 
 
-def sheet(options: argparse.Namespace) -> None:
-    """Draw contact sheets with diffusers from the exported weights."""
-    from engine.embedded.recipe.sheets import draw_sheets
+def _adapter_work(crew: Crew, options: argparse.Namespace) -> None:
+    from engine.embedded.recipe.assemble import denoiser_data, embed_drawings, start_adapter
+    from engine.embedded.recipe.diffusion import train_adapter
+    from engine.embedded.recipe.training import Plan
 
-    draw_sheets(options.weights, options.cache / "sheets")
-
-
-def measure(options: argparse.Namespace) -> None:
-    """Read people and scenes back from generated pictures."""
-    from engine.embedded.recipe.measure import measure as run
-
-    run(options.weights, options.cache / "train", _test_set(options), options.cache / "sheets/measured.json")
+    out = options.cache / "train"
+    plan = Plan(
+        name="adapter",
+        directory=out,
+        minutes=options.minutes,
+        matrix_rate=0.01,
+        vector_rate=2e-3,
+        checkpoint_minutes=5.0,
+        record_every=10,
+    )
+    drawings = train_set(options)
+    data, embeds = denoiser_data(crew, out, drawings), embed_drawings(crew, out, drawings)
+    train_adapter(crew, plan, start_adapter(out), data, embeds, lambda _weights, _progress: None)

@@ -16,7 +16,7 @@ from transformers import (
 from engine.embedded.recipe.tokenizer import MAX_TOKENS
 
 TEXT_WIDTH = 128
-IMAGE_WIDTH = 128
+IMAGE_WIDTH = 160
 EMBED_WIDTH = 192
 IMAGE_SIZE = 128
 # CLIP's own pixel statistics (openai/clip-vit-large-patch14, preprocessor_config.json).
@@ -47,7 +47,7 @@ def build_image_encoder() -> CLIPVisionModelWithProjection:
         hidden_size=IMAGE_WIDTH,
         intermediate_size=4 * IMAGE_WIDTH,
         num_hidden_layers=4,
-        num_attention_heads=4,
+        num_attention_heads=5,
         image_size=IMAGE_SIZE,
         patch_size=16,
         projection_dim=EMBED_WIDTH,
@@ -64,8 +64,8 @@ def normalise(images: NDArray[np.uint8]) -> Tensor:
 def augment(pixels: Tensor) -> Tensor:
     """Shift, zoom, fade and grain pictures a little, each in its own way."""
     batch = len(pixels)
-    zoom = 1 + 0.12 * (2 * torch.rand(batch) - 1)
-    shift = 0.08 * (2 * torch.rand(batch, 2) - 1)
+    zoom = 1 + 0.06 * (2 * torch.rand(batch) - 1)
+    shift = 0.04 * (2 * torch.rand(batch, 2) - 1)
     zero = torch.zeros(batch)
     theta = torch.stack(
         [torch.stack([zoom, zero, shift[:, 0]], 1), torch.stack([zero, zoom, shift[:, 1]], 1)], 1

@@ -1,5 +1,6 @@
-"""Train the VAE: 128x128 pictures to 16x16 latents of four channels."""
+"""Train the VAE: 128x128 pictures to 16x16 latents."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.embedded.recipe.data import Drawings
-from engine.embedded.recipe.ema import Ema, load_checkpoint, save_checkpoint
 from engine.embedded.recipe.progress import Progress
+from engine.embedded.recipe.training import Plan, Start, train
 from engine.embedded.recipe.workers import Crew
 
-PEAK_RATE = 1e-3
+LATENT_CHANNELS = 12
 BATCH = 8
 # Latents are normalised after training, so that this noise is what the UNet's last steps leave behind.
 LATENT_NOISE = 0.03
@@ -36,7 +37,7 @@ def build_vae() -> AutoencoderKL:
         up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=(16, 32, 64, 128),
         layers_per_block=1,
-        latent_channels=4,
+        latent_channels=LATENT_CHANNELS,
         norm_num_groups=2,
         sample_size=128,
         scaling_factor=1.0,
@@ -63,29 +64,14 @@ def to_images(pixels: Tensor) -> list[Image.Image]:
     return [Image.fromarray(image) for image in array]
 
 
-def _loss(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
-    mean = vae.encode(pixels).latent_dist.mean.float()
-    scale = mean.detach().std(dim=(0, 2, 3), keepdim=True)
-    out = vae.decode(mean + LATENT_NOISE * scale * torch.randn_like(mean)).sample.float()
-    loss: Tensor = (out - pixels).abs().mean() + gradient_loss(out, pixels) + 2 * F.mse_loss(out, pixels)
-    return loss
-
-
-def gradient_loss(a: Tensor, b: Tensor) -> Tensor:
-    """Return the mean absolute difference of horizontal and of vertical gradients, added up."""
-    error = a - b
-    return (error[..., 1:] - error[..., :-1]).abs().mean() + (
-        error[..., 1:, :] - error[..., :-1, :]
-    ).abs().mean()
-
-
-def psnr(vae: AutoencoderKL, images: NDArray[np.uint8]) -> float:
-    """Return the mean PSNR in dB of reconstructing pictures from the latents' means."""
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+def psnr(vae: AutoencoderKL, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return the PSNR in dB, `[B]`, of reconstructing each picture from its latents' means."""
+    with torch.no_grad():
         pixels = to_tensor(images)
         out = vae.decode(vae.encode(pixels).latent_dist.mean).sample.float().clamp(-1, 1)
     error = ((out - pixels) / 2).square().mean(dim=(1, 2, 3))
-    return float((-10 * error.log10()).mean())
+    decibels: NDArray[np.float64] = (-10 * error.log10()).double().numpy()
+    return decibels
 
 
 def train_vae(
@@ -97,58 +83,53 @@ def train_vae(
     meets the statistics that it will be used with.
     """
     torch.manual_seed(seed)
-    vae, path = build_vae(), directory / "vae.pt"
-    ema, optimiser = (
-        Ema(vae, 0.998),
-        torch.optim.AdamW(vae.parameters(), lr=PEAK_RATE, betas=(0.9, 0.95), weight_decay=1e-4),
+    vae = build_vae()
+    plan = Plan(name="vae", directory=directory, minutes=minutes, matrix_rate=0.015, vector_rate=1e-3)
+    train(
+        crew,
+        plan,
+        vae,
+        partial(_loss_from, vae, drawings, seed),
+        partial(_report, build_vae(), held_out, plan),
     )
-    progress = Progress(name="vae", minutes=minutes, directory=directory)
-    if state := load_checkpoint(path):
-        vae.load_state_dict(state["vae"])
-        ema.load(state["ema"])
-        optimiser.load_state_dict(state["optimiser"])
-        progress.step, progress.spent_seconds = state["step"], state["seconds"]
-    random = np.random.default_rng([seed, progress.step, crew.rank])
-    average = build_vae()
-    for step in progress.steps(quiet=not crew.leads):
-        pixels = to_tensor(
-            drawings.images[np.sort(random.choice(len(drawings), BATCH // crew.size, replace=False))]
-        )
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = _loss(vae, pixels)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        progress.share = crew.exchange(vae, progress.clock_share())
-        for group in optimiser.param_groups:
-            group["lr"] = progress.rate(PEAK_RATE, warmup_steps=50)
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimiser.step()
-        if not crew.leads:
-            continue
-        ema.update(vae)
-        progress.record(float(loss.detach()))
-        if step % 250 == 249 or progress.share >= 1.0:
-            ema.copy_to(average)
-            report(average, held_out, directory, progress)
-            _save(path, vae, ema, optimiser, progress)
 
 
-def report(vae: AutoencoderKL, held_out: Drawings, directory: Path, progress: Progress) -> None:
+def _loss_from(vae: AutoencoderKL, drawings: Drawings, seed: int, start: Start) -> "partial[Tensor]":
+    return partial(
+        _loss, vae, drawings, np.random.default_rng([seed, start.step, start.rank]), BATCH // start.size
+    )
+
+
+def _loss(vae: AutoencoderKL, drawings: Drawings, random: np.random.Generator, batch: int) -> Tensor:
+    pixels = to_tensor(drawings.images[np.sort(random.choice(len(drawings), batch, replace=False))])
+    with torch.autocast("cpu", torch.bfloat16):
+        mean = vae.encode(pixels).latent_dist.mean.float()
+        scale = mean.detach().std(dim=(0, 2, 3), keepdim=True)
+        out = vae.decode(mean + LATENT_NOISE * scale * torch.randn_like(mean)).sample.float()
+    loss: Tensor = (out - pixels).abs().mean() + _gradient_loss(out, pixels) + 2 * F.mse_loss(out, pixels)
+    return loss
+
+
+def _gradient_loss(a: Tensor, b: Tensor) -> Tensor:
+    """Return the mean absolute difference of horizontal and of vertical gradients, added up."""
+    error = a - b
+    return (error[..., 1:] - error[..., :-1]).abs().mean() + (
+        error[..., 1:, :] - error[..., :-1, :]
+    ).abs().mean()
+
+
+def _report(
+    vae: AutoencoderKL, held_out: Drawings, plan: Plan, weights: dict[str, Tensor], progress: Progress
+) -> None:
     """Print the held-out PSNR and write a sheet of originals above reconstructions."""
-    images = held_out.images[:: held_out.scenes][:16]
-    quality = f"held-out PSNR {psnr(vae, images):.2f} dB after {progress.elapsed():.0f} s"
-    print(f"\n{progress.name} step {progress.step}: {quality}", flush=True)
+    vae.load_state_dict(weights)
+    images = held_out.images[:: held_out.scenes][:32]
+    quality = f"held-out PSNR {psnr(vae, images).mean():.2f} dB after {progress.elapsed():.0f} s"
+    print(f"\n{plan.name} step {progress.step}: {quality}", flush=True)
     with torch.no_grad():
         pixels = to_tensor(images[:8])
         pairs = [*to_images(pixels), *to_images(vae.decode(vae.encode(pixels).latent_dist.mean).sample)]
     sheet = Image.new("RGB", (8 * 128, 2 * 128))
     for k, image in enumerate(pairs):
         sheet.paste(image, (k % 8 * 128, k // 8 * 128))
-    sheet.save(directory / f"{progress.name}_sheet.png")
-
-
-def _save(
-    path: Path, vae: AutoencoderKL, ema: Ema, optimiser: torch.optim.Optimizer, progress: Progress
-) -> None:
-    state = {"vae": vae.state_dict(), "ema": ema.state(), "optimiser": optimiser.state_dict()}
-    save_checkpoint(path, {**state, "step": progress.step + 1, "seconds": progress.elapsed()})
+    sheet.save(plan.directory / f"{plan.name}_sheet.png")

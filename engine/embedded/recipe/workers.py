@@ -1,12 +1,13 @@
 """Share a training step between single-threaded worker processes."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
 
@@ -40,6 +41,19 @@ class Crew:
             gradient.copy_(part.view_as(gradient))
         return float(flat[-1])
 
+    def gather(self, parts: list[Tensor | None], like: list[nn.Parameter]) -> list[Tensor]:
+        """Return every worker's parts; exactly one worker brings each, and `like` gives the shapes.
+
+        A part that nobody brings comes back as zeros.
+        """
+        filled = [torch.zeros_like(p) if part is None else part for part, p in zip(parts, like, strict=True)]
+        if self.size == 1:
+            return filled
+        flat = torch.cat([part.flatten() for part in filled])
+        dist.all_reduce(flat)
+        split = flat.split([p.numel() for p in like])
+        return [part.view_as(p) for part, p in zip(split, like, strict=True)]
+
     def wait(self) -> None:
         """Return when every worker has come here."""
         if self.size > 1:
@@ -52,14 +66,16 @@ def run_crew(work: Callable[[Crew], None], *, size: int, directory: Path) -> Non
     `work` is pickled: a module-level function or a `functools.partial` of one.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    meeting = directory / "rendezvous"
-    meeting.unlink(missing_ok=True)
+    meeting = directory / f"rendezvous-{os.getpid()}"
     if size == 1:
         torch.set_num_threads(1)
         work(Crew(rank=0, size=1))
     else:
         arguments = (work, size, str(meeting.resolve()))
-        spawn(_enter, args=arguments, nprocs=size)
+        try:
+            spawn(_enter, args=arguments, nprocs=size)
+        finally:
+            meeting.unlink(missing_ok=True)
 
 
 def _enter(rank: int, work: Callable[[Crew], None], size: int, meeting: str) -> None:
