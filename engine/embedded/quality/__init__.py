@@ -1,0 +1,1 @@
+"""Measure what the model in the box draws: `python -m engine.embedded.quality --help`."""
