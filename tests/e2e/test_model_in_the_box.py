@@ -1,9 +1,12 @@
-"""What make demo shows, measured: the prompt decides the scene, the reference decides who."""
+"""What make demo shows, measured: the prompt decides the scene, the reference decides who.
+
+The reader of `engine.embedded.quality` shares nothing with the model. The figures in the model card are from many more
+pictures; here the limits are far from chance (about a third for who, a quarter for the scene) and below the card's.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,57 +14,83 @@ from limner_client import Client
 from numpy.typing import NDArray
 
 from engine.embedded import reference_portraits
+from engine.embedded.quality.reader import Reader, load_reader, reader_path
+from engine.embedded.quality.settings import IDENTITY_BAR
+from engine.embedded.recipe.references import people
 from tools.local_server import LocalServer
 
-SEEDS = 2
-Picture = NDArray[np.float64]
-Make = Callable[..., Picture]
+STEPS = 12
+SCENES = (
+    (
+        "a portrait of a person, smiling, wearing a red sweater, on a yellow background",
+        {"background": "yellow", "clothing": "red", "expression": "smile"},
+    ),
+    (
+        "close-up of a person, surprised, wearing a blue hoodie, at the beach, wearing a cap",
+        {"background": "beach", "clothing": "blue", "hat": "cap", "framing": "close-up"},
+    ),
+)
+Attributes = dict[str, str]
+Make = Callable[..., NDArray[np.uint8]]
 
 
 @pytest.fixture(scope="module")
 def make(server: LocalServer) -> Make:
-    """Return the mean picture of a few seeds, `[H, W, 3]` in 0..255."""
+    """Return the picture of each shipped person in one scene, `[8, 128, 128, 3]`."""
 
-    def mean(prompt: str, reference: Path | None, **settings: float) -> Picture:
+    def draw(prompt: str, **settings: float) -> NDArray[np.uint8]:
+        pictures = []
         with Client(server.target) as client:
-            portrait = client.generate(
-                prompt, reference, seed=11, image_count=SEEDS, steps=12, guidance_scale=3.0, **settings
-            )
-        pictures = [np.asarray(image.to_pil().convert("RGB"), dtype=np.float64) for image in portrait.images]
-        return np.mean(pictures, axis=0)
+            for seed, path in enumerate(reference_portraits().values()):
+                portrait = client.generate(prompt, path, seed=seed, steps=STEPS, **settings)
+                pictures.append(np.asarray(portrait.image.to_pil().convert("RGB")))
+        return np.stack(pictures)
 
-    return mean
-
-
-def corners(picture: Picture) -> NDArray[np.float64]:
-    """Return the mean colour of the upper corners, which show the background."""
-    side = len(picture) // 6
-    return np.concatenate([picture[:side, :side], picture[:side, -side:]]).mean(axis=(0, 1))
+    return draw
 
 
-def face(picture: Picture) -> NDArray[np.float64]:
-    """Return the mean colour of the middle of the face."""
-    side = len(picture)
-    return picture[int(0.45 * side) : int(0.65 * side), int(0.4 * side) : int(0.6 * side)].mean(axis=(0, 1))
+@pytest.fixture(scope="module")
+def reader() -> Reader:
+    return load_reader(reader_path())
 
 
-def test_the_prompt_decides_the_background(make: Make) -> None:
-    ada = reference_portraits()["ada"]
-    blue = corners(make("a portrait of a person, on a blue background", ada))
-    yellow = corners(make("a portrait of a person, on a yellow background", ada))
-    assert blue[2] > blue[0] + 40
-    assert yellow[0] > yellow[2] + 40
+def named(reader: Reader, pictures: NDArray[np.uint8]) -> list[Attributes]:
+    rows = reader.read(pictures)
+    return [
+        {name: values[row[i]] for i, (name, values) in enumerate(reader.attributes.items())} for row in rows
+    ]
 
 
-def test_the_reference_decides_who(make: Make) -> None:
-    people = reference_portraits()
-    prompt = "a portrait of a person, on a white background, soft light"
-    pale, dark = (face(make(prompt, people[name])) for name in ("ada", "chike"))
-    assert pale.mean() > dark.mean() + 40
+def share(read: list[Attributes], asked: list[Attributes]) -> float:
+    hits = [
+        mine[name] == value
+        for mine, wanted in zip(read, asked, strict=True)
+        for name, value in wanted.items()
+    ]
+    return float(np.mean(hits))
 
 
-def test_at_scale_zero_the_reference_says_nothing(make: Make) -> None:
-    people = reference_portraits()
-    prompt = "a portrait of a person, on a white background, soft light"
-    one, other = (make(prompt, people[name], ip_adapter_scale=0.0) for name in ("ada", "chike"))
+def who() -> list[Attributes]:
+    shown = people()
+    return [{name: getattr(shown[key], name) for name in IDENTITY_BAR} for key in reference_portraits()]
+
+
+@pytest.mark.parametrize(("prompt", "scene"), SCENES)
+def test_prompt_and_reference_are_both_read_back(
+    make: Make, reader: Reader, prompt: str, scene: Attributes
+) -> None:
+    read = named(reader, make(prompt))
+    assert share(read, who()) >= 0.6
+    assert share(read, [scene] * len(read)) >= 0.8
+
+
+def test_at_scale_zero_the_reference_says_nothing(server: LocalServer) -> None:
+    with Client(server.target) as client:
+        pictures = [
+            client.generate(
+                "a portrait of a person, on a white background", path, seed=3, steps=4, ip_adapter_scale=0.0
+            ).image.to_pil()
+            for path in list(reference_portraits().values())[:2]
+        ]
+    one, other = (np.asarray(picture.convert("RGB")).astype(int) for picture in pictures)
     assert np.abs(one - other).max() <= 1

@@ -100,6 +100,27 @@ def test_modes_cover_a_batch_in_their_shares() -> None:
     assert np.abs(counts - [68, 22, 10]).max() <= 1
 
 
+def test_latents_are_made_again_for_another_encoder(tmp_path: Path) -> None:
+    from engine.embedded.recipe.data import Drawings
+    from engine.embedded.recipe.latents import encode
+    from engine.embedded.recipe.vae import LATENT_CHANNELS, build_vae
+
+    torch.manual_seed(0)
+    images = np.random.default_rng(0).integers(0, 256, (2, 128, 128, 3), dtype=np.uint8)
+    drawings = Drawings(images=images, labels=np.zeros((2, 20), dtype=np.uint8), scenes=2)
+    vae = build_vae()
+    first = encode(ALONE, tmp_path, drawings, vae)
+    assert first.shape == (2, LATENT_CHANNELS, 16, 16)
+    with torch.no_grad():
+        vae.decoder.conv_in.weight.zero_()
+    written = (tmp_path / "encoded.npz").stat().st_mtime_ns
+    assert (encode(ALONE, tmp_path, drawings, vae) == first).all()
+    assert (tmp_path / "encoded.npz").stat().st_mtime_ns == written, "the decoder has no say in latents"
+    with torch.no_grad():
+        vae.quant_conv.bias.add_(1)
+    assert np.allclose(encode(ALONE, tmp_path, drawings, vae)[:, 0], first[:, 0] + 1, atol=0.1)
+
+
 def test_training_adapter_equals_diffusers() -> None:
     from diffusers import UNet2DConditionModel
 

@@ -1,5 +1,6 @@
 """Normalise the VAE's latents, and encode the drawings once."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -47,10 +48,10 @@ def _encode(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
 def encode(crew: Crew, directory: Path, drawings: Drawings, vae: AutoencoderKL) -> NDArray[np.float16]:
     """Return the drawings' latents `[N, C, 16, 16]`; the crew first makes them together if need be.
 
-    They belong to one encoder: delete `encoded.npz` after training it again.
+    They are kept in `encoded.npz` for as long as the encoder stays the same.
     """
-    path = directory / "encoded.npz"
-    if not path.exists():
+    path, made_by = directory / "encoded.npz", _fingerprint(vae)
+    if not _made_by(path, made_by):
         end = (crew.rank + 1) * len(drawings) // crew.size
         starts = range(crew.rank * len(drawings) // crew.size, end, _BATCH)
         parts = []
@@ -60,20 +61,36 @@ def encode(crew: Crew, directory: Path, drawings: Drawings, vae: AutoencoderKL) 
         np.savez(_shard(directory, crew.rank), latents=np.concatenate(parts))
         crew.wait()
         if crew.leads:
-            _join([_shard(directory, rank) for rank in range(crew.size)], path)
+            _join([_shard(directory, rank) for rank in range(crew.size)], path, made_by)
         crew.wait()
     with np.load(path) as stored:
         latents: NDArray[np.float16] = stored["latents"]
     return latents
 
 
+def _fingerprint(vae: AutoencoderKL) -> str:
+    digest = hashlib.sha256()
+    for module in (vae.encoder, vae.quant_conv):
+        for value in module.state_dict().values():
+            digest.update(value.float().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _made_by(path: Path, fingerprint: str) -> bool:
+    if not path.exists():
+        return False
+    with np.load(path) as stored:
+        return "made_by" in stored and str(stored["made_by"]) == fingerprint
+
+
 def _shard(directory: Path, rank: int) -> Path:
     return directory / f"encoded-{rank}.npz"
 
 
-def _join(shards: list[Path], path: Path) -> None:
+def _join(shards: list[Path], path: Path, made_by: str) -> None:
     partial = path.with_suffix(".partial.npz")
-    np.savez(partial, latents=np.concatenate([np.load(shard)["latents"] for shard in shards]))
+    latents = np.concatenate([np.load(shard)["latents"] for shard in shards])
+    np.savez(partial, latents=latents, made_by=made_by)
     partial.rename(path)
     for shard in shards:
         shard.unlink()
