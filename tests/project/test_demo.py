@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from engine.embedded.world import words
+from engine.embedded.world import SCENE_VALUES, words
 from tools.demo import SCENES
 
 KNOWN = {
@@ -15,7 +15,11 @@ KNOWN = {
     for phrase in itertools.chain.from_iterable(table.values())
 }
 KNOWN |= {
-    form.format(colour=colour) for form in words.CLOTHES for colour in ("red", "yellow", "black", "white")
+    form.format(colour=colour, garment=garment)
+    for form in words.CLOTHES
+    for colour in SCENE_VALUES["clothing"]
+    for garments in words.GARMENT.values()
+    for garment in garments
 }
 KNOWN |= {f"wearing {hat}" for hats in words.HAT.values() for hat in hats}
 KNOWN |= {medium.format(person=f"a {person}") for medium in words.MEDIUM for person in words.PERSON}

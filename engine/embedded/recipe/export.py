@@ -48,6 +48,9 @@ def export(parts: Parts, directory: Path) -> None:
         if (directory / name).exists():
             shutil.copy2(directory / name, partial / name)
     (partial / CHECKSUMS).write_text(checksums(partial))
+    for path in partial.rglob("*"):
+        # safetensors writes files that only their owner may read.
+        path.chmod(0o755 if path.is_dir() else 0o644)
     if directory.exists():
         old = Path(tempfile.mkdtemp(prefix=".old-", dir=directory.parent))
         directory.rename(old / "weights")
