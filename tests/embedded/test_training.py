@@ -91,6 +91,21 @@ def test_a_run_continues_from_its_checkpoint(tmp_path: Path) -> None:
     assert (tmp_path / "stage.csv").exists()
 
 
+def test_a_checkpoint_leaves_frozen_parameters_alone(tmp_path: Path) -> None:
+    network = small_network()
+    network[1].requires_grad_(False)
+    plan = Plan(name="stage", directory=tmp_path, minutes=0.004, matrix_rate=0.01, vector_rate=0.01)
+    train(ALONE, plan, network, Counted(network), lambda weights, progress: None)
+    assert set(averaged(plan.checkpoint)) == {"0.weight", "0.bias", "3.weight", "3.bias"}
+    other = small_network()
+    with torch.no_grad():
+        other[1].weight.fill_(1.0)
+    other[1].requires_grad_(False)
+    train(ALONE, plan, other, Counted(other), lambda weights, progress: None)
+    assert (other[1].weight == 1.0).all()
+    assert not torch.equal(other[3].weight, small_network()[3].weight)
+
+
 def test_modes_cover_a_batch_in_their_shares() -> None:
     from engine.embedded.recipe.batches import Batches
 

@@ -88,7 +88,7 @@ def collect(directory: Path, drawings: Drawings) -> Parts:
     """
     adapted = start_adapter(directory)
     if (directory / "adapter.pt").exists():
-        adapted.load_state_dict(averaged(directory / "adapter.pt"))
+        adapted.load_state_dict(averaged(directory / "adapter.pt"), strict=False)
     text, image = load_towers(directory)
     return Parts(
         tokenizer=train_tokenizer(directory / "tokenizer"),

@@ -4,7 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+
+def trained_state(module: nn.Module) -> dict[str, Tensor]:
+    """Return a module's state without the parameters that are frozen: those belong to another stage."""
+    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+    return {name: value for name, value in module.state_dict().items() if name not in frozen}
 
 
 class Ema:
@@ -16,19 +22,15 @@ class Ema:
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
         self.updates = 0
-        self.weights = {k: v.detach().clone().float() for k, v in module.state_dict().items()}
+        self.weights = {k: v.detach().clone().float() for k, v in trained_state(module).items()}
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
         """Move the average towards the module's weights."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, value in module.state_dict().items():
+        for name, value in trained_state(module).items():
             self.weights[name].lerp_(value.float(), 1 - decay)
-
-    def copy_to(self, module: nn.Module) -> None:
-        """Load the average into a module of the same shape."""
-        module.load_state_dict(self.weights)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint needs."""
@@ -36,7 +38,8 @@ class Ema:
 
     def load(self, state: dict[str, Any]) -> None:
         """Take up a checkpoint's state."""
-        self.updates, self.weights = state["updates"], state["weights"]
+        self.updates = state["updates"]
+        self.weights = {name: state["weights"][name] for name in self.weights}
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from engine.embedded.recipe.ema import Ema, load_checkpoint, save_checkpoint
+from engine.embedded.recipe.ema import Ema, load_checkpoint, save_checkpoint, trained_state
 from engine.embedded.recipe.muon import MuonAdamW
 from engine.embedded.recipe.progress import Progress
 from engine.embedded.recipe.workers import Crew
@@ -56,6 +56,8 @@ def train(
 ) -> None:
     """Train the parameters that need gradients until the budget is spent; continue from a checkpoint if there is one.
 
+    A checkpoint holds nothing of frozen parameters, so that an adapter continues beside a UNet that was trained on.
+
     `loss_from` is called once, after any checkpoint was loaded, and returns the function that computes the
     loss of one step. `report` gets the averaged weights at each checkpoint, in the leading worker only.
     """
@@ -63,7 +65,8 @@ def train(
     optimiser = MuonAdamW(model, matrix_rate=plan.matrix_rate, vector_rate=plan.vector_rate)
     progress = Progress(name=plan.name, minutes=plan.minutes, directory=plan.directory)
     if state := load_checkpoint(plan.checkpoint):
-        model.load_state_dict(state["model"])
+        own = trained_state(model)
+        model.load_state_dict({k: v for k, v in state["model"].items() if k in own}, strict=False)
         ema.load(state["ema"])
         optimiser.load(state["optimiser"])
         progress.step, progress.spent_seconds = state["step"], state["seconds"]
@@ -84,7 +87,7 @@ def train(
         progress.record(float(loss.detach()), every=plan.record_every)
         if time.monotonic() - saved > 60 * plan.checkpoint_minutes or progress.share >= 1.0:
             saved = time.monotonic()
-            state = {"model": model.state_dict(), "ema": ema.state(), "optimiser": optimiser.state()}
+            state = {"model": trained_state(model), "ema": ema.state(), "optimiser": optimiser.state()}
             save_checkpoint(
                 plan.checkpoint, {**state, "step": progress.step + 1, "seconds": progress.elapsed()}
             )
