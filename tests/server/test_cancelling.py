@@ -192,8 +192,13 @@ async def test_10_000_cancelled_calls_leave_nothing() -> None:
         await settled(serving)
         before = traces()
         await cancel_many(serving, CALLS)
-        await settled(serving)
-        after = traces()
+        # gRPC's own threads end the last calls when they get to run; what leaks stays however long one waits.
+        for _ in range(100):
+            await settled(serving)
+            after = traces()
+            if all(count <= before[kind] + 5 for kind, count in after.items()):
+                break
+            await asyncio.sleep(0.1)
         print(f"in the engine: {len(serving.script.submitted)}\nbefore {dict(before)}\nafter  {dict(after)}")
         assert serving.script.held <= set(serving.script.cancelled)
         for kind, count in after.items():
