@@ -81,7 +81,10 @@ def run_crew(work: Callable[[Crew], None], *, size: int, directory: Path) -> Non
 def _enter(rank: int, work: Callable[[Crew], None], size: int, meeting: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=size)
+    crew = Crew(rank=rank, size=size)
     try:
-        work(Crew(rank=rank, size=size))
+        work(crew)
+        # Nobody leaves before all are done: gloo aborts a process whose threads still talk to one that is gone.
+        crew.wait()
     finally:
         dist.destroy_process_group()
