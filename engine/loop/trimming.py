@@ -8,15 +8,20 @@ from collections.abc import Callable
 
 
 def give_back() -> None:
-    """Collect what only cycles hold and return free pages of the heap; where libc has no call for it, only collect.
+    """Collect what only cycles hold, and return free pages of the heap to the system.
 
     After loading, those are the float weights that packing copied; after warm-up, what larger buckets needed. glibc
     would keep both for ever, since later allocations lie above them.
     """
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    trim()
+
+
+def trim() -> None:
+    """Return free pages of the heap to the system; nothing where libc has no call for it."""
+    call = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if call is not None:
+        call(0)
 
 
 class IdleTrimmer:
@@ -39,6 +44,6 @@ class IdleTrimmer:
     def idle(self) -> None:
         """Give memory back, if anything was computed since the last time and that is long enough ago."""
         if self._worked and self._clock() >= self._due:
-            give_back()
+            trim()
             self._worked = False
             self._due = self._clock() + self._every

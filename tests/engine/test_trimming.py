@@ -9,7 +9,7 @@ from engine.loop.trimming import IdleTrimmer, give_back
 @pytest.fixture
 def given(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     calls: list[str] = []
-    monkeypatch.setattr(trimming, "give_back", lambda: calls.append("trim"))
+    monkeypatch.setattr(trimming, "trim", lambda: calls.append("trim"))
     return calls
 
 

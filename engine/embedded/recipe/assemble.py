@@ -56,13 +56,14 @@ def load_unet(directory: Path) -> UNet2DConditionModel:
 
 def denoiser_data(crew: Crew, directory: Path, drawings: Drawings) -> DenoiserData:
     """Return what the UNet's and the adapter's stages train on; the crew encodes the drawings once."""
+    vae = load_vae(directory, drawings)
     batches = Batches(
         drawings=drawings,
-        latents=encode(crew, directory, drawings, load_vae(directory, drawings)),
+        latents=encode(crew, directory, drawings, vae),
         tokenizer=train_tokenizer(directory / "tokenizer"),
         signal=build_noise_schedule().alphas_cumprod,
     )
-    return DenoiserData(batches=batches, text=load_towers(directory)[0])
+    return DenoiserData(batches=batches, text=load_towers(directory)[0], vae=vae, directory=directory)
 
 
 def start_adapter(directory: Path, *, seed: int = 4) -> AdaptedUnet:

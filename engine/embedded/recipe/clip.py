@@ -95,8 +95,8 @@ def train_image(
 
     Raises StageMissingError when there is none.
     """
-    towers = build_towers(tokenizer)
-    towers.load_state_dict(averaged(directory / "clip.pt"))
+    towers, trained = build_towers(tokenizer), averaged(directory / "clip.pt")
+    towers.load_state_dict(trained)
     model = nn.ModuleDict({"image": towers["image"], "heads": towers["heads"]})
     plan = Plan(
         name="image", directory=directory, minutes=minutes, matrix_rate=0.01, vector_rate=1e-3, average=0.995
@@ -114,7 +114,7 @@ def train_image(
 
     def report(weights: dict[str, Tensor], progress: Progress) -> None:
         shown = build_towers(tokenizer)
-        shown.load_state_dict(weights, strict=False)
+        shown.load_state_dict({**trained, **weights})
         print(f"\nimage step {progress.step}: {_accuracy(shown, tokenizer, held_out)}", flush=True)
 
     train(crew, plan, model, loss_from, report)

@@ -1,13 +1,15 @@
 """Train the denoiser: first the UNet with text alone, then the IP-Adapter with everything else frozen."""
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from random import Random
 
 import numpy as np
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextModel
@@ -15,6 +17,8 @@ from transformers import CLIPTextModel
 from engine.embedded.recipe.adapter import AdaptedUnet
 from engine.embedded.recipe.batches import Batches
 from engine.embedded.recipe.progress import Progress
+from engine.embedded.recipe.samples import DESCRIBED, SCENES, draw_samples
+from engine.embedded.recipe.towers import tokenise
 from engine.embedded.recipe.training import Plan, Start, train
 from engine.embedded.recipe.workers import Crew
 
@@ -27,15 +31,15 @@ _ADAPTER_MODES = (0.85, 0.05, 0.05, 0.05)
 # Beside a reference, a caption seldom says who: the picture does.
 _DESCRIBED_BESIDE_REFERENCE = 0.15
 
-Report = Callable[[dict[str, Tensor], Progress], None]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenoiserData:
-    """Hold what both stages train on; `text` is frozen."""
+    """Hold what both stages train on; `text` and `vae` are frozen."""
 
     batches: Batches
     text: CLIPTextModel
+    vae: AutoencoderKL
+    directory: Path
     seed: int = 3
 
     def started(self, start: Start) -> Batches:
@@ -52,11 +56,29 @@ class DenoiserData:
             states: Tensor = self.text(ids).last_hidden_state
         return states
 
+    def guided(self, prompts: Sequence[str]) -> Tensor:
+        """Return hidden states `[2B, 77, D]`: of as many empty prompts, then of these."""
+        return self.spoken(tokenise(self.batches.tokenizer, [*[""] * len(prompts), *prompts]))
 
-def train_unet(
-    crew: Crew, plan: Plan, unet: UNet2DConditionModel, data: DenoiserData, report: Report
-) -> None:
-    """Train the UNet on captions, as any Stable Diffusion; the weight average ends in the plan's checkpoint."""
+    def plan(self, name: str, minutes: float, *, matrix_rate: float, average: float) -> Plan:
+        """Return how a stage of the denoiser trains."""
+        return Plan(
+            name=name,
+            directory=self.directory,
+            minutes=minutes,
+            matrix_rate=matrix_rate,
+            vector_rate=2e-3,
+            average=average,
+            checkpoint_minutes=8.0,
+            record_every=10,
+        )
+
+
+def train_unet(crew: Crew, unet: UNet2DConditionModel, data: DenoiserData, *, minutes: float) -> None:
+    """Train the UNet on captions, as any Stable Diffusion; the weight average ends in `unet.pt`.
+
+    Each checkpoint draws `unet_sheet.png`.
+    """
 
     def loss_from(start: Start) -> Callable[[], Tensor]:
         batches, rows = data.started(start), BATCH // start.size
@@ -71,16 +93,28 @@ def train_unet(
 
         return loss
 
-    train(crew, plan, unet, loss_from, report)
+    def report(weights: dict[str, Tensor], _: Progress) -> None:
+        shown = copy.deepcopy(unet).requires_grad_(False)
+        shown.load_state_dict(weights)
+        states = data.guided([*DESCRIBED, *SCENES])
+
+        def velocity(sample: Tensor, timestep: Tensor) -> Tensor:
+            predicted: Tensor = shown(sample, timestep, states).sample
+            return predicted
+
+        draw_samples(velocity, data.vae, data.directory / "unet_sheet.png", count=len(states) // 2)
+
+    train(crew, data.plan("unet", minutes, matrix_rate=0.02, average=0.999), unet, loss_from, report)
 
 
 def train_adapter(
-    crew: Crew, plan: Plan, adapted: AdaptedUnet, data: DenoiserData, embeds: Tensor, report: Report
+    crew: Crew, adapted: AdaptedUnet, data: DenoiserData, embeds: Tensor, *, minutes: float
 ) -> None:
-    """Train projection and adapter attention beside a frozen UNet.
+    """Train projection and adapter attention beside a frozen UNet; the weight average ends in `adapter.pt`.
 
     `embeds` `[N, E]` are all drawings' image embeddings: a row's reference is another drawing of its person.
-    A dropped reference is a zero embedding, as in diffusers' unconditional rows.
+    A dropped reference is a zero embedding, as in diffusers' unconditional rows. Each checkpoint draws
+    `adapter_sheet.png`: two people of the training set, a row each.
     """
 
     def loss_from(start: Start) -> Callable[[], Tensor]:
@@ -99,7 +133,20 @@ def train_adapter(
 
         return loss
 
-    train(crew, plan, adapted, loss_from, report)
+    def report(weights: dict[str, Tensor], _: Progress) -> None:
+        shown = copy.deepcopy(adapted).requires_grad_(False)
+        shown.load_state_dict(weights, strict=False)
+        people = embeds[[0, data.batches.drawings.scenes]].repeat_interleave(len(SCENES), dim=0)
+        references = torch.cat([torch.zeros_like(people), people])
+        states = data.guided([*SCENES, *SCENES])
+
+        def velocity(sample: Tensor, timestep: Tensor) -> Tensor:
+            predicted: Tensor = shown(sample, timestep, states, references)
+            return predicted
+
+        draw_samples(velocity, data.vae, data.directory / "adapter_sheet.png", count=len(people))
+
+    train(crew, data.plan("adapter", minutes, matrix_rate=0.01, average=0.998), adapted, loss_from, report)
 
 
 @contextmanager

@@ -61,12 +61,12 @@ def reader(options: argparse.Namespace) -> None:
 
 
 def unet(options: argparse.Namespace) -> None:
-    """Encode the drawings and train the UNet on text; the export is refreshed as it goes."""
+    """Encode the drawings and train the UNet on text."""
     _run(options, _unet_work)
 
 
 def adapter(options: argparse.Namespace) -> None:
-    """Train the IP-Adapter beside the frozen UNet; the export is refreshed as it goes."""
+    """Train the IP-Adapter beside the frozen UNet."""
     _run(options, _adapter_work)
 
 
@@ -123,39 +123,16 @@ def _reader_work(crew: Crew, options: argparse.Namespace) -> None:
 def _unet_work(crew: Crew, options: argparse.Namespace) -> None:
     from engine.embedded.recipe.assemble import denoiser_data
     from engine.embedded.recipe.diffusion import train_unet
-    from engine.embedded.recipe.training import Plan
     from engine.embedded.recipe.unet import start_unet
 
-    out = options.cache / "train"
-    plan = Plan(
-        name="unet",
-        directory=out,
-        minutes=options.minutes,
-        matrix_rate=0.02,
-        vector_rate=2e-3,
-        average=0.999,
-        checkpoint_minutes=8.0,
-        record_every=10,
-    )
-    data = denoiser_data(crew, out, train_set(options))
-    train_unet(crew, plan, start_unet(), data, lambda _weights, _progress: None)
+    data = denoiser_data(crew, options.cache / "train", train_set(options))
+    train_unet(crew, start_unet(), data, minutes=options.minutes)
 
 
 def _adapter_work(crew: Crew, options: argparse.Namespace) -> None:
     from engine.embedded.recipe.assemble import denoiser_data, embed_drawings, start_adapter
     from engine.embedded.recipe.diffusion import train_adapter
-    from engine.embedded.recipe.training import Plan
 
-    out = options.cache / "train"
-    plan = Plan(
-        name="adapter",
-        directory=out,
-        minutes=options.minutes,
-        matrix_rate=0.01,
-        vector_rate=2e-3,
-        checkpoint_minutes=5.0,
-        record_every=10,
-    )
-    drawings = train_set(options)
+    out, drawings = options.cache / "train", train_set(options)
     data, embeds = denoiser_data(crew, out, drawings), embed_drawings(crew, out, drawings)
-    train_adapter(crew, plan, start_adapter(out), data, embeds, lambda _weights, _progress: None)
+    train_adapter(crew, start_adapter(out), data, embeds, minutes=options.minutes)
