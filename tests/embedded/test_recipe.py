@@ -11,14 +11,16 @@ from engine.embedded.recipe import stages
 from engine.embedded.recipe.training import StageMissingError
 from tests.tinymodels import open_pipeline
 
-COUNTS = {"TRAIN_PERSONS": 36, "TRAIN_SCENES": 2, "TEST_PERSONS": 34, "TEST_SCENES": 2}
+COUNTS = {"TRAIN_SCENES": 2, "TEST_PERSONS": 34, "TEST_SCENES": 2}
 
 
 @pytest.fixture
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> argparse.Namespace:
     for name, count in COUNTS.items():
         monkeypatch.setattr(stages, name, count)
-    return argparse.Namespace(cache=tmp_path, weights=tmp_path / "weights", workers=1, minutes=0.001)
+    return argparse.Namespace(
+        cache=tmp_path, weights=tmp_path / "weights", workers=1, minutes=0.001, persons=36, device="cpu"
+    )
 
 
 def test_a_stage_says_what_it_lacks(options: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.embedded.recipe.muon import MuonAdamW
+from engine.embedded.recipe.supply import supply
 from engine.embedded.recipe.training import Plan, StageMissingError, Start, averaged, train
 from engine.embedded.recipe.workers import Crew, run_crew
 
@@ -166,3 +167,17 @@ def test_training_adapter_equals_diffusers() -> None:
         mine = ours(sample, steps, text, embeds)
         other = theirs(sample, steps, text, added_cond_kwargs={"image_embeds": [embeds[:, None]]}).sample
     torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
+
+
+def numbers(start: Start) -> Callable[[], tuple[Tensor, Tensor]]:
+    random = np.random.default_rng([start.step, start.rank])
+    return lambda: (torch.tensor(start.rank), torch.from_numpy(random.integers(0, 9, 3)))
+
+
+def test_batches_are_drawn_in_other_processes_for_a_gpu_and_here_for_a_cpu() -> None:
+    gpu = Crew(rank=0, size=1, device=torch.device("meta"), enlarge=8)
+    assert gpu.rows(32) == 256
+    ahead, here = supply(gpu, Start(7, 0), numbers), supply(ALONE, Start(7, 0), numbers)
+    drawn = [ahead() for _ in range(12)]
+    assert {int(rank) for rank, _ in drawn} == set(range(6))
+    assert torch.equal(next(batch for rank, batch in drawn if rank == 0), here()[1])

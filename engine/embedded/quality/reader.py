@@ -93,14 +93,15 @@ class Reader(nn.Module):
         return torch.cat(rows).numpy().astype(np.float64)
 
 
-def prepare(images: NDArray[np.uint8]) -> Tensor:
+def prepare(images: NDArray[np.uint8] | Tensor) -> Tensor:
     """Return `[B, 128, 128, 3]` bytes as the reader's `[B, 3, 128, 128]` input.
 
     Raises ValueError for pictures of another shape.
     """
     if images.ndim != 4 or images.shape[1:] != (PICTURE, PICTURE, 3):
         raise ValueError(f"the reader takes [N, {PICTURE}, {PICTURE}, 3], not {list(images.shape)}")
-    pixels = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float().contiguous()
+    stored = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))
+    pixels = stored.permute(0, 3, 1, 2).float().contiguous()
     return pixels.div_(255).sub_(_MEAN).div_(_DEVIATION)
 
 

@@ -16,7 +16,7 @@ STAGES = {
     "adapter": stages.adapter,
     "export": stages.export,
 }
-# What the committed weights had on two cores; the UNet and the VAE are the ones to give more.
+# For two cores; the UNet and the VAE are the ones to give more.
 MINUTES = {"vae": 30.0, "clip": 16.0, "image": 11.0, "reader": 12.0, "unet": 47.0, "adapter": 11.0}
 
 
@@ -29,7 +29,9 @@ def main() -> None:
         type=float,
         help="wall-clock budget of the stage, earlier runs included (default: the stage's own)",
     )
-    parser.add_argument("--workers", type=int, default=2, help="single-threaded training processes")
+    parser.add_argument("--persons", type=int, default=6000, help="people in the training set")
+    parser.add_argument("--device", default="cpu", help="cpu, or a GPU as torch names it")
+    parser.add_argument("--workers", type=int, default=2, help="single-threaded training processes, on a CPU")
     parser.add_argument(
         "--cache", type=Path, default=Path(".cache"), help="drawings, checkpoints, curves, sheets"
     )

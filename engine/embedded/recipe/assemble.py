@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
@@ -9,7 +10,7 @@ from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
 from engine.embedded.recipe.adapter import AdaptedUnet
-from engine.embedded.recipe.batches import Batches
+from engine.embedded.recipe.batches import Batches, Latents
 from engine.embedded.recipe.clip import build_towers
 from engine.embedded.recipe.data import Drawings
 from engine.embedded.recipe.diffusion import DenoiserData
@@ -57,13 +58,17 @@ def load_unet(directory: Path) -> UNet2DConditionModel:
 def denoiser_data(crew: Crew, directory: Path, drawings: Drawings) -> DenoiserData:
     """Return what the UNet's and the adapter's stages train on; the crew encodes the drawings once."""
     vae = load_vae(directory, drawings)
-    batches = Batches(
-        drawings=drawings,
-        latents=encode(crew, directory, drawings, vae),
-        tokenizer=train_tokenizer(directory / "tokenizer"),
-        signal=build_noise_schedule().alphas_cumprod,
+    signal = build_noise_schedule().alphas_cumprod
+    latents = torch.from_numpy(encode(crew, directory, drawings, vae))
+    return DenoiserData(
+        batches=Batches(
+            drawings=drawings, tokenizer=train_tokenizer(directory / "tokenizer"), timesteps=len(signal)
+        ),
+        latents=Latents(values=latents.to(crew.device), signal=signal.to(crew.device)),
+        text=load_towers(directory)[0].to(crew.device),
+        vae=vae,
+        directory=directory,
     )
-    return DenoiserData(batches=batches, text=load_towers(directory)[0], vae=vae, directory=directory)
 
 
 def start_adapter(directory: Path, *, seed: int = 4) -> AdaptedUnet:
@@ -75,11 +80,14 @@ def start_adapter(directory: Path, *, seed: int = 4) -> AdaptedUnet:
 @torch.no_grad()
 def embed_drawings(crew: Crew, directory: Path, drawings: Drawings) -> Tensor:
     """Return all drawings' image embeddings `[N, 192]`; each worker computes them."""
-    image = load_towers(directory)[1]
-    starts = tqdm(range(0, len(drawings), _BATCH), desc="embed", mininterval=10, disable=not crew.leads)
-    with torch.autocast("cpu", torch.bfloat16):
-        parts = [image(normalise(drawings.images[i : i + _BATCH])).image_embeds for i in starts]
-    return torch.cat(parts).float()
+    image, batch = load_towers(directory)[1].to(crew.device), _BATCH * crew.enlarge
+    starts = tqdm(range(0, len(drawings), batch), desc="embed", mininterval=10, disable=not crew.leads)
+    parts = []
+    with crew.arithmetic():
+        for i in starts:
+            pictures = torch.from_numpy(np.array(drawings.images[i : i + batch])).to(crew.device)
+            parts.append(image(normalise(pictures)).image_embeds.float())
+    return torch.cat(parts)
 
 
 def collect(directory: Path, drawings: Drawings) -> Parts:

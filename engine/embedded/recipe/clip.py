@@ -7,17 +7,25 @@ tower longer. So it goes on alone, in a stage of its own, while the UNet already
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTokenizer
 
-from engine.embedded.recipe.data import ATTRIBUTES, IDENTITY_NAMES, Drawings, identity_of, scene_of
+from engine.embedded.recipe.data import (
+    ATTRIBUTES,
+    IDENTITY_NAMES,
+    Drawings,
+    Gallery,
+    identity_of,
+    scene_of,
+)
 from engine.embedded.recipe.heads import Heads, pooled_state
 from engine.embedded.recipe.progress import Progress
+from engine.embedded.recipe.supply import supply
 from engine.embedded.recipe.towers import (
     augment,
     build_image_encoder,
@@ -30,6 +38,13 @@ from engine.embedded.recipe.workers import Crew
 from engine.embedded.world import caption
 
 PEOPLE_A_BATCH = 32
+
+
+class _Told(NamedTuple):
+    """Hold numbers of drawings `[2P]`, and `[P, 77]` tokens of what is said of the first of each person."""
+
+    rows: Tensor
+    ids: Tensor
 
 
 def build_towers(tokenizer: CLIPTokenizer) -> nn.ModuleDict:
@@ -61,15 +76,29 @@ def train_clip(
         name="clip", directory=directory, minutes=minutes, matrix_rate=0.01, vector_rate=2e-3, average=0.995
     )
 
-    def loss_from(start: Start) -> Callable[[], Tensor]:
+    gallery = Gallery(drawings, crew.device)
+
+    def draw_from(start: Start) -> Callable[[], _Told]:
         random = np.random.default_rng([seed, start.step, start.rank])
         words = Random(1000 * (start.step + 1) + start.rank)
-        people = PEOPLE_A_BATCH // start.size
+
+        def draw() -> _Told:
+            index = _pairs(drawings, random, crew.rows(PEOPLE_A_BATCH))
+            texts = []
+            for row in drawings.labels[index[::2]]:
+                who = identity_of(row) if words.random() < 0.6 else None
+                texts.append(caption(scene_of(row), words, identity=who))
+            return _Told(torch.from_numpy(index), tokenise(tokenizer, texts))
+
+        return draw
+
+    def loss_from(start: Start) -> Callable[[], Tensor]:
+        draw = supply(crew, start, draw_from)
 
         def loss() -> Tensor:
-            index = _pairs(drawings, random, people)
-            with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-                return _loss(towers, drawings, tokenizer, index, words)
+            told = draw()
+            with crew.arithmetic():
+                return _loss(towers, gallery, told)
 
         return loss
 
@@ -102,13 +131,15 @@ def train_image(
         name="image", directory=directory, minutes=minutes, matrix_rate=0.01, vector_rate=1e-3, average=0.995
     )
 
+    gallery = Gallery(drawings, crew.device)
+
     def loss_from(start: Start) -> Callable[[], Tensor]:
         random = np.random.default_rng([seed, start.step, start.rank])
 
         def loss() -> Tensor:
-            index = _pairs(drawings, random, PEOPLE_A_BATCH // start.size)
-            with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-                return _image_loss(model, drawings, index)[0]
+            index = _pairs(drawings, random, crew.rows(PEOPLE_A_BATCH))
+            with crew.arithmetic():
+                return _image_loss(model, gallery.pictures(index), gallery.labels(index))[0]
 
         return loss
 
@@ -120,24 +151,13 @@ def train_image(
     train(crew, plan, model, loss_from, report)
 
 
-def _loss(
-    model: nn.ModuleDict,
-    drawings: Drawings,
-    tokenizer: CLIPTokenizer,
-    index: NDArray[np.int64],
-    words: Random,
-) -> Tensor:
+def _loss(model: nn.ModuleDict, gallery: Gallery, told: _Told) -> Tensor:
     heads = model["heads"]
     assert isinstance(heads, Heads)
-    labels = torch.from_numpy(drawings.labels[index].astype(np.int64))
-    loss, pooled = _image_loss(model, drawings, index)
-    some = index[::2]
-    texts = []
-    for row in drawings.labels[some]:
-        who = identity_of(row) if words.random() < 0.6 else None
-        texts.append(caption(scene_of(row), words, identity=who))
-    ids = tokenise(tokenizer, texts)
-    out = model["text"](ids)
+    rows = told.rows.numpy()
+    labels = gallery.labels(rows)
+    loss, pooled = _image_loss(model, gallery.pictures(rows), labels)
+    out = model["text"](told.ids.to(labels.device))
     hidden = out.last_hidden_state
     for head, state in zip(heads.text, (out.pooler_output, hidden[:, -1], hidden.mean(1)), strict=True):
         loss = loss + 0.5 * heads.loss(head(state), labels[::2], heads.sizes)
@@ -152,13 +172,12 @@ def _pairs(drawings: Drawings, random: np.random.Generator, people: int) -> NDAr
     return np.concatenate([first, drawings.other_scene(first, random)])
 
 
-def _image_loss(model: nn.ModuleDict, drawings: Drawings, index: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+def _image_loss(model: nn.ModuleDict, pictures: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return the loss of the image tower, and its pooled states `[B, 160]`."""
     heads = model["heads"]
     assert isinstance(heads, Heads)
     known = len(IDENTITY_NAMES)
-    labels = torch.from_numpy(drawings.labels[index].astype(np.int64))
-    seen = model["image"](augment(normalise(drawings.images[index])), output_hidden_states=False)
+    seen = model["image"](augment(normalise(pictures)), output_hidden_states=False)
     pooled = pooled_state(model["image"], seen.last_hidden_state)
     loss = 2 * heads.loss(heads.identity(seen.image_embeds), labels[:, :known], heads.sizes[:known])
     loss = loss + 0.5 * heads.loss(heads.scene(pooled), labels[:, known:], heads.sizes[known:])

@@ -8,7 +8,9 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from engine.embedded.world import (
@@ -77,6 +79,30 @@ class Drawings:
         person, scene = np.divmod(index, self.scenes)
         step = random.integers(1, self.scenes, size=index.shape)
         return person * self.scenes + (scene + step) % self.scenes
+
+
+class Gallery:
+    """Hand out drawings on the device that trains on them: from the disk for a CPU; a GPU holds them all."""
+
+    def __init__(self, drawings: Drawings, device: torch.device) -> None:
+        self._drawings, self._device = drawings, device
+        self._held: Tensor | None = None
+        if device.type != "cpu":
+            self._held = torch.from_numpy(np.array(drawings.images)).to(device)
+
+    def pictures(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return `[B, 128, 128, 3]` bytes."""
+        if self._held is not None:
+            return self._held[torch.from_numpy(rows).to(self._device)]
+        return torch.from_numpy(np.array(self._drawings.images[rows]))
+
+    def labels(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return `[B, len(ATTRIBUTES)]` numbers."""
+        return torch.from_numpy(self._drawings.labels[rows].astype(np.int64)).to(self._device)
+
+    def some(self, random: np.random.Generator, count: int) -> NDArray[np.int64]:
+        """Return the sorted numbers of so many different drawings."""
+        return np.sort(random.choice(len(self._drawings), count, replace=False)).astype(np.int64)
 
 
 def draw(

@@ -1,23 +1,20 @@
 """Train the denoiser: first the UNet with text alone, then the IP-Adapter with everything else frozen."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextModel
 
 from engine.embedded.recipe.adapter import AdaptedUnet
-from engine.embedded.recipe.batches import Batches
+from engine.embedded.recipe.batches import Batches, Drawn, Latents
 from engine.embedded.recipe.progress import Progress
 from engine.embedded.recipe.samples import DESCRIBED, SCENES, draw_samples
+from engine.embedded.recipe.supply import supply
 from engine.embedded.recipe.towers import tokenise
 from engine.embedded.recipe.training import Plan, Start, train
 from engine.embedded.recipe.workers import Crew
@@ -34,31 +31,24 @@ _DESCRIBED_BESIDE_REFERENCE = 0.15
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenoiserData:
-    """Hold what both stages train on; `text` and `vae` are frozen."""
+    """Hold what both stages train on; `text` and `vae` are frozen. Latents and `text` are on the crew's device."""
 
     batches: Batches
+    latents: Latents
     text: CLIPTextModel
     vae: AutoencoderKL
     directory: Path
     seed: int = 3
 
-    def started(self, start: Start) -> Batches:
-        """Return batches that a run beginning at `start` has not seen."""
-        return replace(
-            self.batches,
-            random=np.random.default_rng([self.seed, start.step, start.rank]),
-            words=Random(1000 * (start.step + 1) + start.rank),
-        )
-
     def spoken(self, ids: Tensor) -> Tensor:
         """Return the captions' hidden states `[B, 77, D]`."""
         with torch.no_grad():
-            states: Tensor = self.text(ids).last_hidden_state
+            states: Tensor = self.text(ids.to(self.text.device)).last_hidden_state
         return states
 
     def guided(self, prompts: Sequence[str]) -> Tensor:
-        """Return hidden states `[2B, 77, D]`: of as many empty prompts, then of these."""
-        return self.spoken(tokenise(self.batches.tokenizer, [*[""] * len(prompts), *prompts]))
+        """Return hidden states `[2B, 77, D]` on the CPU: of as many empty prompts, then of these."""
+        return self.spoken(tokenise(self.batches.tokenizer, [*[""] * len(prompts), *prompts])).cpu()
 
     def plan(self, name: str, minutes: float, *, matrix_rate: float, average: float) -> Plan:
         """Return how a stage of the denoiser trains."""
@@ -79,22 +69,31 @@ def train_unet(crew: Crew, unet: UNet2DConditionModel, data: DenoiserData, *, mi
 
     Each checkpoint draws `unet_sheet.png`.
     """
+    rows = crew.rows(BATCH)
+
+    def draw_from(start: Start) -> Callable[[], Drawn]:
+        batches = data.batches.started(start, data.seed)
+
+        def draw() -> Drawn:
+            mode = batches.modes(rows, _UNET_MODES)
+            return batches.drawn(batches.pick(rows), empty=mode == 2, described=mode == 0)
+
+        return draw
 
     def loss_from(start: Start) -> Callable[[], Tensor]:
-        batches, rows = data.started(start), BATCH // start.size
+        draw = supply(crew, start, draw_from)
 
         def loss() -> Tensor:
-            index, mode = batches.pick(rows), batches.modes(rows, _UNET_MODES)
-            noised = batches.noised(index)
-            with _fast_autocast():
-                states = data.spoken(batches.captions(index, empty=mode == 2, described=mode == 0))
-                predicted = unet(noised.sample, noised.timestep, states).sample
+            drawn = draw()
+            noised = data.latents.noised(drawn)
+            with crew.arithmetic():
+                predicted = unet(noised.sample, noised.timestep, data.spoken(drawn.ids)).sample
             return noised.loss(predicted)
 
         return loss
 
     def report(weights: dict[str, Tensor], _: Progress) -> None:
-        shown = copy.deepcopy(unet).requires_grad_(False)
+        shown = copy.deepcopy(unet).cpu().requires_grad_(False)
         shown.load_state_dict(weights)
         states = data.guided([*DESCRIBED, *SCENES])
 
@@ -116,27 +115,37 @@ def train_adapter(
     A dropped reference is a zero embedding, as in diffusers' unconditional rows. Each checkpoint draws
     `adapter_sheet.png`: two people of the training set, a row each.
     """
+    rows, embeds = crew.rows(BATCH), embeds.to(crew.device)
+
+    def draw_from(start: Start) -> Callable[[], Drawn]:
+        batches = data.batches.started(start, data.seed)
+
+        def draw() -> Drawn:
+            mode = batches.modes(rows, _ADAPTER_MODES)
+            described = (batches.random.random(rows) < _DESCRIBED_BESIDE_REFERENCE) | (mode == 2)
+            silent = (mode == 1) | (mode == 3)
+            return batches.drawn(batches.pick(rows), empty=silent, described=described, referenced=mode < 2)
+
+        return draw
 
     def loss_from(start: Start) -> Callable[[], Tensor]:
-        batches, rows = data.started(start), BATCH // start.size
+        draw = supply(crew, start, draw_from)
 
         def loss() -> Tensor:
-            index, mode = batches.pick(rows), batches.modes(rows, _ADAPTER_MODES)
-            noised = batches.noised(index)
-            reference = embeds[batches.drawings.other_scene(index, batches.random)]
-            reference = reference * torch.from_numpy(mode < 2)[:, None]
-            described = (batches.random.random(rows) < _DESCRIBED_BESIDE_REFERENCE) | (mode == 2)
-            ids = batches.captions(index, empty=(mode == 1) | (mode == 3), described=described)
-            with _fast_autocast():
-                predicted = adapted(noised.sample, noised.timestep, data.spoken(ids), reference)
+            drawn = draw()
+            noised = data.latents.noised(drawn)
+            number = drawn.reference.to(crew.device)
+            reference = embeds[number.clamp(min=0)] * (number >= 0)[:, None]
+            with crew.arithmetic():
+                predicted = adapted(noised.sample, noised.timestep, data.spoken(drawn.ids), reference)
             return noised.loss(predicted)
 
         return loss
 
     def report(weights: dict[str, Tensor], _: Progress) -> None:
-        shown = copy.deepcopy(adapted).requires_grad_(False)
+        shown = copy.deepcopy(adapted).cpu().requires_grad_(False)
         shown.load_state_dict(weights, strict=False)
-        people = embeds[[0, data.batches.drawings.scenes]].repeat_interleave(len(SCENES), dim=0)
+        people = embeds[[0, data.batches.drawings.scenes]].cpu().repeat_interleave(len(SCENES), dim=0)
         references = torch.cat([torch.zeros_like(people), people])
         states = data.guided([*SCENES, *SCENES])
 
@@ -147,13 +156,3 @@ def train_adapter(
         draw_samples(velocity, data.vae, data.directory / "adapter_sheet.png", count=len(people))
 
     train(crew, data.plan("adapter", minutes, matrix_rate=0.01, average=0.998), adapted, loss_from, report)
-
-
-@contextmanager
-def _fast_autocast() -> Iterator[None]:
-    """Compute in bfloat16, with plain attention.
-
-    The fused kernel's backward pass on a CPU is slow for short sequences: without it a step takes a fifth less.
-    """
-    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-        yield

@@ -29,8 +29,8 @@ class Ema:
         """Move the average towards the module's weights."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, value in trained_state(module).items():
-            self.weights[name].lerp_(value.float(), 1 - decay)
+        state = trained_state(module)
+        torch._foreach_lerp_(list(self.weights.values()), [state[k].float() for k in self.weights], 1 - decay)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint needs."""
@@ -39,7 +39,8 @@ class Ema:
     def load(self, state: dict[str, Any]) -> None:
         """Take up a checkpoint's state."""
         self.updates = state["updates"]
-        self.weights = {name: state["weights"][name] for name in self.weights}
+        for name, value in self.weights.items():
+            value.copy_(state["weights"][name])
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -36,7 +36,7 @@ class Heads(nn.Module):
         """Return CLIP's symmetric loss between matching rows (arXiv 2103.00020)."""
         scale = self.scale.clamp(max=4.0).exp()
         logits = scale * F.normalize(a.float(), dim=-1) @ F.normalize(b.float(), dim=-1).T
-        target = torch.arange(len(a))
+        target = torch.arange(len(a), device=a.device)
         return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
 
 

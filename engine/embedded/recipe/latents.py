@@ -1,5 +1,6 @@
 """Normalise the VAE's latents, and encode the drawings once."""
 
+import copy
 import hashlib
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def normalise_latents(vae: AutoencoderKL, drawings: Drawings) -> None:
 
 
 def _encode(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(pixels.device.type, torch.bfloat16):
         mean: Tensor = vae.encode(pixels).latent_dist.mean
     return mean.float()
 
@@ -53,11 +54,12 @@ def encode(crew: Crew, directory: Path, drawings: Drawings, vae: AutoencoderKL) 
     path, made_by = directory / "encoded.npz", _fingerprint(vae)
     if not _made_by(path, made_by):
         end = (crew.rank + 1) * len(drawings) // crew.size
-        starts = range(crew.rank * len(drawings) // crew.size, end, _BATCH)
-        parts = []
+        batch = _BATCH * crew.enlarge
+        starts = range(crew.rank * len(drawings) // crew.size, end, batch)
+        parts, encoder = [], copy.deepcopy(vae).to(crew.device)
         for start in tqdm(starts, desc="encode", mininterval=10, disable=not crew.leads):
-            pixels = to_tensor(drawings.images[start : min(end, start + _BATCH)])
-            parts.append(_encode(vae, pixels).numpy().astype(np.float16))
+            pixels = to_tensor(drawings.images[start : min(end, start + batch)]).to(crew.device)
+            parts.append(_encode(encoder, pixels).half().cpu().numpy())
         np.savez(_shard(directory, crew.rank), latents=np.concatenate(parts))
         crew.wait()
         if crew.leads:

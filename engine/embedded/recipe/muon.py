@@ -44,15 +44,26 @@ class MuonAdamW:
         self.adamw.step()
         directions: list[Tensor | None] = [None] * len(self.matrices)
         owners = _owners([p.numel() * min(p.shape[0], p[0].numel()) for p in self.matrices], crew.size)
+        alike: dict[torch.Size, list[int]] = {}
         for i, (parameter, momentum) in enumerate(zip(self.matrices, self.momenta, strict=True)):
             if parameter.grad is None:
                 continue
             momentum.lerp_(parameter.grad, 1 - _MOMENTUM)
             if owners[i] == crew.rank:
-                directions[i] = _orthogonal(parameter.grad.lerp(momentum, _MOMENTUM))
+                alike.setdefault(parameter.shape, []).append(i)
+        # Matrices of one shape together: a hundred small products one by one would be most of a GPU's step.
+        for numbers in alike.values():
+            updates = [self._gradient(i).lerp(self.momenta[i], _MOMENTUM) for i in numbers]
+            for i, direction in zip(numbers, _orthogonal(torch.stack(updates)), strict=True):
+                directions[i] = direction
         shared = crew.gather(directions, self.matrices)
         for parameter, direction in zip(self.matrices, shared, strict=True):
             parameter.add_(direction, alpha=-share * self.rates[0])
+
+    def _gradient(self, i: int) -> Tensor:
+        gradient = self.matrices[i].grad
+        assert gradient is not None
+        return gradient
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint needs."""
@@ -86,16 +97,16 @@ def _owners(costs: list[int], size: int) -> list[int]:
     return owners
 
 
-def _orthogonal(update: Tensor, iterations: int = 5) -> Tensor:
-    """Return the nearest semi-orthogonal matrix to a weight's update, in the weight's shape, scaled to its size."""
-    matrix = update.flatten(1)
-    wide = matrix.shape[0] <= matrix.shape[1]
-    x = (matrix if wide else matrix.T).bfloat16()
-    x = x / (x.norm() + 1e-7)
+def _orthogonal(updates: Tensor, iterations: int = 5) -> Tensor:
+    """Return the nearest semi-orthogonal matrices to weights' updates `[N, out, ...]`, scaled to their size."""
+    matrices = updates.flatten(2)
+    rows, columns = matrices.shape[1:]
+    x = (matrices if rows <= columns else matrices.mT).bfloat16()
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     a, b, c = _QUINTIC
     for _ in range(iterations):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
-    direction: Tensor = (x if wide else x.T).float().reshape(update.shape) * scale
-    return direction
+    scale = max(1.0, rows / columns) ** 0.5
+    directions: Tensor = (x if rows <= columns else x.mT).float().reshape(updates.shape) * scale
+    return directions

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from engine.embedded.quality.accuracy import by_attribute, mean_of
 from engine.embedded.quality.reader import PICTURE, Attributes, Reader, prepare, reader_path, save_reader
 from engine.embedded.quality.settings import BAR
-from engine.embedded.recipe.data import Drawings
+from engine.embedded.recipe.data import Drawings, Gallery
 from engine.embedded.recipe.progress import Progress
 from engine.embedded.recipe.training import Plan, Start, train
 from engine.embedded.recipe.workers import Crew
@@ -46,26 +46,26 @@ def train_reader(
         vector_rate=2e-3,
         checkpoint_minutes=2.0,
     )
+    crew = crew or Crew(rank=0, size=1)
     train(
-        crew or Crew(rank=0, size=1),
+        crew,
         plan,
         reader,
-        partial(_loss_from, reader, drawings, seed),
+        partial(_loss_from, crew, reader, Gallery(drawings, crew.device), seed),
         partial(_report, Reader(attributes), held_out, export or reader_path()),
     )
 
 
-def _loss_from(reader: Reader, drawings: Drawings, seed: int, start: Start) -> "partial[Tensor]":
-    random = np.random.default_rng([seed, start.step, start.rank])
-    return partial(_loss, reader, drawings, random, BATCH // start.size)
+def _loss_from(crew: Crew, reader: Reader, gallery: Gallery, seed: int, start: Start) -> "partial[Tensor]":
+    return partial(_loss, crew, reader, gallery, np.random.default_rng([seed, start.step, start.rank]))
 
 
-def _loss(reader: Reader, drawings: Drawings, random: np.random.Generator, batch: int) -> Tensor:
-    rows = np.sort(random.choice(len(drawings), batch, replace=False))
-    labels = torch.from_numpy(drawings.labels[rows].astype(np.int64))
+def _loss(crew: Crew, reader: Reader, gallery: Gallery, random: np.random.Generator) -> Tensor:
+    rows = gallery.some(random, crew.rows(BATCH))
+    labels = gallery.labels(rows)
     reader.train()
-    pixels = augment(prepare(drawings.images[rows]))
-    with torch.autocast("cpu", torch.bfloat16):
+    pixels = augment(prepare(gallery.pictures(rows)))
+    with crew.arithmetic():
         logits = reader(pixels)
     losses = [
         F.cross_entropy(part.float(), label, label_smoothing=SMOOTHING)
@@ -102,10 +102,10 @@ def augment(pixels: Tensor) -> Tensor:
 
 
 def _move(pixels: Tensor) -> Tensor:
-    batch = len(pixels)
-    zoom = 1 + 0.05 * (2 * torch.rand(batch) - 1)
-    shift = (2 * 4 / PICTURE) * (2 * torch.rand(batch, 2) - 1)
-    zero = torch.zeros(batch)
+    batch, device = len(pixels), pixels.device
+    zoom = 1 + 0.05 * (2 * torch.rand(batch, device=device) - 1)
+    shift = (2 * 4 / PICTURE) * (2 * torch.rand(batch, 2, device=device) - 1)
+    zero = torch.zeros(batch, device=device)
     rows = [torch.stack([zoom, zero, shift[:, 0]], 1), torch.stack([zero, zoom, shift[:, 1]], 1)]
     grid = F.affine_grid(torch.stack(rows, 1), list(pixels.shape), align_corners=False)
     return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
@@ -113,7 +113,7 @@ def _move(pixels: Tensor) -> Tensor:
 
 def _soften(pixels: Tensor) -> Tensor:
     """Leave a quarter as it is, halve the resolution of a quarter and blur the rest, sigma up to 1.2."""
-    order = torch.randperm(len(pixels))
+    order = torch.randperm(len(pixels), device=pixels.device)
     blurred, halved = order[: len(order) // 2], order[len(order) // 2 : 3 * len(order) // 4]
     out = pixels.clone()
     half = F.interpolate(pixels[halved], scale_factor=0.5, mode="bilinear", antialias=True)
@@ -124,7 +124,7 @@ def _soften(pixels: Tensor) -> Tensor:
 
 
 def _blur(pixels: Tensor, sigma: float) -> Tensor:
-    at = torch.arange(-3, 4, dtype=torch.float32)
+    at = torch.arange(-3, 4, dtype=torch.float32, device=pixels.device)
     weights = torch.exp(-at.square() / (2 * sigma**2))
     weights = weights / weights.sum()
     channels = pixels.shape[1]
@@ -137,18 +137,18 @@ def _blur(pixels: Tensor, sigma: float) -> Tensor:
 
 
 def _tint(pixels: Tensor) -> Tensor:
-    batch = len(pixels)
-    gain = 1 + 0.05 * (2 * torch.rand(batch, 3, 1, 1) - 1)
-    return pixels * gain + 0.06 * (2 * torch.rand(batch, 3, 1, 1) - 1)
+    batch, device = len(pixels), pixels.device
+    gain = 1 + 0.05 * (2 * torch.rand(batch, 3, 1, 1, device=device) - 1)
+    return pixels * gain + 0.06 * (2 * torch.rand(batch, 3, 1, 1, device=device) - 1)
 
 
 def _grain(pixels: Tensor) -> Tensor:
-    batch = len(pixels)
-    out = pixels + 0.15 * torch.rand(batch, 1, 1, 1).square() * torch.randn_like(pixels)
+    batch, device = len(pixels), pixels.device
+    out = pixels + 0.15 * torch.rand(batch, 1, 1, 1, device=device).square() * torch.randn_like(pixels)
     for cell, most in ((4, 0.18), (8, 0.15)):
-        coarse = torch.randn(batch, 3, PICTURE // cell, PICTURE // cell)
+        coarse = torch.randn(batch, 3, PICTURE // cell, PICTURE // cell, device=device)
         noise = F.interpolate(coarse, scale_factor=cell, mode="bilinear", align_corners=False)
-        out = out + most * torch.rand(batch, 1, 1, 1).square() * noise
+        out = out + most * torch.rand(batch, 1, 1, 1, device=device).square() * noise
     return out
 
 
@@ -156,5 +156,5 @@ def _blot(pixels: Tensor) -> Tensor:
     for row in torch.randperm(len(pixels))[: len(pixels) // 4].tolist():
         height, width = torch.randint(6, 17, (2,)).tolist()
         top, left = (int(torch.randint(0, PICTURE - side, ())) for side in (height, width))
-        pixels[row, :, top : top + height, left : left + width] = torch.randn(3, 1, 1)
+        pixels[row, :, top : top + height, left : left + width] = torch.randn(3, 1, 1, device=pixels.device)
     return pixels

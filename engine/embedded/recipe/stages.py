@@ -8,13 +8,14 @@ from engine.embedded import model_directory
 from engine.embedded.recipe.data import Drawings, draw
 from engine.embedded.recipe.workers import Crew, run_crew
 
-TRAIN_PERSONS, TRAIN_SCENES, TRAIN_SEED = 6000, 5, 11
+TRAIN_SCENES, TRAIN_SEED = 5, 11
 TEST_PERSONS, TEST_SCENES, TEST_SEED = 500, 3, 1_000_003
 
 
 def train_set(options: argparse.Namespace) -> Drawings:
     """Return the drawings to train on."""
-    return draw(options.cache / "world/train", persons=TRAIN_PERSONS, scenes=TRAIN_SCENES, seed=TRAIN_SEED)
+    directory = options.cache / f"world/train-{options.persons}"
+    return draw(directory, persons=options.persons, scenes=TRAIN_SCENES, seed=TRAIN_SEED)
 
 
 def test_set(options: argparse.Namespace) -> Drawings:
@@ -85,7 +86,12 @@ class _Work(Protocol):
 def _run(options: argparse.Namespace, work: _Work) -> None:
     train_set(options)
     test_set(options)
-    run_crew(partial(work, options=options), size=options.workers, directory=options.cache / "train")
+    run_crew(
+        partial(work, options=options),
+        size=options.workers,
+        directory=options.cache / "train",
+        device=options.device,
+    )
 
 
 def _vae_work(crew: Crew, options: argparse.Namespace) -> None:

@@ -55,25 +55,26 @@ def build_image_encoder() -> CLIPVisionModelWithProjection:
     return CLIPVisionModelWithProjection(config)
 
 
-def normalise(images: NDArray[np.uint8]) -> Tensor:
+def normalise(images: NDArray[np.uint8] | Tensor) -> Tensor:
     """Return `[B, H, W, 3]` bytes as the image tower's `[B, 3, H, W]` input."""
-    pixels = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 255
-    return (pixels - torch.tensor(PIXEL_MEAN)[:, None, None]) / torch.tensor(PIXEL_STD)[:, None, None]
+    stored = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))
+    mean, deviation = (torch.tensor(v, device=stored.device)[:, None, None] for v in (PIXEL_MEAN, PIXEL_STD))
+    return (stored.permute(0, 3, 1, 2).float() / 255 - mean) / deviation
 
 
 def augment(pixels: Tensor) -> Tensor:
     """Shift, zoom, fade and grain pictures a little, each in its own way."""
-    batch = len(pixels)
-    zoom = 1 + 0.06 * (2 * torch.rand(batch) - 1)
-    shift = 0.04 * (2 * torch.rand(batch, 2) - 1)
-    zero = torch.zeros(batch)
+    batch, device = len(pixels), pixels.device
+    zoom = 1 + 0.06 * (2 * torch.rand(batch, device=device) - 1)
+    shift = 0.04 * (2 * torch.rand(batch, 2, device=device) - 1)
+    zero = torch.zeros(batch, device=device)
     theta = torch.stack(
         [torch.stack([zoom, zero, shift[:, 0]], 1), torch.stack([zero, zoom, shift[:, 1]], 1)], 1
     )
     grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
     moved = F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
-    gain = 1 + 0.1 * (2 * torch.rand(batch, 1, 1, 1) - 1)
-    return moved * gain + 0.06 * torch.rand(batch, 1, 1, 1) * torch.randn_like(moved)
+    gain = 1 + 0.1 * (2 * torch.rand(batch, 1, 1, 1, device=device) - 1)
+    return moved * gain + 0.06 * torch.rand(batch, 1, 1, 1, device=device) * torch.randn_like(moved)
 
 
 def tokenise(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:

@@ -44,7 +44,6 @@ class Start:
 
     step: int
     rank: int
-    size: int
 
 
 def train(
@@ -59,8 +58,10 @@ def train(
     A checkpoint holds nothing of frozen parameters, so that an adapter continues beside a UNet that was trained on.
 
     `loss_from` is called once, after any checkpoint was loaded, and returns the function that computes the
-    loss of one step. `report` gets the averaged weights at each checkpoint, in the leading worker only.
+    loss of one step, on the crew's device. `report` gets the averaged weights at each checkpoint, on the CPU, in
+    the leading worker only.
     """
+    model.to(crew.device)
     ema = Ema(model, plan.average)
     optimiser = MuonAdamW(model, matrix_rate=plan.matrix_rate, vector_rate=plan.vector_rate)
     progress = Progress(name=plan.name, minutes=plan.minutes, directory=plan.directory)
@@ -71,7 +72,7 @@ def train(
         optimiser.load(state["optimiser"])
         progress.step, progress.spent_seconds = state["step"], state["seconds"]
     torch.manual_seed(1000 * (progress.step + 1) + crew.rank)
-    loss_of = loss_from(Start(progress.step, crew.rank, crew.size))
+    loss_of = loss_from(Start(progress.step, crew.rank))
     trained = [p for p in model.parameters() if p.requires_grad]
     saved = time.monotonic()
     for _ in progress.steps(quiet=not crew.leads):
@@ -91,7 +92,7 @@ def train(
             save_checkpoint(
                 plan.checkpoint, {**state, "step": progress.step + 1, "seconds": progress.elapsed()}
             )
-            report(ema.weights, progress)
+            report({name: value.cpu() for name, value in ema.weights.items()}, progress)
 
 
 def averaged(checkpoint: Path) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engine.embedded.recipe.data import Drawings
+from engine.embedded.recipe.data import Drawings, Gallery
 from engine.embedded.recipe.progress import Progress
 from engine.embedded.recipe.training import Plan, Start, train
 from engine.embedded.recipe.workers import Crew
@@ -53,9 +53,10 @@ def build_vae() -> AutoencoderKL:
     return vae
 
 
-def to_tensor(images: NDArray[np.uint8]) -> Tensor:
+def to_tensor(images: NDArray[np.uint8] | Tensor) -> Tensor:
     """Return `[B, H, W, 3]` bytes as `[B, 3, H, W]` floats in -1..1."""
-    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0).contiguous()
+    pixels = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))
+    return pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0).contiguous()
 
 
 def to_images(pixels: Tensor) -> list[Image.Image]:
@@ -89,20 +90,20 @@ def train_vae(
         crew,
         plan,
         vae,
-        partial(_loss_from, vae, drawings, seed),
+        partial(_loss_from, crew, vae, Gallery(drawings, crew.device), seed),
         partial(_report, build_vae(), held_out, plan),
     )
 
 
-def _loss_from(vae: AutoencoderKL, drawings: Drawings, seed: int, start: Start) -> "partial[Tensor]":
-    return partial(
-        _loss, vae, drawings, np.random.default_rng([seed, start.step, start.rank]), BATCH // start.size
-    )
+def _loss_from(
+    crew: Crew, vae: AutoencoderKL, gallery: Gallery, seed: int, start: Start
+) -> "partial[Tensor]":
+    return partial(_loss, crew, vae, gallery, np.random.default_rng([seed, start.step, start.rank]))
 
 
-def _loss(vae: AutoencoderKL, drawings: Drawings, random: np.random.Generator, batch: int) -> Tensor:
-    pixels = to_tensor(drawings.images[np.sort(random.choice(len(drawings), batch, replace=False))])
-    with torch.autocast("cpu", torch.bfloat16):
+def _loss(crew: Crew, vae: AutoencoderKL, gallery: Gallery, random: np.random.Generator) -> Tensor:
+    pixels = to_tensor(gallery.pictures(gallery.some(random, crew.rows(BATCH))))
+    with crew.arithmetic():
         mean = vae.encode(pixels).latent_dist.mean.float()
         scale = mean.detach().std(dim=(0, 2, 3), keepdim=True)
         out = vae.decode(mean + LATENT_NOISE * scale * torch.randn_like(mean)).sample.float()
