@@ -24,7 +24,8 @@ class TorchDeviceSettings:
     """What may be chosen about torch on a GPU.
 
     ``graphs`` captures a CUDA graph for each bucket; ``compile`` runs the UNet through ``torch.compile`` first (minutes
-    for each bucket of a large model). ``max_references`` bounds the references of one row.
+    for each bucket of a large model). ``channels_last`` keeps the convolutions' weights in the layout that tensor cores
+    read. ``max_references`` bounds the references of one row.
     """
 
     buckets: tuple[int, ...] = (1, 2, 4, 8, 16)
@@ -32,6 +33,7 @@ class TorchDeviceSettings:
     max_references: int = 1
     graphs: bool = True
     compile: bool = False
+    channels_last: bool = True
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for settings that cannot hold."""
@@ -46,6 +48,8 @@ class TorchPrograms:
         self.dtype = next(unet.parameters()).dtype
         self.masked = False
         self._buckets = tuple(sorted(settings.buckets))
+        if settings.channels_last:
+            unet = unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network: Callable[..., torch.Tensor] = unet
         if settings.compile:
             self._network = torch.compile(unet, dynamic=False)
@@ -94,6 +98,9 @@ def torch_device_backend(
     if (device.index or 0) >= torch.cuda.device_count():
         raise DeviceMissingError(f"no device {device}: there are {torch.cuda.device_count()}")
     torch.cuda.set_device(device)
+    if next(model.unet.parameters()).dtype == torch.float32:
+        # cuDNN would take TensorFloat-32, ten bits, and pictures would leave diffusers' by more than rounding.
+        torch.backends.cudnn.allow_tf32 = False
     model = move_model(model, device)
     return DeviceBackend(
         model,
