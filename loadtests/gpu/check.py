@@ -358,6 +358,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--budget-seconds", type=float, default=240.0)
     parser.add_argument("--output", type=Path, help="where the figures go, as JSON")
+    parser.add_argument("--only", default="torch,tensorrt", help="sections, of torch and tensorrt")
     parser.add_argument("--device", default="cuda", help="cpu tries the script itself")
     parser.add_argument(
         "--probe", nargs=4, metavar=("PACKAGE", "TARGET", "MODEL", "ONNX"), help=argparse.SUPPRESS
@@ -384,13 +385,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         run(
             report,
+            options.only.split(","),
             torch.device(options.device, 0) if options.device == "cuda" else torch.device("cpu"),
             Path(folder),
         )
     return report.end()
 
 
-def run(report: Report, device: torch.device, folder: Path) -> None:
+def run(report: Report, only: list[str], device: torch.device, folder: Path) -> None:
     """Run the sections in order of worth."""
     from engine.embedded import model_directory
     from tests.tinymodels import TinySettings, build_tiny_model
@@ -404,7 +406,7 @@ def run(report: Report, device: torch.device, folder: Path) -> None:
 
         return adapter or next(iter(ModelLayout.open(root).adapters()), None)
 
-    for dtype in ("float32", "float16", "bfloat16"):
+    for dtype in ("float32", "float16", "bfloat16") if "torch" in only else ():
         for label, root, adapter in models:
             if dtype == "bfloat16" and label == "tiny-plus":
                 continue
@@ -419,8 +421,9 @@ def run(report: Report, device: torch.device, folder: Path) -> None:
                 )
 
             report.section(f"torch {label} {dtype}", compare, seconds=10)
-    report.section("CUDA graphs", lambda: check.graph(tiny, "base"), seconds=10)
-    for name in ("tensorrt", "tensorrt-rtx"):
+    if "torch" in only:
+        report.section("CUDA graphs", lambda: check.graph(tiny, "base"), seconds=10)
+    for name in ("tensorrt", "tensorrt-rtx") if "tensorrt" in only else ():
         report.section(name, lambda name=name: tensorrt_sections(check, name, tiny, adapter_of), seconds=30)  # type: ignore[misc]
 
 
