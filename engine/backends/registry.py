@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.backends.base import Backend
+from engine.backends.base import Backend, BackendStartError
 
 
-class UnknownBackendError(ValueError):
+class UnknownBackendError(BackendStartError, ValueError):
     """No backend of that name, or a type of numbers or a device that it does not compute on."""
 
 

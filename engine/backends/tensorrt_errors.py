@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from engine.backends.base import BackendStartError
 
-class TensorRTError(Exception):
+
+class TensorRTError(BackendStartError):
     """An engine cannot be built, loaded or run. ``path`` is the file at fault, where it is one."""
 
     def __init__(

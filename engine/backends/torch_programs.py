@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.backends.base import LatentShape
+from engine.backends.base import BackendStartError, LatentShape
 from engine.backends.cuda_stream import CapturedCall, CudaStream, Stream
 from engine.backends.device_backend import BatchInputs, DeviceBackend, Program
 from engine.models.model import Model
@@ -15,7 +15,7 @@ from engine.models.placement import move_model
 from engine.models.unet import ConditionedUNet
 
 
-class DeviceMissingError(RuntimeError):
+class DeviceMissingError(BackendStartError):
     """The device that was asked for is not there; says what is."""
 
 
