@@ -37,7 +37,10 @@ def _torch(request: BackendRequest) -> Backend:
 
     from engine.models.model import load_model
 
-    device = torch.device(request.device)
+    try:
+        device = torch.device(request.device)
+    except RuntimeError as error:
+        raise UnknownBackendError(f"no device {request.device!r}: {error}") from error
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if device.type == "cuda":
         dtypes["float16"] = torch.float16
@@ -49,8 +52,9 @@ def _torch(request: BackendRequest) -> Backend:
         )
     dtype = dtypes[request.dtype]
     if device.type == "cuda":
-        from engine.backends.torch_programs import TorchDeviceSettings, torch_device_backend
+        from engine.backends.torch_programs import TorchDeviceSettings, check_device, torch_device_backend
 
+        check_device(device)
         settings = TorchDeviceSettings()
         if request.buckets is not None:
             settings = TorchDeviceSettings(buckets=request.buckets)

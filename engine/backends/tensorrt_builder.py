@@ -25,18 +25,24 @@ class BuildSettings:
 
     refit: weights can be replaced later without another build; needs the GPU at build time.
     distributive_independence: rows do not influence one another's bits; TensorRT then takes one profile an engine.
+    tf32: float32 graphs may multiply with ten bits of mantissa; off, since pictures would leave diffusers'.
     level: TensorRT's ``builder_optimization_level``, 0 to 5; None leaves it to TensorRT.
     targets: compute capabilities such as ``8.6`` to build for without that GPU; none builds for the GPU at hand.
     """
 
     refit: bool = False
     distributive_independence: bool = False
+    tf32: bool = False
     level: int | None = None
     targets: tuple[str, ...] = ()
 
     def flags(self) -> list[str]:
         """Return the names of the ``BuilderFlag`` members to set."""
-        names = {"REFIT": self.refit, "DISTRIBUTIVE_INDEPENDENCE": self.distributive_independence}
+        names = {
+            "REFIT": self.refit,
+            "DISTRIBUTIVE_INDEPENDENCE": self.distributive_independence,
+            "TF32": self.tf32,
+        }
         return [name for name, wanted in names.items() if wanted]
 
     def groups(self, profiles: Sequence[Profile]) -> list[tuple[Profile, ...]]:
@@ -107,6 +113,8 @@ def build_engine(
 
 def _set_flags(package: TensorRTPackage, config: Any, settings: BuildSettings) -> None:
     known = package.module.BuilderFlag.__members__
+    # On by default.
+    config.clear_flag(known["TF32"])
     for name in settings.flags():
         if name not in known:
             raise BuildFailedError(

@@ -92,11 +92,8 @@ def torch_device_backend(
     model: Model, device: torch.device, settings: TorchDeviceSettings | None = None
 ) -> DeviceBackend:
     """Put a model on a CUDA device and return its backend. Raises ``DeviceMissingError``."""
+    check_device(device)
     settings = settings or TorchDeviceSettings()
-    if device.type != "cuda" or not torch.cuda.is_available():
-        raise DeviceMissingError(f"no device {device}: torch {torch.__version__} sees no CUDA device")
-    if (device.index or 0) >= torch.cuda.device_count():
-        raise DeviceMissingError(f"no device {device}: there are {torch.cuda.device_count()}")
     torch.cuda.set_device(device)
     if next(model.unet.parameters()).dtype == torch.float32:
         # cuDNN would take TensorFloat-32, ten bits, and pictures would leave diffusers' by more than rounding.
@@ -109,3 +106,11 @@ def torch_device_backend(
         capacity=settings.capacity,
         max_references=settings.max_references,
     )
+
+
+def check_device(device: torch.device) -> None:
+    """Raise ``DeviceMissingError`` unless torch can compute on this CUDA device."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        raise DeviceMissingError(f"no device {device}: torch {torch.__version__} sees no CUDA device")
+    if (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceMissingError(f"no device {device}: there are {torch.cuda.device_count()}")

@@ -73,7 +73,7 @@ class LoopDriver:
     def encode(self, image: Image.Image) -> Tensor:
         """Return a reference's tokens."""
         preprocessing = ReferencePreprocessing.parse(self.backend.facts.preprocessing)
-        pixels = torch.from_numpy(preprocessing.apply(image)).unsqueeze(0)
+        pixels = torch.tensor(preprocessing.apply(image)).unsqueeze(0)
         tokens: Tensor = self.backend.encode_images(pixels)[0].float().cpu().numpy()
         return tokens
 
