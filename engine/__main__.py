@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 
+from engine.backends.tensorrt_command import add_build
 from engine.config import ConfigError, EngineConfig
 
 SPIN_COUNT = "20000"
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="limner-engine", description="Limner's engine process.")
     commands = parser.add_subparsers(title="commands", required=True)
+    add_build(commands)
     serve = commands.add_parser("serve", help="serve one server over a Unix stream socket")
     serve.set_defaults(run=_serve)
     where = serve.add_mutually_exclusive_group(required=True)
@@ -54,6 +56,7 @@ _SETTINGS = (
     ("adapter", str, "IP-Adapter, by its file's stem, where the model has several"),
     ("device", str, "device to compute on"),
     ("dtype", str, "type to compute in"),
+    ("cache", Path, "folder of built engines"),
     ("threads", int, "CPU threads of the backend"),
     ("buckets", _buckets, "batch sizes in rows, comma separated"),
     ("deterministic_bucket", int, "bucket of ticks that hold a deterministic image"),

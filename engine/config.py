@@ -24,6 +24,7 @@ class EngineConfig:
     backend: what computes; ``engine.backends.registry`` lists the names.
     adapter: file in the model's ``ip_adapter/`` without suffix; None where there is only one.
     device, dtype: as torch names them.
+    cache: folder of what a backend builds for itself (engines, exports); None for the backend's own default.
     threads: CPU threads of the backend; None leaves their number to it.
     buckets: batch sizes in rows to use, of those that the backend has; None for all.
     deterministic_bucket: the one bucket of ticks that hold a deterministic image, a power of two; None chooses
@@ -40,6 +41,7 @@ class EngineConfig:
     adapter: str | None = None
     device: str = "cpu"
     dtype: str = "float32"
+    cache: Path | None = None
     threads: int | None = None
     buckets: tuple[int, ...] | None = None
     deterministic_bucket: int | None = None

@@ -30,12 +30,21 @@ class SlotBuffers:
     """
 
     def __init__(
-        self, *, capacity: int, text_tokens: int, ip_tokens: int, width: int, masked: bool, dtype: torch.dtype
+        self,
+        *,
+        capacity: int,
+        text_tokens: int,
+        ip_tokens: int,
+        width: int,
+        masked: bool,
+        dtype: torch.dtype,
+        device: torch.device | None = None,
     ) -> None:
         self.capacity = capacity
-        self.kv_text = _untouched_zeros((capacity, text_tokens, width), dtype)
-        self.kv_ip = _untouched_zeros((capacity, ip_tokens, width), dtype)
-        self.ip_mask = torch.zeros(capacity, ip_tokens, dtype=dtype) if masked else None
+        self.device = device or torch.device("cpu")
+        self.kv_text = _zeros((capacity, text_tokens, width), dtype, self.device)
+        self.kv_ip = _zeros((capacity, ip_tokens, width), dtype, self.device)
+        self.ip_mask = torch.zeros(capacity, ip_tokens, dtype=dtype, device=self.device) if masked else None
         self._free = list(range(capacity))
         self._taken: set[int] = set()
         self.writes = [0] * capacity
@@ -99,8 +108,8 @@ class Staging:
 
     def __init__(self, slots: SlotBuffers, rows: int) -> None:
         self.slots = slots
-        self.kv_text = _untouched_zeros((rows, *slots.kv_text.shape[1:]), slots.kv_text.dtype)
-        self.kv_ip = _untouched_zeros((rows, *slots.kv_ip.shape[1:]), slots.kv_ip.dtype)
+        self.kv_text = _zeros((rows, *slots.kv_text.shape[1:]), slots.kv_text.dtype, slots.device)
+        self.kv_ip = _zeros((rows, *slots.kv_ip.shape[1:]), slots.kv_ip.dtype, slots.device)
         self.ip_mask = None if slots.ip_mask is None else torch.zeros_like(slots.ip_mask[:rows])
         self._held: list[tuple[int, int] | None] = [None] * rows
 
@@ -129,10 +138,12 @@ class Staging:
             self.ip_mask[position] = self.slots.ip_mask[slot]
 
 
-def _untouched_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Return zeros whose pages the system provides when they are first written.
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Return zeros; on the CPU, zeros whose pages the system provides when they are first written.
 
-    `torch.zeros` writes every one at once; most of a default engine's 64 slots are never taken.
+    There `torch.zeros` writes every one at once, and most of a default engine's 64 slots are never taken.
     """
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
     size = math.prod(shape) * dtype.itemsize
     return torch.from_numpy(np.zeros(size, dtype=np.uint8)).view(dtype).view(shape)

@@ -97,7 +97,10 @@ class Admission:
                     f"to {facts.max_size} are possible"
                 )
         scale = facts.latent_scale
-        return (facts.latent_channels, submit.height // scale, submit.width // scale)
+        shape = (facts.latent_channels, submit.height // scale, submit.width // scale)
+        if not self._backend.buckets(shape):
+            raise ValueError(f"no engine was built for {submit.width}x{submit.height}")
+        return shape
 
     def _reference(self, submit: Submit, tokens: Tensor) -> torch.Tensor:
         facts = self._backend.facts

@@ -13,8 +13,8 @@ from enum import IntEnum
 import structlog
 import torch
 
-from engine.backends.base import Backend
-from engine.backends.registry import UnknownBackendError, create_backend
+from engine.backends.base import Backend, BackendStartError
+from engine.backends.registry import create_backend
 from engine.config import ConfigError, EngineConfig
 from engine.models.errors import ModelError
 from engine.protocol.channel import read_frame
@@ -23,12 +23,12 @@ from engine.protocol.messages import Loading, Ready
 from engine.samplers import NoiseSchedule, UnsupportedScheduleError
 
 from .announcement import model_info, sampler_infos
+from .calibrations import calibrate_or_recall
 from .errors import EngineError
 from .loop import EngineLoop
 from .mailbox import Mailbox
 from .outbox import Outbox
 from .trimming import give_back
-from .warmup import calibrate
 
 log = structlog.get_logger()
 
@@ -75,7 +75,7 @@ def serve(
     try:
         loop = _start(config, mailbox, outbox)
         loop.run()
-    except (ConfigError, ModelError, UnknownBackendError, UnsupportedScheduleError) as error:
+    except (ConfigError, ModelError, BackendStartError, UnsupportedScheduleError) as error:
         log.critical("cannot start", error=f"{type(error).__name__}: {error}")
         return Exit.CANNOT_START
     except (EngineError, ProtocolError) as error:
@@ -108,7 +108,7 @@ def _start(config: EngineConfig, mailbox: Mailbox, outbox: Outbox) -> EngineLoop
     config.deterministic_bucket_of(buckets)
     schedule = NoiseSchedule.from_config(facts.scheduler_config)
     outbox.send(Loading(phase="warming"))
-    calibration = calibrate(
+    calibration = calibrate_or_recall(
         backend,
         buckets,
         time.monotonic,
@@ -151,13 +151,21 @@ def _start(config: EngineConfig, mailbox: Mailbox, outbox: Outbox) -> EngineLoop
 
 
 def load_backend(config: EngineConfig) -> Backend:
-    """Load the configured model. Raises ``ConfigError``, ``ModelError`` and ``UnknownBackendError``."""
+    """Load the configured model. Raises ``ConfigError``, ``ModelError`` and ``BackendStartError``."""
     model = config.model
     if model is None:
         from engine.embedded import model_directory
 
         model = model_directory()
-    backend = create_backend(config.backend, model, adapter=config.adapter, dtype=config.dtype)
+    backend = create_backend(
+        config.backend,
+        model,
+        adapter=config.adapter,
+        dtype=config.dtype,
+        device=config.device,
+        buckets=config.buckets,
+        cache=config.cache,
+    )
     if backend.device.type != config.device.partition(":")[0]:
         raise ConfigError("device", config.device, f"backend {config.backend} runs on {backend.device}")
     return backend

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from math import inf, isfinite
@@ -104,6 +105,24 @@ def calibrate(
     )
 
 
+def warm(
+    backend: Backend,
+    buckets: Sequence[int],
+    decodes: Sequence[int],
+    shape: LatentShape,
+    *,
+    reference_batch: int,
+) -> None:
+    """Run every part of the backend once without timing it. Raises ``BackendBrokenError``, and what it raises."""
+    if backend.facts.adapters:
+        _encode_pictures(backend, reference_batch)
+    with _ticking(backend, max(buckets), shape) as tick:
+        for bucket in sorted(buckets):
+            tick(bucket)
+    for images in decodes:
+        _decode(backend, images, shape)
+
+
 def plan_decoding(decodes: dict[int, float], *, stall: float, patience_ticks: int) -> DecodePlan:
     """Choose the largest decode batch that saves time and holds a tick up by no more than `stall` seconds.
 
@@ -128,8 +147,19 @@ def _encode_pictures(backend: Backend, batch: int) -> None:
 def _time_ticks(
     backend: Backend, buckets: Sequence[int], shape: LatentShape, clock: Callable[[], float], until: float
 ) -> dict[int, float]:
+    with _ticking(backend, max(buckets), shape) as tick:
+        measured = _time(tick, buckets, clock, until)
+    # More rows never take less time; where it was measured so, the smaller bucket met a disturbance.
+    for larger, smaller in pairwise(sorted(measured, reverse=True)):
+        measured[smaller] = min(measured[smaller], measured[larger])
+    return measured
+
+
+@contextmanager
+def _ticking(backend: Backend, largest: int, shape: LatentShape) -> Iterator[Callable[[int], None]]:
+    """Hold slots for a tick of so many rows; give a function that runs one, waits for it and looks at its output."""
     (prompt,) = backend.encode_prompts([""])
-    slots = [backend.place(RowConditioning(prompt=prompt)) for _ in range(max(buckets))]
+    slots = [backend.place(RowConditioning(prompt=prompt)) for _ in range(largest)]
 
     def tick(rows: int) -> None:
         sample = torch.zeros(rows, *shape, device=backend.device)
@@ -139,23 +169,20 @@ def _time_ticks(
             raise BackendBrokenError(f"bucket {rows}: the prediction is not finite at warm-up")
 
     try:
-        measured = _time(tick, buckets, clock, until)
+        yield tick
     finally:
         for slot in slots:
             backend.release(slot)
-    # More rows never take less time; where it was measured so, the smaller bucket met a disturbance.
-    for larger, smaller in pairwise(sorted(measured, reverse=True)):
-        measured[smaller] = min(measured[smaller], measured[larger])
-    return measured
+
+
+def _decode(backend: Backend, images: int, shape: LatentShape) -> None:
+    backend.decode_latents(torch.zeros(images, *shape, device=backend.device)).cpu()
 
 
 def _time_decodes(
     backend: Backend, batches: Sequence[int], shape: LatentShape, clock: Callable[[], float], until: float
 ) -> dict[int, float]:
-    def decode(images: int) -> None:
-        backend.decode_latents(torch.zeros(images, *shape, device=backend.device)).cpu()
-
-    return _time(decode, batches, clock, until)
+    return _time(lambda images: _decode(backend, images, shape), batches, clock, until)
 
 
 def _time(

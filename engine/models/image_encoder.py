@@ -44,9 +44,10 @@ class ImageEncoder:
         As diffusers has it: a base adapter projects a zero embedding, the others the features of a zero image.
         """
         if not adapter.takes_hidden_states:
-            dtype = next(adapter.projection.parameters()).dtype
+            like = next(adapter.projection.parameters())
+            nothing = torch.zeros(1, self.width(adapter), dtype=like.dtype, device=like.device)
             with torch.inference_mode():
-                tokens: torch.Tensor = adapter.projection(torch.zeros(1, self.width(adapter), dtype=dtype))
+                tokens: torch.Tensor = adapter.projection(nothing)
             return tokens[0].float()
         size = self.preprocessing.size
         return self._project(torch.zeros(1, 3, size, size), adapter)[0]
@@ -58,7 +59,7 @@ class ImageEncoder:
 
     def _project(self, images: torch.Tensor, adapter: ImageAdapter) -> torch.Tensor:
         with torch.inference_mode():
-            images = images.to(self.model.dtype)
+            images = images.to(self.model.device, self.model.dtype)
             if adapter.takes_hidden_states:
                 features = self.model(images, output_hidden_states=True).hidden_states[-2]
             else:

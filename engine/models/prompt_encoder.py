@@ -30,9 +30,10 @@ class PromptEncoder:
         batch = self.tokenizer(
             list(texts), padding="max_length", max_length=self.tokens, truncation=True, return_tensors="pt"
         )
-        mask = batch.attention_mask if self.uses_mask else None
+        device = self.model.device
+        mask = batch.attention_mask.to(device) if self.uses_mask else None
         with torch.inference_mode():
-            embeddings = self.model(batch.input_ids, attention_mask=mask)[0]
+            embeddings = self.model(batch.input_ids.to(device), attention_mask=mask)[0]
         return [
             EncodedPrompt(embedding=embedding, dropped=self.dropped(text))
             for text, embedding in zip(texts, embeddings, strict=True)

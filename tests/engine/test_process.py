@@ -277,7 +277,9 @@ def test_what_cannot_start_says_why(
     log: structlog.testing.CapturingLogger,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(process, "calibrate", None)  # nothing waits for warm-up to be told what is wrong
+    monkeypatch.setattr(
+        process, "calibrate_or_recall", None
+    )  # nothing waits for warm-up to be told what is wrong
     _, status = serve_in_thread(EngineConfig(**{"model": model, "threads": 1, **changes}))  # type: ignore[arg-type]
     assert status() is Exit.CANNOT_START
     (error,) = [str(call.kwargs["error"]) for call in log.calls if call.method_name == "critical"]

@@ -1,0 +1,164 @@
+"""The TensorRT backends: the UNet as an engine, encoders and decoder through torch on the same GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+import torch
+
+from engine.backends.cuda_stream import CudaStream, Stream
+from engine.backends.device_backend import DeviceBackend
+from engine.backends.engine_cache import CALIBRATION, EngineCache
+from engine.backends.nvidia_driver import Gpu, find_gpu
+from engine.backends.tensorrt_builder import BuildSettings
+from engine.backends.tensorrt_engines import Engines, Obtained, key_of
+from engine.backends.tensorrt_errors import DriverMissingError
+from engine.backends.tensorrt_graph import UNetGraph, graph_of
+from engine.backends.tensorrt_package import TensorRTPackage, load_package
+from engine.backends.tensorrt_profiles import Profile, profiles_of
+from engine.backends.tensorrt_runner import TensorRTPrograms, create_runtime, load_engine
+from engine.models.model import Model, load_model
+from engine.models.placement import move_model
+
+if TYPE_CHECKING:
+    from engine.backends.registry import BackendRequest
+
+log = structlog.get_logger()
+
+BUCKETS = (1, 2, 4, 8, 16)
+CAPACITY = 64
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def default_cache() -> Path:
+    """Return the folder of exports and engines where none is configured."""
+    return Path.home() / ".cache" / "limner" / "engines"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorRTSettings:
+    """What may be chosen about a TensorRT backend.
+
+    sizes: (height, width) in pixels that the engine runs; none is the model's own size. max_references bounds the
+    references of one row. graphs: a CUDA graph for each bucket.
+    """
+
+    buckets: tuple[int, ...] = BUCKETS
+    sizes: tuple[tuple[int, int], ...] = ()
+    capacity: int = CAPACITY
+    max_references: int = 1
+    graphs: bool = True
+    build: BuildSettings = field(default_factory=BuildSettings)
+
+    def profiles(self, model: Model) -> tuple[Profile, ...]:
+        """Return the profiles of this model's engine."""
+        facts = model.facts
+        sizes = self.sizes or ((facts.default_height, facts.default_width),)
+        for height, width in sizes:
+            if height % facts.size_multiple or width % facts.size_multiple:
+                raise ValueError(f"size {width}x{height} is not a multiple of {facts.size_multiple}")
+        return profiles_of(
+            self.buckets,
+            [(height // facts.latent_scale, width // facts.latent_scale) for height, width in sizes],
+            text_tokens=facts.prompt_tokens,
+            ip_tokens=max(1, facts.reference_tokens * self.max_references),
+        )
+
+
+class TensorRTBackend(DeviceBackend):
+    """``DeviceBackend`` on engines from a cache; tells where what is measured of them is kept."""
+
+    def __init__(
+        self,
+        model: Model,
+        programs: TensorRTPrograms,
+        obtained: Obtained,
+        settings: TensorRTSettings,
+        gpu: Gpu,
+        package: TensorRTPackage,
+        *,
+        device: torch.device,
+    ) -> None:
+        super().__init__(
+            model, programs, device=device, capacity=settings.capacity, max_references=settings.max_references
+        )
+        self.calibration_file: Path | None = None
+        self.calibration_key: dict[str, str] = {}
+        if obtained.manifest is not None and obtained.folder is not None:
+            self.calibration_file = obtained.folder / CALIBRATION
+            self.calibration_key = {
+                "engine": obtained.manifest.digest,
+                "gpu": gpu.name,
+                "driver": gpu.driver,
+                "package": f"{package.backend} {package.version}",
+                "torch": torch.__version__,
+                "weights": model.facts.weights_hash,
+                "graphs": str(settings.graphs),
+            }
+
+
+def tensorrt_backend(
+    name: str, request: BackendRequest, settings: TensorRTSettings | None = None
+) -> TensorRTBackend:
+    """Load a model on ``tensorrt`` or ``tensorrt-rtx``, building its engine if the cache has none that matches.
+
+    Raises the ``TensorRTError`` and ``ModelError`` families, and ``ValueError`` for settings that cannot hold.
+    """
+    settings = settings or TensorRTSettings()
+    if request.buckets is not None:
+        settings = replace(settings, buckets=request.buckets)
+    if request.dtype not in DTYPES:
+        raise ValueError(f"{name} computes in {' or '.join(DTYPES)}, not {request.dtype}")
+    device = torch.device(request.device)
+    # The driver first: TensorRT's runtime would end the process without a word.
+    gpu = find_gpu(device.index or 0)
+    package = load_package(name)
+    if device.type != "cuda" or not torch.cuda.is_available():
+        raise DriverMissingError(
+            f"{name} needs a torch with CUDA beside it",
+            expected="device cuda",
+            found=f"{request.device}, torch {torch.__version__}",
+        )
+    cache = request.cache or default_cache()
+    graph = graph_of(
+        request.root, cache / "exports", adapter=request.adapter, dtype=request.dtype, report=_report
+    )
+    model = load_model(request.root, adapter=request.adapter, dtype=DTYPES[request.dtype])
+    return assemble(
+        package, gpu, model, graph, EngineCache(cache), settings, device=device, stream=CudaStream(device)
+    )
+
+
+def assemble(
+    package: TensorRTPackage,
+    gpu: Gpu,
+    model: Model,
+    graph: UNetGraph,
+    cache: EngineCache,
+    settings: TensorRTSettings,
+    *,
+    device: torch.device,
+    stream: Stream,
+) -> TensorRTBackend:
+    """Obtain the engine, load it and put the backend together. Raises the ``TensorRTError`` family."""
+    profiles = settings.profiles(model)
+    key = key_of(package, gpu, graph, profiles, settings.build, model=model.facts.name)
+    obtained = Engines(package, cache, gpu=gpu, report=_report).obtain(key, graph, settings.build)
+    runtime, logger = create_runtime(package, gpu)
+    engines = [
+        load_engine(package, runtime, plan.content, plan.profiles, errors=logger.errors, path=plan.path)
+        for plan in obtained.plans
+    ]
+    programs = TensorRTPrograms(package, engines, stream, graphs=settings.graphs)
+    scale, first = model.facts.latent_scale, profiles[0]
+    # What a request gets that names no size must be a size that was built.
+    facts = replace(model.facts, default_height=first.height * scale, default_width=first.width * scale)
+    model = move_model(replace(model, facts=facts), device, unet=False)
+    return TensorRTBackend(model, programs, obtained, settings, gpu, package, device=device)
+
+
+def _report(line: str) -> None:
+    log.info("tensorrt", progress=line)
