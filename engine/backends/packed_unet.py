@@ -22,7 +22,7 @@ from engine.backends.packed_blocks import (
     require,
     to_tokens,
 )
-from engine.models.attention import CrossKV
+from engine.models.attention import CrossKV, ReferenceSpan
 from engine.models.unet import ConditionedUNet
 
 log = structlog.get_logger()
@@ -122,10 +122,17 @@ class PackedUNet:
         )
 
     def __call__(
-        self, sample: Tensor, timestep: Tensor, kv_text: Tensor, kv_ip: Tensor, ip_mask: Tensor | None = None
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        kv_text: Tensor,
+        kv_ip: Tensor,
+        ip_mask: Tensor | None = None,
+        *,
+        spans: tuple[ReferenceSpan, ...] = (),
     ) -> Tensor:
         """Run one tick's rows; see ``ConditionedUNet.forward``."""
-        kv = CrossKV(kv_text, kv_ip, None if ip_mask is None else ip_mask[:, None, None, :])
+        kv = CrossKV(kv_text, kv_ip, None if ip_mask is None else ip_mask[:, None, None, :], spans)
         embedding = self.time_out(F.silu(self.time_in(self.time_proj(timestep).to(sample.dtype))))
         shifts = iter(torch.split(self.shifts(F.silu(embedding)), self._widths, dim=1))
         size = Size(sample.shape[0], sample.shape[2], sample.shape[3])

@@ -25,8 +25,9 @@ class ReferenceTooLongError(ValueError):
 class SlotBuffers:
     """``capacity`` slots of packed K/V: ``kv_text [capacity, T, D]``, ``kv_ip [capacity, T_ip, D]``, ``ip_mask``.
 
-    ``ip_mask [capacity, T_ip]`` is 0 for tokens that count and -inf for the rest; it is None where every row brings
-    T_ip tokens or none (one reference a row), so that the graph needs no mask.
+    A row brings ``tokens[slot]`` reference tokens, at most T_ip; the rest of its slot is zero. ``ip_mask [capacity,
+    T_ip]`` is 0 for tokens that count and -inf for the rest. It is None where it was not asked for: then a batch is
+    read as wide as its rows' tokens, and rows of different widths apart from each other.
     """
 
     def __init__(
@@ -36,6 +37,8 @@ class SlotBuffers:
         self.kv_text = _untouched_zeros((capacity, text_tokens, width), dtype)
         self.kv_ip = _untouched_zeros((capacity, ip_tokens, width), dtype)
         self.ip_mask = torch.zeros(capacity, ip_tokens, dtype=dtype) if masked else None
+        self.tokens = [0] * capacity
+        """How many reference tokens each slot holds, or held last."""
         self._free = list(range(capacity))
         self._taken: set[int] = set()
         self.writes = [0] * capacity
@@ -54,7 +57,7 @@ class SlotBuffers:
         """
         tokens = 0 if kv_ip is None else kv_ip.shape[0]
         room = self.kv_ip.shape[1]
-        if tokens > room or (self.ip_mask is None and tokens not in (0, room)):
+        if tokens > room:
             raise ReferenceTooLongError(f"{tokens} reference tokens where a slot holds {room}")
         if not self._free:
             raise SlotsExhaustedError(f"all {self.capacity} slots are taken")
@@ -62,18 +65,18 @@ class SlotBuffers:
         self._taken.add(slot)
         self.writes[slot] += 1
         self.kv_text[slot] = kv_text
-        self.kv_ip[slot].zero_()
-        if kv_ip is not None:
-            self.kv_ip[slot, :tokens] = kv_ip
+        _overwrite(self.kv_ip[slot], kv_ip, self.tokens[slot])
+        self.tokens[slot] = tokens
         if self.ip_mask is not None:
             self.ip_mask[slot].zero_()
             if tokens:
                 self.ip_mask[slot, tokens:] = -torch.inf
         return slot
 
-    def values(self, slot: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return what was placed in a slot, a reference of so many tokens included: views, not copies."""
+    def values(self, slot: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return what was placed in a slot: views, not copies."""
         self.check([slot])
+        tokens = self.tokens[slot]
         return self.kv_text[slot], self.kv_ip[slot, :tokens] if tokens else None
 
     def release(self, slot: int) -> None:
@@ -102,6 +105,8 @@ class Staging:
         self.kv_text = _untouched_zeros((rows, *slots.kv_text.shape[1:]), slots.kv_text.dtype)
         self.kv_ip = _untouched_zeros((rows, *slots.kv_ip.shape[1:]), slots.kv_ip.dtype)
         self.ip_mask = None if slots.ip_mask is None else torch.zeros_like(slots.ip_mask[:rows])
+        self.tokens = [0] * rows
+        """How many reference tokens each position holds."""
         self._held: list[tuple[int, int] | None] = [None] * rows
 
     def arrange(self, slots: Sequence[int], bucket: int) -> list[int]:
@@ -124,9 +129,22 @@ class Staging:
 
     def _copy(self, slot: int, position: int) -> None:
         self.kv_text[position] = self.slots.kv_text[slot]
-        self.kv_ip[position] = self.slots.kv_ip[slot]
+        tokens = self.slots.tokens[slot]
+        _overwrite(self.kv_ip[position], self.slots.kv_ip[slot, :tokens], self.tokens[position])
+        self.tokens[position] = tokens
         if self.ip_mask is not None and self.slots.ip_mask is not None:
             self.ip_mask[position] = self.slots.ip_mask[slot]
+
+
+def _overwrite(room: torch.Tensor, kv_ip: torch.Tensor | None, held: int) -> None:
+    """Write a row's ``[tokens, D]`` to its ``[T_ip, D]`` and clear what else the last row had, ``held`` tokens, left.
+
+    Nothing beyond is written, so its pages stay untouched: most rows bring one reference where four have room.
+    """
+    tokens = 0 if kv_ip is None else kv_ip.shape[0]
+    if kv_ip is not None:
+        room[:tokens] = kv_ip
+    room[tokens:held].zero_()
 
 
 def _untouched_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:

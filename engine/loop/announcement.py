@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from engine.backends.base import ModelFacts
+from engine.backends.base import MAX_REFERENCES, ModelFacts
+from engine.models.layer_presets import known_presets
 from engine.models.preprocess import ReferencePreprocessing
-from engine.protocol.messages import ModelInfo, SamplerInfo
+from engine.protocol.messages import AdapterInfo, ModelInfo, SamplerInfo
 from engine.samplers import NoiseSchedule, sampler_limits, sampler_names
 
 SAMPLER_OF = {
@@ -34,7 +35,17 @@ def model_info(facts: ModelFacts) -> ModelInfo:
         name=facts.name,
         family=facts.family,
         weights_hash=facts.weights_hash,
-        adapters=facts.adapters,
+        adapters=tuple(
+            AdapterInfo(
+                name=adapter.name,
+                kind=adapter.kind,
+                tokens=adapter.tokens,
+                weights_hash=adapter.weights_hash,
+            )
+            for adapter in facts.adapters
+        ),
+        reference_layers=known_presets(facts.family, facts.layer_names),
+        max_references=MAX_REFERENCES,
         latent_channels=facts.latent_channels,
         latent_scale=facts.latent_scale,
         default_height=facts.default_height,
@@ -44,7 +55,6 @@ def model_info(facts: ModelFacts) -> ModelInfo:
         max_size=facts.max_size,
         prompt_tokens=facts.prompt_tokens,
         reference_size=facts.reference_size,
-        reference_tokens=facts.reference_tokens,
         token_width=facts.token_width,
         preprocessing=facts.preprocessing,
         preprocessor=asdict(ReferencePreprocessing.parse(facts.preprocessing)) if facts.adapters else {},

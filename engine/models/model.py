@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from engine.backends.base import ModelFacts
+from engine.backends.base import AdapterFacts, ModelFacts
 from engine.models.adapter import ImageAdapter, load_adapter
 from engine.models.errors import CorruptFileError, ModelError, UnsupportedModelError
 from engine.models.image_encoder import ImageEncoder, check_adapter, load_image_encoder
@@ -32,8 +32,8 @@ class Model:
     decoder: LatentDecoder
     image_encoder: ImageEncoder | None
     adapter: ImageAdapter | None
-    unconditional_tokens: torch.Tensor | None
-    """``[tokens, E]`` f32: the reference tokens of the unconditional row of a request with a reference."""
+    unconditional_tokens: dict[str, torch.Tensor]
+    """By adapter, ``[tokens, E]`` f32: what the unconditional row of a request has for each of its references."""
 
 
 def load_model(root: Path, *, adapter: str | None = None, dtype: torch.dtype = torch.float32) -> Model:
@@ -83,13 +83,14 @@ def _load(layout: ModelLayout, adapter_name: str | None, dtype: torch.dtype) -> 
             expected=str(config["in_channels"]),
             found=str(decoder.latent_channels),
         )
-    image_encoder = adapter = tokens = None
+    image_encoder = adapter = None
+    unconditional: dict[str, torch.Tensor] = {}
     hashed = layout.weights("unet", "diffusion_pytorch_model")
     if adapter_path is not None:
         image_encoder = load_image_encoder(layout, dtype=dtype)
         adapter = load_adapter(adapter_path, unet, token_width=width, dtype=dtype)
         check_adapter(image_encoder, adapter)
-        tokens = image_encoder.unconditional(adapter)
+        unconditional[adapter.name] = image_encoder.unconditional(adapter)
         hashed = [
             adapter_path,
             root / "image_encoder" / "config.json",
@@ -99,11 +100,22 @@ def _load(layout: ModelLayout, adapter_name: str | None, dtype: torch.dtype) -> 
     sample = config["sample_size"]
     height, wide = (sample, sample) if isinstance(sample, int) else sample
     stated = layout.defaults()
+    weights_hash = hash_files(root, hashed)
     facts = ModelFacts(
         name=str(layout.index.get("_name_or_path") or root.resolve().name),
         family="sd1",
-        weights_hash=hash_files(root, hashed),
-        adapters=() if adapter is None else (adapter.name,),
+        weights_hash=weights_hash,
+        adapters=()
+        if adapter is None
+        else (
+            AdapterFacts(
+                name=adapter.name,
+                kind=adapter.kind,
+                tokens=unconditional[adapter.name].shape[0],
+                weights_hash=weights_hash,
+            ),
+        ),
+        layer_names=tuple(layer.name for layer in unet.columns),
         prediction_type=prediction,
         latent_channels=decoder.latent_channels,
         latent_scale=decoder.scale,
@@ -114,7 +126,6 @@ def _load(layout: ModelLayout, adapter_name: str | None, dtype: torch.dtype) -> 
         max_size=2 * max(height, wide) * decoder.scale,
         prompt_tokens=prompts.tokens,
         reference_size=0 if image_encoder is None else image_encoder.preprocessing.size,
-        reference_tokens=0 if tokens is None else tokens.shape[0],
         token_width=width,
         preprocessing="" if image_encoder is None else image_encoder.preprocessing.version,
         scheduler_config=scheduler,
@@ -129,5 +140,5 @@ def _load(layout: ModelLayout, adapter_name: str | None, dtype: torch.dtype) -> 
         decoder=decoder,
         image_encoder=image_encoder,
         adapter=adapter,
-        unconditional_tokens=tokens,
+        unconditional_tokens=unconditional,
     )

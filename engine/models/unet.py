@@ -7,7 +7,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine.models.attention import CrossKV, LayerColumns, SuppliedKVProcessor, pack_layers
+from engine.models.attention import (
+    CrossKV,
+    LayerColumns,
+    ReferenceSpan,
+    SuppliedKVProcessor,
+    pack_layers,
+)
 from engine.models.errors import UnsupportedModelError
 from engine.models.layout import ModelLayout
 from engine.models.projection import KVProjector, concat_kv
@@ -37,7 +43,8 @@ class ConditionedUNet(nn.Module):
 
     Takes ``sample [B, C, h, w]``, ``timestep [B]``, ``kv_text [B, T, D]``, ``kv_ip [B, T_ip, D]`` and optionally
     ``ip_mask [B, T_ip]`` (added to the scores: 0 keeps a token, -inf or a large negative number drops it); gives
-    ``[B, C, h, w]``. Row by row independent, and free of branches on data, so it can be exported.
+    ``[B, C, h, w]``. Row by row independent, and free of branches on data, so it can be exported. ``spans`` are for
+    torch alone: they replace ``kv_ip`` in batches whose rows bring different numbers of reference tokens.
     """
 
     def __init__(self, unet: nn.Module) -> None:
@@ -56,10 +63,12 @@ class ConditionedUNet(nn.Module):
         kv_text: torch.Tensor,
         kv_ip: torch.Tensor,
         ip_mask: torch.Tensor | None = None,
+        *,
+        spans: tuple[ReferenceSpan, ...] = (),
     ) -> torch.Tensor:
         """Run one tick's rows through the UNet."""
         mask = None if ip_mask is None else ip_mask[:, None, None, :]
-        (output,) = self.unet(sample, timestep, CrossKV(kv_text, kv_ip, mask), return_dict=False)
+        (output,) = self.unet(sample, timestep, CrossKV(kv_text, kv_ip, mask, spans), return_dict=False)
         prediction: torch.Tensor = output
         return prediction
 

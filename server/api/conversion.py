@@ -149,7 +149,7 @@ def model_message(ready: Ready) -> model_service_pb2.Model:
     return model_service_pb2.Model(
         name=model.name,
         family=model.family,
-        adapters=model.adapters,
+        adapters=[adapter.name for adapter in model.adapters],
         default_width=model.default_width,
         default_height=model.default_height,
         size_multiple=model.size_multiple,

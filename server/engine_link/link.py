@@ -156,7 +156,7 @@ class EngineLink:
         return EncoderFacts(
             preprocessing=model.preprocessing,
             weights_hash=model.weights_hash,
-            tokens=model.reference_tokens,
+            tokens=model.adapters[0].tokens if model.adapters else 0,
             width=model.token_width,
         )
 

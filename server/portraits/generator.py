@@ -73,7 +73,7 @@ class Generator:
             inbox: asyncio.Queue[object] = asyncio.Queue()
             finishing = Finishing(self._pool, inbox, self._clock, portrait)
             submit = _submit(portrait, caller, wanted)
-            tokens = reference.tokens if reference is not None else None
+            tokens = reference.tokens[None] if reference is not None else None
             with self._engine.run(submit, tokens, deadline=caller.deadline, inbox=inbox) as job:
                 try:
                     follow = self._follow(portrait, caller, reference, inbox, finishing)

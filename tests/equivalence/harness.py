@@ -163,7 +163,7 @@ class Engine:
 
     def draw_case(self, case: Case) -> Pictures:
         """Draw one case by itself."""
-        tokens = None if case.scale is None else self.encode([portrait(case.reference)])[0]
+        tokens = None if case.scale is None else self.encode([portrait(case.reference)])[0][None]
         return self.draw([(self.submit(case), tokens)])["job"]
 
     def _emit(self, message: Message, tensor: Tensor | None = None) -> None:

@@ -99,11 +99,7 @@ def test_preprocessing_version_is_read_back_and_checked() -> None:
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)
 def test_references_encode_as_in_the_pipeline(every_adapter: Path, kind: str) -> None:
     model, pipe = load_model(every_adapter, adapter=kind), open_pipeline(every_adapter, adapter=kind)
-    assert (
-        model.image_encoder is not None
-        and model.adapter is not None
-        and model.unconditional_tokens is not None
-    )
+    assert model.image_encoder is not None and model.adapter is not None
     images = [picture(50, 70, 1), picture(90, 64, 2)]
     pixels = torch.from_numpy(np.stack([model.image_encoder.preprocessing.apply(image) for image in images]))
     ours = model.image_encoder.encode(pixels, model.adapter)
@@ -113,7 +109,7 @@ def test_references_encode_as_in_the_pipeline(every_adapter: Path, kind: str) ->
     negative, positive = theirs[0], theirs[1]
     torch.testing.assert_close(ours, positive, rtol=0, atol=5e-6)
     for row in negative:
-        torch.testing.assert_close(model.unconditional_tokens, row, rtol=0, atol=5e-6)
+        torch.testing.assert_close(model.unconditional_tokens[kind], row, rtol=0, atol=5e-6)
     assert ours.shape == (2, model.facts.reference_tokens, model.facts.token_width)
     with pytest.raises(ValueError, match="pixels must be"):
         model.image_encoder.encode(pixels.float(), model.adapter)
@@ -134,4 +130,4 @@ def test_v_prediction_and_bfloat16_load(tmp_path: Path) -> None:
     model = load_model(root, dtype=torch.bfloat16)
     assert model.facts.prediction_type == "v_prediction"
     assert {p.dtype for p in model.unet.parameters()} == {torch.bfloat16}
-    assert model.unconditional_tokens is not None and model.unconditional_tokens.dtype == torch.float32
+    assert [tokens.dtype for tokens in model.unconditional_tokens.values()] == [torch.float32]
