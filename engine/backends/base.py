@@ -28,7 +28,7 @@ class UnknownAdapterError(ValueError):
 class MixedAdaptersError(ValueError):
     """The references of one row belong to different adapters.
 
-    diffusers sums one attention an adapter; the graph has one attention over all reference tokens: another result.
+    diffusers sums one attention an adapter; the graph has one attention over all reference tokens.
     """
 
     def __init__(self, adapters: Sequence[str]) -> None:
@@ -40,8 +40,8 @@ class EncodedPrompt:
     """One prompt as the text encoder returned it; what the prompt cache holds.
 
     ``embedding`` is ``[tokens, cross_attention_dim]`` on the backend's device, ``pooled`` the ``[width]`` that SDXL
-    adds to the time embedding (None for other families). ``dropped`` is the part of the text that did not fit the encoder's
-    window (empty when all of it did).
+    adds to the time embedding (None for other families). ``dropped`` is the part of the text that did not fit the
+    encoder's window (empty when all of it did).
     """
 
     embedding: torch.Tensor
