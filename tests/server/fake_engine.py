@@ -45,7 +45,11 @@ ADAPTERS = (
 
 
 def ready_message(
-    *, pid: int = 1, adapters: tuple[AdapterInfo, ...] = ADAPTERS, weights_hash: str = "5eed" * 16
+    *,
+    pid: int = 1,
+    adapters: tuple[AdapterInfo, ...] = ADAPTERS,
+    weights_hash: str = "5eed" * 16,
+    reference_layers: tuple[str, ...] = ("all", "style", "layout", "style+layout"),
 ) -> Ready:
     return Ready(
         model=ModelInfo(
@@ -53,7 +57,7 @@ def ready_message(
             family="sd1",
             weights_hash=weights_hash,
             adapters=adapters,
-            reference_layers=("all", "style", "layout", "style+layout"),
+            reference_layers=reference_layers,
             max_references=4,
             latent_channels=4,
             latent_scale=8,
@@ -107,6 +111,8 @@ class Script:
     ready: Ready = field(default_factory=ready_message)
     release: asyncio.Event = field(default_factory=asyncio.Event)
     submitted: list[Submit] = field(default_factory=list)
+    tensors: list[np.ndarray | None] = field(default_factory=list)
+    """What came with each of them."""
     cancelled: list[str] = field(default_factory=list)
     encoded: int = 0
     ticks: int = 0
@@ -176,6 +182,7 @@ class FakeEngine:
         match frame.message:
             case Submit() as submit:
                 self.script.submitted.append(submit)
+                self.script.tensors.append(frame.tensor)
                 task = asyncio.create_task(self._run(submit))
                 self._jobs[submit.job_id] = task
                 task.add_done_callback(lambda _: self._jobs.pop(submit.job_id, None))

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import structlog
@@ -489,7 +490,8 @@ async def test_where_a_job_is() -> None:
 
 async def test_other_weights_after_a_restart_are_told() -> None:
     async with linked() as at:
-        at.script.ready = ready_message(weights_hash="other")
+        changed = msgspec.structs.replace(at.script.ready.model.adapters[0], weights_hash="other")
+        at.script.ready = ready_message(weights_hash="other", adapters=(changed,))
         at.launcher.engines[0].kill()
         await at.script.until(lambda: at.script.lives == 2)
         await at.job(submit("a"))
