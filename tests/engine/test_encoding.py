@@ -11,7 +11,7 @@ from engine.config import EngineConfig
 from engine.loop.prompts import MAX_BATCH, PromptCache, PromptDesk, PromptKey
 from engine.protocol.framing import Tensor
 from engine.protocol.messages import EncodeReference, Finished, ReferenceEncoded, ReferenceFailed, TickReport
-from tests.engine.fakes import Bench, FakeBackend, VirtualClock, job, reference
+from tests.engine.fakes import TOKENS, WIDE_TOKENS, Bench, FakeBackend, VirtualClock, job, reference
 
 
 def picture(value: int) -> Tensor:
@@ -127,6 +127,25 @@ def test_a_flood_of_references_does_not_hold_up_ticks() -> None:
     order = [call for call, _ in bench.backend.calls if call in ("images", "tick")]
     assert order == ["images", "tick"] * 3
     assert len(bench.messages(ReferenceEncoded)) == 10
+
+
+def test_each_call_of_the_image_encoder_is_for_one_adapter() -> None:
+    bench = Bench(config=EngineConfig(reference_batch=3))
+    for number, adapter in enumerate(("", "wide", "base", "wide", "")):
+        bench.tell(EncodeReference(request_id=str(number), adapter=adapter), picture(number))
+    bench.turn(2)
+    encoded = bench.messages(ReferenceEncoded)
+    assert [(message.request_id, message.batch) for message in encoded] == [
+        *(("0", 3), ("2", 3), ("4", 3)),
+        *(("1", 2), ("3", 2)),
+    ]
+    assert [tensor.shape for tensor in bench.tensors(ReferenceEncoded)] == [(TOKENS, 8)] * 3 + [
+        (WIDE_TOKENS, 8)
+    ] * 2
+    bench.tell(EncodeReference(request_id="odd", adapter="nope"), picture(1))
+    bench.turn()
+    (failed,) = bench.messages(ReferenceFailed)
+    assert failed.message == "no adapter 'nope'; the model has base, wide"
 
 
 def test_a_bad_reference_fails_alone() -> None:
