@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import mmap
 from collections.abc import Sequence
 
 import numpy as np
@@ -35,7 +36,7 @@ class SlotBuffers:
     ) -> None:
         self.capacity = capacity
         self.kv_text = _untouched_zeros((capacity, text_tokens, width), dtype)
-        self.kv_ip = _untouched_zeros((capacity, ip_tokens, width), dtype)
+        self.kv_ip = _sparse_zeros((capacity, ip_tokens, width), dtype)
         self.ip_mask = torch.zeros(capacity, ip_tokens, dtype=dtype) if masked else None
         self.tokens = [0] * capacity
         """How many reference tokens each slot holds, or held last."""
@@ -103,7 +104,7 @@ class Staging:
     def __init__(self, slots: SlotBuffers, rows: int) -> None:
         self.slots = slots
         self.kv_text = _untouched_zeros((rows, *slots.kv_text.shape[1:]), slots.kv_text.dtype)
-        self.kv_ip = _untouched_zeros((rows, *slots.kv_ip.shape[1:]), slots.kv_ip.dtype)
+        self.kv_ip = _sparse_zeros((rows, *slots.kv_ip.shape[1:]), slots.kv_ip.dtype)
         self.ip_mask = None if slots.ip_mask is None else torch.zeros_like(slots.ip_mask[:rows])
         self.tokens = [0] * rows
         """How many reference tokens each position holds."""
@@ -154,3 +155,12 @@ def _untouched_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor
     """
     size = math.prod(shape) * dtype.itemsize
     return torch.from_numpy(np.zeros(size, dtype=np.uint8)).view(dtype).view(shape)
+
+
+def _sparse_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Return such zeros in small pages: numpy asks for huge ones, which reach into the room that rows do not use."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype).view(shape)
