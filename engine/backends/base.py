@@ -17,11 +17,18 @@ class EncodedPrompt:
     """One prompt as the text encoder returned it; what the prompt cache holds.
 
     ``embedding`` is ``[tokens, cross_attention_dim]`` on the backend's device. ``dropped`` is the part of the
-    text that did not fit the encoder's window (empty when all of it did).
+    text that did not fit the encoder's window (empty when all of it did). ``pooled`` is SDXL's ``text_embeds``,
+    ``[projection_dim]``; None for families that take none.
     """
 
     embedding: torch.Tensor
     dropped: str
+    pooled: torch.Tensor | None = None
+
+    def zeroed(self) -> EncodedPrompt:
+        """Return zeros of this prompt's shapes: SDXL's negative prompt where a request has none."""
+        pooled = None if self.pooled is None else torch.zeros_like(self.pooled)
+        return EncodedPrompt(embedding=torch.zeros_like(self.embedding), dropped="", pooled=pooled)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,12 +36,16 @@ class RowConditioning:
     """Everything that one UNet row is conditioned on for its whole life (DESIGN section 1).
 
     ``reference_tokens`` is ``[tokens, cross_attention_dim]`` after the adapter's projection, or None for a row
-    without a reference. ``scale`` is the adapter's scale, folded into the values that the slot holds.
+    without a reference. ``scale`` is the adapter's scale, folded into the values that the slot holds. ``size`` is
+    the picture's (height, width) in pixels, None for the model's default: SDXL's time ids. ``guidance_scale`` is read
+    by models with ``ModelFacts.guidance_embedded`` alone.
     """
 
     prompt: EncodedPrompt
     reference_tokens: torch.Tensor | None = None
     scale: float = 1.0
+    size: tuple[int, int] | None = None
+    guidance_scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +54,10 @@ class ModelFacts:
 
     name: str
     family: str
+    """``sd1``, ``sd2`` or ``sdxl``."""
     weights_hash: str
     adapters: tuple[str, ...]
+    """Names of the loaded adapters, the default one first."""
     prediction_type: str
     latent_channels: int
     latent_scale: int
@@ -68,6 +81,10 @@ class ModelFacts:
     default_steps: int | None = None
     """What the model itself states for requests that say nothing (``limner.json``)."""
     default_guidance_scale: float | None = None
+    guidance_embedded: bool = False
+    """The UNet takes the guidance scale as an input (``time_cond_proj_dim``, LCM): no request has a second row."""
+    zero_empty_negative: bool = False
+    """A request without a negative prompt has zeros in its place (``force_zeros_for_empty_prompt``, SDXL)."""
 
 
 class Backend(Protocol):
@@ -85,8 +102,11 @@ class Backend(Protocol):
     def encode_prompts(self, texts: Sequence[str]) -> list[EncodedPrompt]:
         """Encode texts with the text encoder, in one batch."""
 
-    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Encode references ``[N, S, S, 3]`` uint8 RGB to projected tokens ``[N, tokens, cross_attention_dim]`` f32."""
+    def encode_images(self, pixels: torch.Tensor, adapter: str | None = None) -> torch.Tensor:
+        """Encode references ``[N, S, S, 3]`` uint8 RGB to projected tokens ``[N, tokens, cross_attention_dim]`` f32.
+
+        ``adapter`` is one of ``facts.adapters``; None is the first.
+        """
 
     def place(self, row: RowConditioning) -> int:
         """Compute the row's cross-attention K/V and write them to a free slot. Raises ``SlotsExhaustedError``.

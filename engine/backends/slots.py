@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -26,16 +26,26 @@ class SlotBuffers:
     """``capacity`` slots of packed K/V: ``kv_text [capacity, T, D]``, ``kv_ip [capacity, T_ip, D]``, ``ip_mask``.
 
     ``ip_mask [capacity, T_ip]`` is 0 for tokens that count and -inf for the rest; it is None where every row brings
-    T_ip tokens or none (one reference a row), so that the graph needs no mask.
+    T_ip tokens or none (one reference a row), so that the graph needs no mask. ``vectors`` are further inputs of one
+    vector a row, by name ``[capacity, width]`` f32.
     """
 
     def __init__(
-        self, *, capacity: int, text_tokens: int, ip_tokens: int, width: int, masked: bool, dtype: torch.dtype
+        self,
+        *,
+        capacity: int,
+        text_tokens: int,
+        ip_tokens: int,
+        width: int,
+        masked: bool,
+        dtype: torch.dtype,
+        vectors: Mapping[str, int] | None = None,
     ) -> None:
         self.capacity = capacity
         self.kv_text = _untouched_zeros((capacity, text_tokens, width), dtype)
         self.kv_ip = _untouched_zeros((capacity, ip_tokens, width), dtype)
         self.ip_mask = torch.zeros(capacity, ip_tokens, dtype=dtype) if masked else None
+        self.vectors = {name: torch.zeros(capacity, wide) for name, wide in (vectors or {}).items()}
         self._free = list(range(capacity))
         self._taken: set[int] = set()
         self.writes = [0] * capacity
@@ -46,8 +56,13 @@ class SlotBuffers:
         """Number of slots in use."""
         return len(self._taken)
 
-    def place(self, kv_text: torch.Tensor, kv_ip: torch.Tensor | None) -> int:
-        """Write a row's ``[T, D]`` and ``[tokens, D]`` to the lowest free slot and return it.
+    def place(
+        self,
+        kv_text: torch.Tensor,
+        kv_ip: torch.Tensor | None,
+        vectors: Mapping[str, torch.Tensor] | None = None,
+    ) -> int:
+        """Write a row's ``[T, D]``, ``[tokens, D]`` and vectors to the lowest free slot and return it.
 
         A row without a reference gets zero values: exactly the plain model. Raises ``SlotsExhaustedError`` and
         ``ReferenceTooLongError``.
@@ -69,6 +84,8 @@ class SlotBuffers:
             self.ip_mask[slot].zero_()
             if tokens:
                 self.ip_mask[slot, tokens:] = -torch.inf
+        for name, buffer in self.vectors.items():
+            buffer[slot] = (vectors or {})[name]
         return slot
 
     def values(self, slot: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -102,6 +119,7 @@ class Staging:
         self.kv_text = _untouched_zeros((rows, *slots.kv_text.shape[1:]), slots.kv_text.dtype)
         self.kv_ip = _untouched_zeros((rows, *slots.kv_ip.shape[1:]), slots.kv_ip.dtype)
         self.ip_mask = None if slots.ip_mask is None else torch.zeros_like(slots.ip_mask[:rows])
+        self.vectors = {name: torch.zeros_like(buffer[:rows]) for name, buffer in slots.vectors.items()}
         self._held: list[tuple[int, int] | None] = [None] * rows
 
     def arrange(self, slots: Sequence[int], bucket: int) -> list[int]:
@@ -127,6 +145,8 @@ class Staging:
         self.kv_ip[position] = self.slots.kv_ip[slot]
         if self.ip_mask is not None and self.slots.ip_mask is not None:
             self.ip_mask[position] = self.slots.ip_mask[slot]
+        for name, buffer in self.vectors.items():
+            buffer[position] = self.slots.vectors[name][slot]
 
 
 def _untouched_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:

@@ -11,11 +11,11 @@ from engine.backends.base import EncodedPrompt, LatentShape, ModelFacts, RowCond
 from engine.backends.packed_decoder import pack_decoder
 from engine.backends.packed_unet import pack_unet
 from engine.backends.slots import SlotBuffers, Staging
+from engine.models.loaded_adapter import LoadedAdapter
 from engine.models.model import Model
 
-Network = Callable[
-    [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor
-]
+Network = Callable[..., torch.Tensor]
+"""``ConditionedUNet.forward``, or what stands for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +46,8 @@ class TorchBackend:
         settings = settings or TorchSettings()
         # Not the model itself: once packed, its UNet may be freed.
         self._prompts = model.prompts
-        self._image_encoder = model.image_encoder
-        self._adapter = model.adapter
+        self._adapters = model.adapters
+        self._added = model.unet.added
         self._text_kv = model.text_kv
         self.facts: ModelFacts = model.facts
         self.device = torch.device("cpu")
@@ -61,7 +61,9 @@ class TorchBackend:
             width=model.unet.width,
             masked=settings.max_references > 1,
             dtype=self._dtype,
+            vectors=self._added.widths(),
         )
+        self._default_size = (model.facts.default_height, model.facts.default_width)
         self._rows: dict[int, RowConditioning] = {}
         self._staging = Staging(self._slots, self._buckets[-1])
         packed_unet = packed_decoder = None
@@ -83,14 +85,12 @@ class TorchBackend:
         """Encode texts in one batch."""
         return self._prompts.encode(texts)
 
-    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Encode references ``[N, S, S, 3]`` uint8 to ``[N, tokens, E]`` f32.
+    def encode_images(self, pixels: torch.Tensor, adapter: str | None = None) -> torch.Tensor:
+        """Encode references ``[N, S, S, 3]`` uint8 to ``[N, tokens, E]`` f32, by default for the first adapter.
 
-        Raises ``ValueError`` for a model without an adapter.
+        Raises ``ValueError`` for a model without an adapter, or without this one.
         """
-        if self._image_encoder is None or self._adapter is None:
-            raise ValueError("this model has no adapter, so it takes no references")
-        return self._image_encoder.encode(pixels, self._adapter)
+        return self._adapter(adapter).encode(pixels)
 
     def place(self, row: RowConditioning) -> int:
         """Compute the row's K/V, or copy them from a slot that holds this very row, and write them to a free slot.
@@ -100,7 +100,7 @@ class TorchBackend:
         with torch.inference_mode():
             twin = next((slot for slot, placed in self._rows.items() if placed is row), None)
             kv_text, kv_ip = self._project(row) if twin is None else self._slots.values(twin, _tokens(row))
-            slot = self._slots.place(kv_text, kv_ip)
+            slot = self._slots.place(kv_text, kv_ip, self._added.vectors(row, self._default_size))
         self._rows[slot] = row
         return slot
 
@@ -139,6 +139,7 @@ class TorchBackend:
                 source.kv_text[:bucket],
                 source.kv_ip[:bucket],
                 None if source.ip_mask is None else source.ip_mask[:bucket],
+                **{name: buffer[:bucket] for name, buffer in source.vectors.items()},
             ).float()
             return noise if in_place else noise[positions]
 
@@ -149,10 +150,16 @@ class TorchBackend:
     def _project(self, row: RowConditioning) -> tuple[torch.Tensor, torch.Tensor | None]:
         kv_ip = None
         if row.reference_tokens is not None:
-            if self._adapter is None:
-                raise ValueError("this model has no adapter, so it takes no references")
-            kv_ip = self._adapter.kv.project(row.reference_tokens, row.scale)
+            kv_ip = self._adapter(None).kv.project(row.reference_tokens, row.scale)
         return self._text_kv.project(row.prompt.embedding), kv_ip
+
+    def _adapter(self, name: str | None) -> LoadedAdapter:
+        if not self._adapters:
+            raise ValueError("this model has no adapter, so it takes no references")
+        name = self.facts.adapters[0] if name is None else name
+        if name not in self._adapters:
+            raise ValueError(f"no adapter {name!r}; this model has {', '.join(self._adapters)}")
+        return self._adapters[name]
 
 
 def _tokens(row: RowConditioning) -> int:

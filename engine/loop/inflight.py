@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -99,20 +99,32 @@ class JobInFlight:
             finishes_in=estimate.finishes_in,
         )
 
-    def conditioning(self, unconditional_tokens: torch.Tensor | None) -> list[RowConditioning]:
+    def conditioning(
+        self, unconditional_tokens: torch.Tensor | None, zero_empty_negative: bool = False
+    ) -> list[RowConditioning]:
         """Return what each row of one of its images is conditioned on; the same objects for all of its images.
 
         The unconditional row of an image with a reference carries the unconditional reference at the same
         scale, as in diffusers ``StableDiffusionPipeline`` (``prepare_ip_adapter_image_embeds``).
+        ``zero_empty_negative`` is ``ModelFacts``'.
         """
         if self.rows is not None:
             return self.rows
         assert self.prompt is not None, "rows are placed after the prompts are encoded"
-        scale = self.submit.ip_adapter_scale
-        rows = [RowConditioning(prompt=self.prompt, reference_tokens=self.tokens, scale=scale)]
+        submit = self.submit
+        row = RowConditioning(
+            prompt=self.prompt,
+            reference_tokens=self.tokens,
+            scale=submit.ip_adapter_scale,
+            size=(submit.height, submit.width),
+            guidance_scale=submit.guidance_scale,
+        )
+        rows = [row]
         if self.guided:
             assert self.negative is not None, "guidance needs the negative prompt"
             tokens = None if self.tokens is None else unconditional_tokens
-            rows.append(RowConditioning(prompt=self.negative, reference_tokens=tokens, scale=scale))
+            zeros = zero_empty_negative and not submit.negative_prompt
+            negative = self.negative.zeroed() if zeros else self.negative
+            rows.append(replace(row, prompt=negative, reference_tokens=tokens))
         self.rows = rows
         return rows
