@@ -70,7 +70,9 @@ class PackedUNet:
         # torch's own linear layer is not bit-independent of a row's position at 5, 6, 7 or 10 rows; oneDNN's is.
         self.time_in = PackedLinear(time.linear_1.weight, time.linear_1.bias, size.rows)
         self.time_out = PackedLinear(time.linear_2.weight, time.linear_2.bias, size.rows)
-        self.guidance = None if time.cond_proj is None else PackedLinear(time.cond_proj.weight, None, size.rows)
+        self.guidance = (
+            None if time.cond_proj is None else PackedLinear(time.cond_proj.weight, None, size.rows)
+        )
         self.added = PackedAddedEmbedding(unet, size.rows) if conditioned.added.text_embeds else None
         self.conv_in = PackedConv(
             unet.conv_in, (size.rows, unet.conv_in.in_channels, size.height, size.width)

@@ -42,7 +42,9 @@ COMPONENTS = (
 )
 BARE = ("down_blocks.", "mid_block.", "up_blocks.")
 HALVES = {"down": "down", "A": "down", "up": "up", "B": "up"}
-PART = re.compile(r"\.(?:lora_(down|up|A|B)|lora\.(down|up)|lora_linear_layer\.(down|up))(?:\.default)?\.weight$")
+PART = re.compile(
+    r"\.(?:lora_(down|up|A|B)|lora\.(down|up)|lora_linear_layer\.(down|up))(?:\.default)?\.weight$"
+)
 PROCESSOR = re.compile(r"\.processor\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.weight$")
 OTHERS = re.compile(r"dora_scale|magnitude_vector|hada_|lokr_|lora_mid|oft_|\.diff(_b)?$|glora|ia3|boft")
 

@@ -108,9 +108,7 @@ def _load(
     width = int(config["cross_attention_dim"])
     adapters = load_adapters(layout, unet, default, token_width=width, dtype=dtype)
     facts = _facts(layout, config, scheduler, unet, prompts, decoder, adapters, loras)
-    return Model(
-        facts=facts, unet=unet, text_kv=text_kv, prompts=prompts, decoder=decoder, adapters=adapters
-    )
+    return Model(facts=facts, unet=unet, text_kv=text_kv, prompts=prompts, decoder=decoder, adapters=adapters)
 
 
 def _check_widths(

@@ -138,5 +138,7 @@ def build_tiny_model(root: Path, settings: TinySettings | None = None) -> Path:
             **at.scheduler,
         },
     )
-    write_adapters(root, at.adapters, cross_attention_widths(unet), attention, seed=at.seed + 1, dtype=at.dtype)
+    write_adapters(
+        root, at.adapters, cross_attention_widths(unet), attention, seed=at.seed + 1, dtype=at.dtype
+    )
     return root

@@ -109,5 +109,7 @@ def build_tiny_xl(root: Path, settings: TinyXLSettings | None = None) -> Path:
         },
     )
     write_settings(root, {"prediction_type": at.prediction_type})
-    write_adapters(root, at.adapters, cross_attention_widths(unet), attention, seed=at.seed + 1, dtype=at.dtype)
+    write_adapters(
+        root, at.adapters, cross_attention_widths(unet), attention, seed=at.seed + 1, dtype=at.dtype
+    )
     return root
