@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -117,8 +118,8 @@ FORMATS: dict[str, Callable[[str, str, str], str]] = {
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("sound")
     return {
-        "sd1": build_tiny_model(folder / "sd1", TinySettings()),
-        "sdxl": build_tiny_xl(folder / "sdxl", TinyXLSettings()),
+        "sd1": build_tiny_model(folder / "sd1", TinySettings(adapters=())),
+        "sdxl": build_tiny_xl(folder / "sdxl", TinyXLSettings(adapters=())),
     }
 
 
@@ -176,38 +177,69 @@ def densely(root: Path, target: Path, family: str, factor: float) -> Path:
     return target
 
 
+def weights(model: Model) -> Tensors:
+    """Return all weights that a LoRA may change, by name."""
+    towers = getattr(model.prompts, "models", None) or (getattr(model.prompts, "model"),)
+    named: Tensors = {f"unet.{name}": value for name, value in model.unet.named_parameters()}
+    for number, tower in enumerate(towers):
+        named.update({f"text.{number}.{name}": value for name, value in tower.named_parameters()})
+    return named | {"text_kv": model.text_kv.weight}
+
+
 def predict(model: Model) -> torch.Tensor:
-    """Return the prediction of a guided tick, text encoders and adapter included."""
-    backend = TorchBackend(model, TorchSettings(buckets=(2,), capacity=2))
-    prompts = backend.encode_prompts(["a portrait of a woman", "hat"])
-    assert backend.unconditional_tokens is not None
-    slots = [
-        backend.place(RowConditioning(prompt=prompt, reference_tokens=backend.unconditional_tokens))
-        for prompt in prompts
-    ]
+    """Return the prediction of two rows, text encoders included."""
+    backend = TorchBackend(model, TorchSettings(buckets=(2,), capacity=2, packed=False))
+    slots = [backend.place(RowConditioning(prompt=prompt)) for prompt in backend.encode_prompts(["a", "hat"])]
     sample = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
     return backend.predict_noise(slots, sample, torch.tensor([401.0, 700.0]), 2)
+
+
+@pytest.fixture(scope="module")
+def oracle_of(
+    roots: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, float], Model]:
+    """Return the function that loads a family's model with every layer changed by a factor."""
+    folder = tmp_path_factory.mktemp("dense")
+    return cache(
+        lambda family, factor: load_model(
+            densely(roots[family], folder / f"{family}{factor}", family, factor)
+        )
+    )
+
+
+def check_equal(fused: Model, oracle: Model) -> None:
+    mine, theirs = weights(fused), weights(oracle)
+    assert mine.keys() == theirs.keys()
+    for name, value in mine.items():
+        torch.testing.assert_close(value, theirs[name], rtol=0, atol=1e-6, msg=name)
 
 
 @pytest.mark.parametrize(
     ("family", "format"), [(f, n) for f in LAYERS for n in FORMATS if f == "sdxl" or n != "kohya-sgm"]
 )
-@pytest.mark.parametrize("scale", [1.0, -0.35])
 def test_a_fused_lora_is_the_dense_change(
-    roots: dict[str, Path], tmp_path: Path, family: str, format: str, scale: float
+    roots: dict[str, Path],
+    oracle_of: Callable[[str, float], Model],
+    tmp_path: Path,
+    family: str,
+    format: str,
 ) -> None:
-    root = roots[family]
     with_alpha = format.startswith("kohya")
-    lora = write_lora(tmp_path / "a.safetensors", root, family, FORMATS[format], alpha=with_alpha)
-    factor = scale * (ALPHA / RANK if with_alpha else 1.0)
-    oracle = load_model(densely(root, tmp_path / "dense", family, factor))
-    fused = load_model(root, loras=[LoraChoice(path=lora, scale=scale)])
-    plain = predict(load_model(root))
-    torch.testing.assert_close(predict(fused), predict(oracle), rtol=0, atol=2e-5)
-    assert (predict(fused) - plain).abs().max() > 0.01, "the LoRA changes next to nothing"
-    for mine, theirs in zip(fused.unet.parameters(), oracle.unet.parameters(), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6)
-    torch.testing.assert_close(fused.text_kv.weight, oracle.text_kv.weight, rtol=0, atol=1e-6)
+    lora = write_lora(tmp_path / "a.safetensors", roots[family], family, FORMATS[format], alpha=with_alpha)
+    scale = -0.5
+    oracle = oracle_of(family, scale * (ALPHA / RANK if with_alpha else 1.0))
+    check_equal(load_model(roots[family], loras=[LoraChoice(path=lora, scale=scale)]), oracle)
+
+
+@pytest.mark.parametrize("family", LAYERS)
+def test_a_lora_changes_the_picture(
+    roots: dict[str, Path], oracle_of: Callable[[str, float], Model], tmp_path: Path, family: str
+) -> None:
+    lora = write_lora(tmp_path / "a.safetensors", roots[family], family, kohya)
+    fused = predict(load_model(roots[family], loras=[LoraChoice(path=lora, scale=-0.5)]))
+    oracle = predict(oracle_of(family, -0.5 * ALPHA / RANK))
+    torch.testing.assert_close(fused, oracle, rtol=0, atol=1e-5)
+    assert (fused - predict(load_model(roots[family]))).abs().max() > 0.01
 
 
 def test_pefts_alpha_is_read_from_the_header(roots: dict[str, Path], tmp_path: Path) -> None:
@@ -225,9 +257,7 @@ def test_pefts_alpha_is_read_from_the_header(roots: dict[str, Path], tmp_path: P
     header = {"lora_adapter_metadata": json.dumps(settings)}
     lora = write_lora(tmp_path / "a.safetensors", root, "sd1", peft, alpha=False, **header)
     oracle = load_model(densely(root, tmp_path / "dense", "sd1", ALPHA / RANK))
-    torch.testing.assert_close(
-        predict(load_model(root, loras=[LoraChoice(path=lora)])), predict(oracle), rtol=0, atol=2e-5
-    )
+    check_equal(load_model(root, loras=[LoraChoice(path=lora)]), oracle)
     for change in ({"unet.use_dora": True}, {"unet.alpha_pattern": {"to_q": 4}}):
         header = {"lora_adapter_metadata": json.dumps(settings | change)}
         write_lora(lora, root, "sd1", peft, alpha=False, **header)
@@ -245,7 +275,7 @@ def test_loras_of_the_directory_and_of_the_engine_add_up(roots: dict[str, Path],
     outside = LoraChoice(path=shutil.copy(inside, tmp_path / "other.safetensors"), scale=0.5)
     oracle = load_model(densely(roots["sd1"], tmp_path / "dense", "sd1", 1.5))
     both = load_model(root, loras=[outside])
-    torch.testing.assert_close(predict(both), predict(oracle), rtol=0, atol=5e-5)
+    check_equal(both, oracle)
     hashes = {
         before,
         load_model(root).facts.weights_hash,
@@ -257,7 +287,7 @@ def test_loras_of_the_directory_and_of_the_engine_add_up(roots: dict[str, Path],
 
 
 def test_half_precision_files_fuse_in_single_precision(roots: dict[str, Path], tmp_path: Path) -> None:
-    root = build_tiny_model(tmp_path / "half", TinySettings(dtype=torch.float16))
+    root = build_tiny_model(tmp_path / "half", TinySettings(adapters=(), dtype=torch.float16))
     lora = write_lora(tmp_path / "a.safetensors", root, "sd1", kohya)
     save_file({key: tensor.half() for key, tensor in load_file(lora).items()}, lora)
     choice = LoraChoice(path=lora)
