@@ -107,7 +107,7 @@ def load_adapter(path: Path, unet: ConditionedUNet, *, token_width: int, dtype: 
 
 
 def _check_base(path: Path, attention: Tensors, unet: ConditionedUNet, token_width: int) -> None:
-    """Raise ``TensorShapeError`` if the adapter was trained beside another kind of UNet, before details are looked at."""
+    """Raise ``TensorShapeError`` if the adapter was trained beside another kind of UNet."""
     first = "1.to_k_ip.weight"
     if first not in attention or attention[first].dim() != 2:
         return

@@ -18,8 +18,8 @@ TIME_IDS = 6
 class AddedInputs:
     """The further inputs of one UNet; each is one vector a row, constant for the row's life.
 
-    ``text_embeds`` is the width of SDXL's pooled embedding (and says that it takes ``time_ids``), ``timestep_cond`` that
-    of LCM's guidance embedding; 0 where the UNet takes none.
+    ``text_embeds`` is the width of SDXL's pooled embedding (and says that it takes ``time_ids``), ``timestep_cond``
+    that of LCM's guidance embedding; 0 where the UNet takes none.
     """
 
     text_embeds: int = 0
@@ -36,7 +36,7 @@ class AddedInputs:
 
     def widths(self) -> dict[str, int]:
         """Return the width of each input by its name in ``ConditionedUNet.forward``, in that order."""
-        widths = {}
+        widths: dict[str, int] = {}
         if self.text_embeds:
             widths.update(text_embeds=self.text_embeds, time_ids=TIME_IDS)
         if self.timestep_cond:

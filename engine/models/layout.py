@@ -57,7 +57,8 @@ class StatedDefaults:
 class ModelLayout:
     """A model directory: ``model_index.json``, one folder a component, ``ip_adapter/*.safetensors`` and ``lora/``.
 
-    ``docs/models.md`` describes it. Source: diffusers ``pipelines/pipeline_utils.py`` (save_pretrained); adapters as in h94/IP-Adapter.
+    ``docs/models.md`` describes it. Source: diffusers ``pipelines/pipeline_utils.py`` (save_pretrained); adapters as
+    in h94/IP-Adapter.
     """
 
     root: Path
@@ -98,7 +99,8 @@ class ModelLayout:
         """Read ``limner.json`` beside ``model_index.json``, if there is one; each key may be missing.
 
         ``default_num_inference_steps`` is an integer of at least 1, ``default_guidance_scale`` a number of at least
-        1, ``default_adapter`` the name of a file in ``ip_adapter/``. Raises ``WrongDefaultError`` for anything else, unknown keys included, and ``CorruptFileError``.
+        1, ``default_adapter`` the name of a file in ``ip_adapter/``. Raises ``WrongDefaultError`` for anything else,
+        unknown keys included, and ``CorruptFileError``.
         """
         path = self.root / DEFAULTS
         if not path.exists():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from engine.backends.base import ModelFacts
 from engine.models.adapter import ImageAdapter
 from engine.models.errors import CorruptFileError, ModelError, UnsupportedModelError
+from engine.models.facts import model_facts
 from engine.models.image_encoder import ImageEncoder
 from engine.models.layout import ModelLayout
 from engine.models.loaded_adapter import LoadedAdapter, load_adapters
@@ -22,7 +22,6 @@ from engine.models.projection import KVProjector
 from engine.models.prompt_encoder import PromptEncoder, XLPromptEncoder, load_prompt_encoder
 from engine.models.unet import ConditionedUNet, load_unet
 from engine.models.vae import LatentDecoder, load_decoder
-from engine.models.weights import hash_files
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 
@@ -107,7 +106,7 @@ def _load(
     _check_widths(layout, unet, prompts, decoder, config)
     width = int(config["cross_attention_dim"])
     adapters = load_adapters(layout, unet, default, token_width=width, dtype=dtype)
-    facts = _facts(layout, config, scheduler, unet, prompts, decoder, adapters, loras)
+    facts = model_facts(layout, config, scheduler, unet, prompts, decoder, adapters, loras)
     return Model(facts=facts, unet=unet, text_kv=text_kv, prompts=prompts, decoder=decoder, adapters=adapters)
 
 
@@ -142,60 +141,3 @@ def _check_widths(
         if expected != found:
             path = layout.root / folder / "config.json"
             raise ModelError(what, path=path, expected=str(expected), found=str(found))
-
-
-def _facts(
-    layout: ModelLayout,
-    config: dict[str, Any],
-    scheduler: dict[str, Any],
-    unet: ConditionedUNet,
-    prompts: PromptEncoder | XLPromptEncoder,
-    decoder: LatentDecoder,
-    adapters: dict[str, LoadedAdapter],
-    loras: LoraSet,
-) -> ModelFacts:
-    sample = config["sample_size"]
-    height, wide = (sample, sample) if isinstance(sample, int) else sample
-    multiple = decoder.scale * 2 ** (len(config["block_out_channels"]) - 1)
-    stated = layout.defaults()
-    first = next(iter(adapters.values()), None)
-    return ModelFacts(
-        name=str(layout.index.get("_name_or_path") or layout.root.resolve().name),
-        family=_family(layout, config),
-        weights_hash=_weights_hash(layout, adapters, loras),
-        adapters=tuple(adapters),
-        prediction_type=scheduler.get("prediction_type", "epsilon"),
-        latent_channels=decoder.latent_channels,
-        latent_scale=decoder.scale,
-        default_height=height * decoder.scale,
-        default_width=wide * decoder.scale,
-        size_multiple=multiple,
-        min_size=multiple,
-        max_size=2 * max(height, wide) * decoder.scale,
-        prompt_tokens=prompts.tokens,
-        reference_size=0 if first is None else first.encoder.preprocessing.size,
-        reference_tokens=0 if first is None else first.tokens,
-        token_width=int(config["cross_attention_dim"]),
-        preprocessing="" if first is None else first.encoder.preprocessing.version,
-        scheduler_config=scheduler,
-        default_steps=stated.steps,
-        default_guidance_scale=stated.guidance_scale,
-        guidance_embedded=unet.added.timestep_cond > 0,
-        zero_empty_negative=layout.is_sdxl and bool(layout.index.get("force_zeros_for_empty_prompt", True)),
-    )
-
-
-def _family(layout: ModelLayout, config: dict[str, Any]) -> str:
-    if layout.is_sdxl:
-        return "sdxl"
-    # The models of the 2.x line project with linear layers, those of the 1.x line with 1x1 convolutions.
-    return "sd2" if config.get("use_linear_projection") else "sd1"
-
-
-def _weights_hash(layout: ModelLayout, adapters: dict[str, LoadedAdapter], loras: LoraSet) -> str:
-    """Hash what decides a reference's tokens, or for a model without an adapter its UNet; LoRAs count, with scale."""
-    files = {path for adapter in adapters.values() for path in adapter.files}
-    found = hash_files(layout.root, sorted(files or layout.weights("unet", "diffusion_pytorch_model")))
-    if not loras.identity:
-        return found
-    return hashlib.sha256(f"{found}\n{loras.identity}".encode()).hexdigest()

@@ -179,7 +179,7 @@ def densely(root: Path, target: Path, family: str, factor: float) -> Path:
 
 def weights(model: Model) -> Tensors:
     """Return all weights that a LoRA may change, by name."""
-    towers = getattr(model.prompts, "models", None) or (getattr(model.prompts, "model"),)
+    towers = getattr(model.prompts, "models", None) or (model.prompts.model,)
     named: Tensors = {f"unet.{name}": value for name, value in model.unet.named_parameters()}
     for number, tower in enumerate(towers):
         named.update({f"text.{number}.{name}": value for name, value in tower.named_parameters()})

@@ -308,7 +308,7 @@ def test_faceid_is_refused_with_the_reason(root: Path, projection: dict[str, tup
 
     edit(root / ADAPTER, change)
     with pytest.raises(
-        errors.UnsupportedModelError, match="FaceID.*LoRA changes every attention layer"
+        errors.UnsupportedModelError, match=r"FaceID.*LoRA changes every attention layer"
     ) as caught:
         load_model(root)
     assert caught.value.path == root / ADAPTER
