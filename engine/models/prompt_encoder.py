@@ -37,9 +37,13 @@ class PromptEncoder:
         with torch.inference_mode():
             embeddings = self.model(batch.input_ids, attention_mask=mask)[0]
         return [
-            EncodedPrompt(embedding=embedding, dropped=dropped(self.tokenizer, text))
+            EncodedPrompt(embedding=embedding, dropped=self.dropped(text))
             for text, embedding in zip(texts, embeddings, strict=True)
         ]
+
+    def dropped(self, text: str) -> str:
+        """Return the part of a text that does not fit the window, or ''."""
+        return dropped_text(self.tokenizer, text)
 
 
 class XLPromptEncoder:
@@ -69,9 +73,13 @@ class XLPromptEncoder:
             ]
             embeddings = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
         return [
-            EncodedPrompt(embedding=embedding, dropped=dropped(self.tokenizers[0], text), pooled=pooled)
+            EncodedPrompt(embedding=embedding, dropped=self.dropped(text), pooled=pooled)
             for text, embedding, pooled in zip(texts, embeddings, outputs[1].text_embeds, strict=True)
         ]
+
+    def dropped(self, text: str) -> str:
+        """Return the part of a text that does not fit the window, or ''; both tokenizers cut alike."""
+        return dropped_text(self.tokenizers[0], text)
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str]) -> Any:
@@ -85,7 +93,7 @@ def tokenize(tokenizer: Any, texts: Sequence[str]) -> Any:
     )
 
 
-def dropped(tokenizer: Any, text: str) -> str:
+def dropped_text(tokenizer: Any, text: str) -> str:
     """Return the part of a text that does not fit the window, as diffusers' warning words it, or ''."""
     # verbose=False: the tokenizer's own warning says less than what is returned here.
     ids = tokenizer(text, verbose=False).input_ids

@@ -63,6 +63,7 @@ OTHERS = {
         Case(sampler="euler", steps=4, guidance=4.0),
     ],
     "sdxl without zeros": [Case(sampler="ddim", steps=4), Case(sampler="ddim", steps=4, negative="dark")],
+    "sdxl lcm": [Case(sampler="lcm", steps=4, guidance=6.0), Case(sampler="lcm", steps=3, scale=None)],
     "sdxl v_prediction": [Case(sampler="euler", steps=6), Case(sampler="ddim", steps=6, scale=None)],
 }
 BUILDERS: dict[str, Callable[[Path], Path]] = {
@@ -72,6 +73,7 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
     "lcm": lambda root: build_tiny_model(root, LCM),
     "turbo": lambda root: build_tiny_model(root, TURBO),
     "sdxl without zeros": lambda root: build_tiny_xl(root, TinyXLSettings(zeros_for_empty=False)),
+    "sdxl lcm": lambda root: build_tiny_xl(root, TinyXLSettings(guidance_width=16)),
     "sdxl v_prediction": lambda root: build_tiny_xl(root, TinyXLSettings(prediction_type="v_prediction")),
 }
 

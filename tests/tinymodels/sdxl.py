@@ -37,6 +37,7 @@ class TinyXLSettings:
     layers_per_block: int = 1
     transformer_layers: tuple[int, ...] = (1, 2, 3)
     heads: tuple[int, ...] = (2, 4, 8)
+    guidance_width: int | None = None
     zeros_for_empty: bool = True
     force_upcast: bool = True
     dtype: torch.dtype = torch.float32
@@ -68,6 +69,7 @@ def build_tiny_xl(root: Path, settings: TinyXLSettings | None = None) -> Path:
             down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * crossed,
             up_block_types=("CrossAttnUpBlock2D",) * crossed + ("UpBlock2D",),
             use_linear_projection=True,
+            time_cond_proj_dim=at.guidance_width,
             addition_embed_type="text_time",
             addition_time_embed_dim=SIZE_WIDTH,
             projection_class_embeddings_input_dim=TEXT_POOLED + 6 * SIZE_WIDTH,
