@@ -48,6 +48,11 @@ class EncodedPrompt:
     dropped: str
     pooled: torch.Tensor | None = None
 
+    def zeroed(self) -> EncodedPrompt:
+        """Return zeros of this prompt's shapes: SDXL's negative prompt where a request has none."""
+        pooled = None if self.pooled is None else torch.zeros_like(self.pooled)
+        return EncodedPrompt(embedding=torch.zeros_like(self.embedding), dropped="", pooled=pooled)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PlacedReference:
@@ -67,11 +72,15 @@ class RowConditioning:
     """Everything that one UNet row is conditioned on for its whole life (DESIGN section 1).
 
     The tokens of several references stand one after the other under one softmax, as diffusers has it for several images
-    of one adapter (``ip_adapter_image=[[first, second]]``); hence they are of one adapter.
+    of one adapter (``ip_adapter_image=[[first, second]]``); hence they are of one adapter. ``size`` is the picture's
+    (height, width) in pixels, None for the model's default: SDXL's time ids. ``guidance_scale`` is read by models with
+    ``ModelFacts.guidance_embedded`` alone.
     """
 
     prompt: EncodedPrompt
     references: tuple[PlacedReference, ...] = ()
+    size: tuple[int, int] | None = None
+    guidance_scale: float = 1.0
 
     def __post_init__(self) -> None:
         """Raise ``MixedAdaptersError``."""
@@ -105,6 +114,7 @@ class ModelFacts:
 
     name: str
     family: str
+    """``sd1``, ``sd2`` or ``sdxl``."""
     weights_hash: str
     adapters: tuple[AdapterFacts, ...]
     """The first is the default."""
@@ -132,6 +142,10 @@ class ModelFacts:
     default_steps: int | None = None
     """What the model itself states for requests that say nothing (``limner.json``)."""
     default_guidance_scale: float | None = None
+    guidance_embedded: bool = False
+    """The UNet takes the guidance scale as an input (``time_cond_proj_dim``, LCM): no request has a second row."""
+    zero_empty_negative: bool = False
+    """A request without a negative prompt has zeros in its place (``force_zeros_for_empty_prompt``, SDXL)."""
 
     @property
     def layers(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 import mmap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -28,11 +28,20 @@ class SlotBuffers:
 
     A row brings ``tokens[slot]`` reference tokens, at most T_ip; the rest of its slot is zero. ``ip_mask [capacity,
     T_ip]`` is 0 for tokens that count and -inf for the rest. It is None where it was not asked for: then a batch is
-    read as wide as its rows' tokens, and rows of different widths apart from each other.
+    read as wide as its rows' tokens, and rows of different widths apart from each other. ``vectors`` are further inputs
+    of one vector a row, by name ``[capacity, width]`` f32.
     """
 
     def __init__(
-        self, *, capacity: int, text_tokens: int, ip_tokens: int, width: int, masked: bool, dtype: torch.dtype
+        self,
+        *,
+        capacity: int,
+        text_tokens: int,
+        ip_tokens: int,
+        width: int,
+        masked: bool,
+        dtype: torch.dtype,
+        vectors: Mapping[str, int] | None = None,
     ) -> None:
         self.capacity = capacity
         self.kv_text = _untouched_zeros((capacity, text_tokens, width), dtype)
@@ -40,6 +49,7 @@ class SlotBuffers:
         self.ip_mask = torch.zeros(capacity, ip_tokens, dtype=dtype) if masked else None
         self.tokens = [0] * capacity
         """How many reference tokens each slot holds, or held last."""
+        self.vectors = {name: torch.zeros(capacity, wide) for name, wide in (vectors or {}).items()}
         self._free = list(range(capacity))
         self._taken: set[int] = set()
         self.writes = [0] * capacity
@@ -50,8 +60,13 @@ class SlotBuffers:
         """Number of slots in use."""
         return len(self._taken)
 
-    def place(self, kv_text: torch.Tensor, kv_ip: torch.Tensor | None) -> int:
-        """Write a row's ``[T, D]`` and ``[tokens, D]`` to the lowest free slot and return it.
+    def place(
+        self,
+        kv_text: torch.Tensor,
+        kv_ip: torch.Tensor | None,
+        vectors: Mapping[str, torch.Tensor] | None = None,
+    ) -> int:
+        """Write a row's ``[T, D]``, ``[tokens, D]`` and vectors to the lowest free slot and return it.
 
         A row without a reference gets zero values: exactly the plain model. Raises ``SlotsExhaustedError`` and
         ``ReferenceTooLongError``.
@@ -72,6 +87,8 @@ class SlotBuffers:
             self.ip_mask[slot].zero_()
             if tokens:
                 self.ip_mask[slot, tokens:] = -torch.inf
+        for name, buffer in self.vectors.items():
+            buffer[slot] = (vectors or {})[name]
         return slot
 
     def values(self, slot: int) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -108,6 +125,7 @@ class Staging:
         self.ip_mask = None if slots.ip_mask is None else torch.zeros_like(slots.ip_mask[:rows])
         self.tokens = [0] * rows
         """How many reference tokens each position holds."""
+        self.vectors = {name: torch.zeros_like(buffer[:rows]) for name, buffer in slots.vectors.items()}
         self._held: list[tuple[int, int] | None] = [None] * rows
 
     def arrange(self, slots: Sequence[int], bucket: int) -> list[int]:
@@ -135,6 +153,8 @@ class Staging:
         self.tokens[position] = tokens
         if self.ip_mask is not None and self.slots.ip_mask is not None:
             self.ip_mask[position] = self.slots.ip_mask[slot]
+        for name, buffer in self.vectors.items():
+            buffer[position] = self.slots.vectors[name][slot]
 
 
 def _overwrite(room: torch.Tensor, kv_ip: torch.Tensor | None, held: int) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
@@ -19,25 +18,12 @@ from engine.backends.base import (
 from engine.backends.packed_decoder import pack_decoder
 from engine.backends.packed_unet import pack_unet
 from engine.backends.slots import SlotBuffers, Staging
-from engine.models.adapter import ImageAdapter
 from engine.models.attention import ReferenceSpan
+from engine.models.loaded_adapter import LoadedAdapter
 from engine.models.model import Model
 
-
-class Network(Protocol):
-    """``ConditionedUNet.forward``, or the same on packed weights."""
-
-    def __call__(
-        self,
-        sample: torch.Tensor,
-        timestep: torch.Tensor,
-        kv_text: torch.Tensor,
-        kv_ip: torch.Tensor,
-        ip_mask: torch.Tensor | None = None,
-        *,
-        spans: tuple[ReferenceSpan, ...] = (),
-    ) -> torch.Tensor:
-        """Run one tick's rows."""
+Network = Callable[..., torch.Tensor]
+"""``ConditionedUNet.forward``, or what stands for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +55,8 @@ class TorchBackend:
         settings = settings or TorchSettings()
         # Not the model itself: once packed, its UNet may be freed.
         self._prompts = model.prompts
-        self._image_encoder = model.image_encoder
-        self._adapters: Mapping[str, ImageAdapter] = (
-            {} if model.adapter is None else {model.adapter.name: model.adapter}
-        )
+        self._adapters = model.adapters
+        self._added = model.unet.added
         self._text_kv = model.text_kv
         self.facts: ModelFacts = model.facts
         self.device = torch.device("cpu")
@@ -86,7 +70,9 @@ class TorchBackend:
             width=model.unet.width,
             masked=False,
             dtype=self._dtype,
+            vectors=self._added.widths(),
         )
+        self._default_size = (model.facts.default_height, model.facts.default_width)
         self._rows: dict[int, RowConditioning] = {}
         self._staging = Staging(self._slots, self._buckets[-1])
         packed_unet = packed_decoder = None
@@ -110,9 +96,7 @@ class TorchBackend:
 
     def encode_images(self, pixels: torch.Tensor, adapter: str | None = None) -> torch.Tensor:
         """Encode references ``[N, S, S, 3]`` uint8 to ``[N, tokens, E]`` f32. Raises ``UnknownAdapterError``."""
-        chosen = self._adapter(self.facts.adapter(adapter or "").name)
-        assert self._image_encoder is not None, "a model with an adapter has an image encoder"
-        return self._image_encoder.encode(pixels, chosen)
+        return self._adapter(self.facts.adapter(adapter or "").name).encode(pixels)
 
     def place(self, row: RowConditioning) -> int:
         """Compute the row's K/V, or copy them from a slot that holds this very row, and write them to a free slot.
@@ -122,7 +106,7 @@ class TorchBackend:
         with torch.inference_mode():
             twin = next((slot for slot, placed in self._rows.items() if placed is row), None)
             kv_text, kv_ip = self._project(row) if twin is None else self._slots.values(twin)
-            slot = self._slots.place(kv_text, kv_ip)
+            slot = self._slots.place(kv_text, kv_ip, self._added.vectors(row, self._default_size))
         self._rows[slot] = row
         return slot
 
@@ -157,7 +141,12 @@ class TorchBackend:
                 steps[positions] = timestep
             kv_ip, spans = self._references(source, positions, bucket)
             noise = self._network(
-                batch.to(self._dtype), steps, source.kv_text[:bucket], kv_ip, spans=spans
+                batch.to(self._dtype),
+                steps,
+                source.kv_text[:bucket],
+                kv_ip,
+                spans=spans,
+                **{name: buffer[:bucket] for name, buffer in source.vectors.items()},
             ).float()
             return noise if in_place else noise[positions]
 
@@ -183,7 +172,7 @@ class TorchBackend:
                 spans.append(ReferenceSpan(torch.tensor(rows), source.kv_ip[rows, :tokens]))
         return source.kv_ip[:bucket, :width], tuple(spans)
 
-    def _adapter(self, name: str) -> ImageAdapter:
+    def _adapter(self, name: str) -> LoadedAdapter:
         if name not in self._adapters:
             raise UnknownAdapterError(name, list(self._adapters))
         return self._adapters[name]

@@ -54,7 +54,7 @@ class Admission:
     def _prepare(self, submit: Submit, tokens: Tensor | None, arrived: float) -> JobInFlight:
         self._check(submit)
         table = self._bank.table(submit.sampler, submit.steps)
-        guided = submit.guidance_scale > 1
+        guided = submit.guidance_scale > 1 and not self._backend.facts.guidance_embedded
         job = JobInFlight(
             submit=submit,
             references=self._references(submit, tokens),

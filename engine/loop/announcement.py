@@ -24,13 +24,17 @@ FALLBACK_SAMPLER = "dpmpp_2m"
 """For PNDM and others that have no table; good from about ten steps on."""
 
 STEPS, GUIDANCE_SCALE = 20, 5.0
-LCM_STEPS, LCM_GUIDANCE_SCALE = 4, 1.0
+FEW_STEPS, UNGUIDED = 4, 1.0
+EMBEDDED_GUIDANCE_SCALE = 8.5
+"""The default of diffusers' ``LatentConsistencyModelPipeline``."""
 
 
 def model_info(facts: ModelFacts) -> ModelInfo:
     """Describe the model to the server."""
     sampler = default_sampler(facts)
-    steps, guidance_scale = (LCM_STEPS, LCM_GUIDANCE_SCALE) if sampler == "lcm" else (STEPS, GUIDANCE_SCALE)
+    steps, guidance_scale = (FEW_STEPS, UNGUIDED) if distilled(facts) else (STEPS, GUIDANCE_SCALE)
+    if facts.guidance_embedded:
+        guidance_scale = EMBEDDED_GUIDANCE_SCALE
     return ModelInfo(
         name=facts.name,
         family=facts.family,
@@ -62,6 +66,19 @@ def model_info(facts: ModelFacts) -> ModelInfo:
         default_steps=facts.default_steps or steps,
         default_guidance_scale=facts.default_guidance_scale or guidance_scale,
     )
+
+
+def distilled(facts: ModelFacts) -> bool:
+    """Guess from what a model was saved with whether it was distilled to few steps; ``limner.json`` overrules it.
+
+    LCM's scheduler says so. Turbo and Lightning models carry an Euler scheduler whose timesteps trail, which models
+    that predict noise have no other use for.
+    """
+    config = facts.scheduler_config
+    if facts.guidance_embedded or config.get("_class_name") == "LCMScheduler":
+        return True
+    euler = config.get("_class_name") in ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler")
+    return euler and config.get("timestep_spacing") == "trailing" and facts.prediction_type == "epsilon"
 
 
 def default_sampler(facts: ModelFacts) -> str:

@@ -100,22 +100,33 @@ class JobInFlight:
             finishes_in=estimate.finishes_in,
         )
 
-    def conditioning(self, unconditional: Mapping[str, torch.Tensor]) -> list[RowConditioning]:
+    def conditioning(
+        self, unconditional: Mapping[str, torch.Tensor], zero_empty_negative: bool = False
+    ) -> list[RowConditioning]:
         """Return what each row of one of its images is conditioned on; the same objects for all of its images.
 
         The unconditional row of an image with references carries as many unconditional ones, each at the same scales,
         as in diffusers ``StableDiffusionPipeline`` (``prepare_ip_adapter_image_embeds``). ``unconditional`` has their
-        tokens by adapter.
+        tokens by adapter; ``zero_empty_negative`` is ``ModelFacts``'.
         """
         if self.rows is not None:
             return self.rows
         assert self.prompt is not None, "rows are placed after the prompts are encoded"
-        rows = [RowConditioning(prompt=self.prompt, references=self.references)]
+        submit = self.submit
+        row = RowConditioning(
+            prompt=self.prompt,
+            references=self.references,
+            size=(submit.height, submit.width),
+            guidance_scale=submit.guidance_scale,
+        )
+        rows = [row]
         if self.guided:
             assert self.negative is not None, "guidance needs the negative prompt"
             absent = tuple(
                 replace(reference, tokens=unconditional[reference.adapter]) for reference in self.references
             )
-            rows.append(RowConditioning(prompt=self.negative, references=absent))
+            zeros = zero_empty_negative and not submit.negative_prompt
+            negative = self.negative.zeroed() if zeros else self.negative
+            rows.append(replace(row, prompt=negative, references=absent))
         self.rows = rows
         return rows

@@ -157,7 +157,9 @@ def load_backend(config: EngineConfig) -> Backend:
         from engine.embedded import model_directory
 
         model = model_directory()
-    backend = create_backend(config.backend, model, adapter=config.adapter, dtype=config.dtype)
+    backend = create_backend(
+        config.backend, model, adapter=config.adapter, dtype=config.dtype, loras=config.loras
+    )
     if backend.device.type != config.device.partition(":")[0]:
         raise ConfigError("device", config.device, f"backend {config.backend} runs on {backend.device}")
     return backend

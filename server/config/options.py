@@ -135,9 +135,17 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     adapter: Annotated[
         str,
         Meta(
-            description="IP-Adapter, by its file's stem, where the model has several. Empty for the only one."
+            description="Default IP-Adapter, by its file's stem, where the model has several. Empty for the only one, "
+            "or the one that the model's `limner.json` names."
         ),
     ] = ""
+    loras: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="LoRAs to fuse into the model's weights, each a path or `path:scale`, beside those in its "
+            "`lora/`."
+        ),
+    ] = ()
     backend: Annotated[str, Meta(description="What computes.")] = "torch"
     device: Annotated[
         str, Meta(description="Device to compute on, as torch names it, such as `cpu` or `cuda:0`.")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.equivalence.harness import Case, Engine, draw_with_diffusers, max_channel_error
-from tests.tinymodels import TinySettings, build_tiny_model
+from tests.tinymodels import TinySettings, TinyXLSettings, build_tiny_model, build_tiny_xl
 
 TOLERANCE = 2
 """Of 255, on any channel of any pixel."""
@@ -41,6 +41,30 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a model of SD 1.5's blocks: the presets are for no other."""
     settings = TinySettings(adapters=ADAPTERS, block_out_channels=(32, 32, 32, 64), layers_per_block=2)
     return build_tiny_model(tmp_path_factory.mktemp("tiny") / "model", settings)
+
+
+XL_STYLE, XL_LAYOUT = {"up": {"block_0": [0.0, 1.0, 0.0]}}, {"down": {"block_2": [0.0, 1.0]}}
+XL = [
+    Case(sampler="ddim", steps=6, guidance=7.0, others=(1, 2)),
+    Case(sampler="ddim", steps=6, guidance=7.0, layers="style", layer_scales=XL_STYLE),
+    Case(sampler="ddim", steps=6, guidance=7.0, layers="layout", layer_scales=XL_LAYOUT),
+    Case(sampler="ddim", steps=6, others=(1,), layers="style+layout", layer_scales=XL_STYLE | XL_LAYOUT),
+]
+
+
+@pytest.fixture(scope="module")
+def xl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a model of SDXL's blocks, with as many transformers as SDXL has."""
+    settings = TinyXLSettings(adapters=("plus",), layers_per_block=2)
+    return build_tiny_xl(tmp_path_factory.mktemp("tiny") / "xl", settings)
+
+
+@pytest.mark.parametrize("case", XL, ids=str)
+def test_sdxl(xl: Path, case: Case) -> None:
+    theirs = draw_with_diffusers(xl, "plus", case)
+    assert max_channel_error(Engine(xl).draw_case(case), theirs) <= TOLERANCE
+    plain = draw_with_diffusers(xl, "plus", replace(case, others=(), layer_scales=None))
+    assert max_channel_error(plain, theirs) > TOLERANCE
 
 
 @pytest.fixture(scope="module")

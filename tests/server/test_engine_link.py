@@ -513,14 +513,31 @@ def test_the_engines_arguments_are_its_own() -> None:
     from engine.__main__ import _parser
 
     config = load(
-        ["--model", "/m", "--engine-buckets", "1,2", "--engine-threads", "3", "--device", "cuda:0"], {}
+        [
+            "--model",
+            "/m",
+            "--engine-buckets",
+            "1,2",
+            "--engine-threads",
+            "3",
+            "--device",
+            "cuda:0",
+            "--engine-loras",
+            "/a.safetensors,/b.safetensors:0.5",
+        ],
+        {},
     )
     arguments = engine_arguments(config.engine, log_level="info")
     options = _parser().parse_args(["serve", "--socket-fd", "3", *arguments])
     assert str(options.model) == "/m"
+    assert [(str(lora.path), lora.scale) for lora in options.loras] == [
+        ("/a.safetensors", 1.0),
+        ("/b.safetensors", 0.5),
+    ]
     assert (options.buckets, options.threads, options.device) == ((1, 2), 3, "cuda:0")
     nothing = _parser().parse_args(
         ["serve", "--socket-fd", "3", *engine_arguments(load([], {}).engine, log_level="info")]
     )
     assert nothing.model is None
+    assert nothing.loras == []
     assert nothing.buckets is None
