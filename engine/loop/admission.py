@@ -104,6 +104,10 @@ class Admission:
 
     def _references(self, submit: Submit, tokens: Tensor | None) -> tuple[PlacedReference, ...]:
         facts = self._backend.facts
+        if tokens is not None and tokens.ndim != 3:
+            raise ValueError(
+                f"reference tokens must be [references, tokens, width], not {list(tokens.shape)}"
+            )
         count = 0 if tokens is None else len(tokens)
         weights = submit.reference_weights or (1.0,) * count
         if len(weights) != count:
