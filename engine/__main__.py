@@ -12,6 +12,7 @@ from pathlib import Path
 
 from engine.backends.tensorrt_command import add_build
 from engine.config import ConfigError, EngineConfig
+from engine.models.lora_choice import LoraChoice
 
 SPIN_COUNT = "20000"
 """How often OpenMP's threads look for work before they sleep; the engine shares its cores with the server.
@@ -38,6 +39,15 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--socket-fd", type=int, metavar="N", help="inherited, connected socket")
     where.add_argument("--socket", type=Path, metavar="PATH", help="socket that a server listens on")
     serve.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    serve.add_argument(
+        "--lora",
+        dest="loras",
+        metavar="PATH[:SCALE]",
+        type=LoraChoice.parse,
+        action="append",
+        default=[],
+        help="LoRA to fuse into the weights; may be given several times",
+    )
     defaults = {field.name: field.default for field in fields(EngineConfig)}
     for name, kind, what in _SETTINGS:
         default = defaults[name]
@@ -53,7 +63,7 @@ def _buckets(text: str) -> tuple[int, ...]:
 _SETTINGS = (
     ("model", Path, "model directory in diffusers' layout; the shipped model if not given"),
     ("backend", str, "what computes"),
-    ("adapter", str, "IP-Adapter, by its file's stem, where the model has several"),
+    ("adapter", str, "default IP-Adapter, by its file's stem, where the model has several"),
     ("device", str, "device to compute on"),
     ("dtype", str, "type to compute in"),
     ("cache", Path, "folder of built engines"),
@@ -77,7 +87,8 @@ def _serve(options: argparse.Namespace) -> int:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     try:
-        config = EngineConfig(**{name: getattr(options, name) for name, _, _ in _SETTINGS})
+        settings = {name: getattr(options, name) for name, _, _ in _SETTINGS}
+        config = EngineConfig(**settings, loras=tuple(options.loras))
         connection = _connect(options)
     except (ConfigError, OSError) as error:
         sys.stderr.write(f"limner-engine: {error}\n")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
+from engine.models.lora_choice import LoraChoice
+
 
 class ConfigError(ValueError):
     """A setting is out of range; ``field`` names it."""
@@ -22,7 +24,9 @@ class EngineConfig:
 
     model: directory in diffusers' layout, or None for the shipped model.
     backend: what computes; ``engine.backends.registry`` lists the names.
-    adapter: file in the model's ``ip_adapter/`` without suffix; None where there is only one.
+    adapter: the default one, a file in the model's ``ip_adapter/`` without suffix; None where there is only one, or
+        where ``limner.json`` names it.
+    loras: LoRAs to fuse into the model's weights, beside those in its ``lora/``.
     device, dtype: as torch names them.
     cache: folder of what a backend builds for itself (engines, exports); None for the backend's own default.
     threads: CPU threads of the backend; None leaves their number to it.
@@ -39,6 +43,7 @@ class EngineConfig:
     model: Path | None = None
     backend: str = "torch"
     adapter: str | None = None
+    loras: tuple[LoraChoice, ...] = ()
     device: str = "cpu"
     dtype: str = "float32"
     cache: Path | None = None

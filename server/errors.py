@@ -55,6 +55,14 @@ class FieldViolation:
         return f"{self.problem}; {self.limit}"
 
 
+def _told(violations: Sequence[FieldViolation]) -> str:
+    # Status text and details travel in one header of 8 KB: all the violations are in the details.
+    texts = [f"{violation.field}: {violation.description}" for violation in violations[:TOLD_IN_TEXT]]
+    if len(violations) > TOLD_IN_TEXT:
+        texts.append(f"and {len(violations) - TOLD_IN_TEXT} more")
+    return "; ".join(texts)
+
+
 class LimnerError(Exception):
     """Base of everything that a caller is told. Its text goes to the caller, so it never quotes a prompt.
 
@@ -92,11 +100,7 @@ class InvalidFieldsError(LimnerError):
     reason = Reason.INVALID_FIELD
 
     def __init__(self, violations: Sequence[FieldViolation]) -> None:
-        # Status text and details travel in one header of 8 KB: all the violations are in the details.
-        texts = [f"{violation.field}: {violation.description}" for violation in violations[:TOLD_IN_TEXT]]
-        if len(violations) > TOLD_IN_TEXT:
-            texts.append(f"and {len(violations) - TOLD_IN_TEXT} more")
-        super().__init__("; ".join(texts), metadata={"field": violations[0].field}, violations=violations)
+        super().__init__(_told(violations), metadata={"field": violations[0].field}, violations=violations)
 
 
 class InvalidImageError(LimnerError):
@@ -105,29 +109,29 @@ class InvalidImageError(LimnerError):
     code = Code.INVALID_ARGUMENT
     reason = Reason.INVALID_IMAGE
 
-    def __init__(self, violation: FieldViolation) -> None:
-        super().__init__(
-            f"{violation.field}: {violation.description}",
-            metadata={"field": violation.field},
-            violations=[violation],
-        )
+    def __init__(self, *violations: FieldViolation) -> None:
+        super().__init__(_told(violations), metadata={"field": violations[0].field}, violations=violations)
 
 
 class ReferenceUnknownError(LimnerError):
-    """No reference with this digest is known to this tenant here."""
+    """References with these digests are not known to this tenant here; ``unknown`` maps field to digest."""
 
     code = Code.NOT_FOUND
     reason = Reason.REFERENCE_NOT_FOUND
 
-    def __init__(self, digest: str, *, field: str) -> None:
-        violation = FieldViolation(
-            field=field, problem="is not known here", limit="upload the reference again, then it is"
-        )
-        super().__init__(
-            f"{field}: {violation.description}",
-            metadata={"digest": digest, "field": field},
-            violations=[violation],
-        )
+    def __init__(self, unknown: Mapping[str, str]) -> None:
+        violations = [
+            FieldViolation(
+                field=field, problem="is not known here", limit="upload the reference again, then it is"
+            )
+            for field in unknown
+        ]
+        digests = list(dict.fromkeys(unknown.values()))
+        metadata = {"digest": digests[0], "field": violations[0].field}
+        if len(digests) > 1:
+            metadata["digests"] = " ".join(digests)
+        super().__init__(_told(violations), metadata=metadata, violations=violations)
+        self.unknown = dict(unknown)
 
 
 class ModelUnknownError(LimnerError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +10,29 @@ import torch
 
 LatentShape = tuple[int, int, int]
 """(channels, height / 8, width / 8) of one image's latents."""
+
+MAX_REFERENCES = 4
+"""References of one row; every backend has room for so many of its longest adapter's tokens."""
+
+
+class UnknownAdapterError(ValueError):
+    """The model has no adapter of that name."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        if known:
+            super().__init__(f"no adapter {name!r}; the model has {', '.join(known)}")
+        else:
+            super().__init__("this model has no adapter, so it takes no references")
+
+
+class MixedAdaptersError(ValueError):
+    """The references of one row belong to different adapters.
+
+    diffusers sums one attention an adapter; the graph has one attention over all reference tokens.
+    """
+
+    def __init__(self, adapters: Sequence[str]) -> None:
+        super().__init__(f"references of one row name several adapters: {', '.join(adapters)}")
 
 
 class BackendStartError(Exception):
@@ -20,25 +43,73 @@ class BackendStartError(Exception):
 class EncodedPrompt:
     """One prompt as the text encoder returned it; what the prompt cache holds.
 
-    ``embedding`` is ``[tokens, cross_attention_dim]`` on the backend's device. ``dropped`` is the part of the
-    text that did not fit the encoder's window (empty when all of it did).
+    ``embedding`` is ``[tokens, cross_attention_dim]`` on the backend's device, ``pooled`` the ``[width]`` that SDXL
+    adds to the time embedding (None for other families). ``dropped`` is the part of the text that did not fit the
+    encoder's window (empty when all of it did).
     """
 
     embedding: torch.Tensor
     dropped: str
+    pooled: torch.Tensor | None = None
+
+    def zeroed(self) -> EncodedPrompt:
+        """Return zeros of this prompt's shapes: SDXL's negative prompt where a request has none."""
+        pooled = None if self.pooled is None else torch.zeros_like(self.pooled)
+        return EncodedPrompt(embedding=torch.zeros_like(self.embedding), dropped="", pooled=pooled)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PlacedReference:
+    """One reference of a row: ``tokens [t, cross_attention_dim]`` after its adapter's projection.
+
+    ``scales`` has one number for each cross-attention layer, in the order of ``ModelFacts.layer_names``: the request's
+    scale times the reference's weight times the layers' preset. They are folded into the values that the slot holds.
+    """
+
+    adapter: str
+    tokens: torch.Tensor
+    scales: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowConditioning:
     """Everything that one UNet row is conditioned on for its whole life (DESIGN section 1).
 
-    ``reference_tokens`` is ``[tokens, cross_attention_dim]`` after the adapter's projection, or None for a row
-    without a reference. ``scale`` is the adapter's scale, folded into the values that the slot holds.
+    The tokens of several references stand one after the other under one softmax, as diffusers has it for several images
+    of one adapter (``ip_adapter_image=[[first, second]]``); hence they are of one adapter. ``size`` is the picture's
+    (height, width) in pixels, None for the model's default: SDXL's time ids. ``guidance_scale`` is read by models with
+    ``ModelFacts.guidance_embedded`` alone.
     """
 
     prompt: EncodedPrompt
-    reference_tokens: torch.Tensor | None = None
-    scale: float = 1.0
+    references: tuple[PlacedReference, ...] = ()
+    size: tuple[int, int] | None = None
+    guidance_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Raise ``MixedAdaptersError``."""
+        adapters = dict.fromkeys(reference.adapter for reference in self.references)
+        if len(adapters) > 1:
+            raise MixedAdaptersError(list(adapters))
+
+    @property
+    def tokens(self) -> int:
+        """Reference tokens of the row, over all of its references."""
+        return sum(reference.tokens.shape[0] for reference in self.references)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterFacts:
+    """One adapter of a loaded model.
+
+    ``kind`` is its projection's (``engine.models.adapter``), ``tokens`` what it makes of a picture, ``weights_hash``
+    the SHA-256 of all that its tokens depend on: its own file and the image encoder's.
+    """
+
+    name: str
+    kind: str
+    tokens: int
+    weights_hash: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +118,12 @@ class ModelFacts:
 
     name: str
     family: str
+    """``sd1``, ``sd2`` or ``sdxl``."""
     weights_hash: str
-    adapters: tuple[str, ...]
+    adapters: tuple[AdapterFacts, ...]
+    """The first is the default."""
+    layer_names: tuple[str, ...]
+    """The UNet's cross-attention layers by module path, in the order in which IP-Adapter files number them."""
     prediction_type: str
     latent_channels: int
     latent_scale: int
@@ -63,7 +138,6 @@ class ModelFacts:
     """Length of the text encoder's window, start and end tokens included."""
     reference_size: int
     """Height and width in pixels of the square that the image encoder takes."""
-    reference_tokens: int
     token_width: int
     preprocessing: str
     """Version of the reference preprocessing with all its parameters; part of the cache key.
@@ -72,6 +146,32 @@ class ModelFacts:
     default_steps: int | None = None
     """What the model itself states for requests that say nothing (``limner.json``)."""
     default_guidance_scale: float | None = None
+    guidance_embedded: bool = False
+    """The UNet takes the guidance scale as an input (``time_cond_proj_dim``, LCM): no request has a second row."""
+    zero_empty_negative: bool = False
+    """A request without a negative prompt has zeros in its place (``force_zeros_for_empty_prompt``, SDXL)."""
+
+    @property
+    def layers(self) -> int:
+        """Number of cross-attention layers."""
+        return len(self.layer_names)
+
+    @property
+    def reference_tokens(self) -> int:
+        """Tokens that the default adapter makes of a picture; 0 without an adapter."""
+        return self.adapters[0].tokens if self.adapters else 0
+
+    @property
+    def most_reference_tokens(self) -> int:
+        """Tokens that any of the adapters makes of a picture, at most; 0 without an adapter."""
+        return max((adapter.tokens for adapter in self.adapters), default=0)
+
+    def adapter(self, name: str = "") -> AdapterFacts:
+        """Return an adapter's facts; '' names the default one. Raises ``UnknownAdapterError``."""
+        for adapter in self.adapters:
+            if name in ("", adapter.name):
+                return adapter
+        raise UnknownAdapterError(name, [adapter.name for adapter in self.adapters])
 
 
 class Backend(Protocol):
@@ -79,9 +179,9 @@ class Backend(Protocol):
 
     facts: ModelFacts
     device: torch.device
-    unconditional_tokens: torch.Tensor | None
-    """``[tokens, token_width]`` f32: the reference tokens of the unconditional row of a guided request that has a
-    reference (diffusers' negative image embedding). Place it with the request's scale. None without an adapter."""
+    unconditional_tokens: Mapping[str, torch.Tensor]
+    """By adapter, ``[tokens, token_width]`` f32: what stands in the unconditional row of a guided request for each of
+    its references, at the same scales (diffusers' negative image embedding). Empty without an adapter."""
 
     def buckets(self, shape: LatentShape) -> tuple[int, ...]:
         """Return the batch sizes in rows that this latent shape runs in, ascending."""
@@ -89,13 +189,17 @@ class Backend(Protocol):
     def encode_prompts(self, texts: Sequence[str]) -> list[EncodedPrompt]:
         """Encode texts with the text encoder, in one batch."""
 
-    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Encode references ``[N, S, S, 3]`` uint8 RGB to projected tokens ``[N, tokens, cross_attention_dim]`` f32."""
+    def encode_images(self, pixels: torch.Tensor, adapter: str | None = None) -> torch.Tensor:
+        """Encode references ``[N, S, S, 3]`` uint8 RGB to projected tokens ``[N, tokens, cross_attention_dim]`` f32.
+
+        ``adapter`` None is the default one. Raises ``UnknownAdapterError``.
+        """
 
     def place(self, row: RowConditioning) -> int:
-        """Compute the row's cross-attention K/V and write them to a free slot. Raises ``SlotsExhaustedError``.
+        """Compute the row's cross-attention K/V and write them to a free slot.
 
-        A row that holds a slot already (the same object, as for the other images of a job) need not be computed again.
+        Raises ``SlotsExhaustedError``, ``UnknownAdapterError``, and ``ReferenceTooLongError``.
+        A row that holds a slot already (the same object: other images of a job) need not be computed again.
         """
 
     def release(self, slot: int) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from engine.backends.onednn import PackedConv, PackedLinear
-from engine.models.attention import CrossKV, LayerColumns, split_heads
+from engine.models.attention import CrossKV, LayerColumns, attend, attend_references
 
 Tensor = torch.Tensor
 
@@ -156,19 +156,12 @@ class PackedTransformerLayer:
 
         at = self.columns
         query = self.query(self.norms[1](x)).view(rows, tokens, at.heads, -1).transpose(1, 2)
-        both = attend(query, kv.text, at, None) + attend(query, kv.image, at, kv.image_mask)
+        both = attend(query, kv.text, at, None) + attend_references(query, kv, at)
         x = self.cross_out.combined(both.transpose(1, 2).reshape(rows, tokens, width), x, "add")
 
         normal = self.norms[2](x)
         hidden = self.value.combined(normal, self.gate.gelu(normal), "mul")
         return self.feed_out.combined(hidden, x, "add")
-
-
-def attend(query: Tensor, packed: Tensor, at: LayerColumns, mask: Tensor | None) -> Tensor:
-    """Attend from ``[B, heads, tokens, d]`` over one layer's columns of the packed K/V."""
-    key = split_heads(packed, at.start, at.width, at.heads)
-    value = split_heads(packed, at.start + at.width, at.width, at.heads)
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
 
 class PackedTransformer:

@@ -22,7 +22,7 @@ from engine.backends.packed_blocks import (
     require,
     to_tokens,
 )
-from engine.models.attention import CrossKV
+from engine.models.attention import CrossKV, ReferenceSpan
 from engine.models.unet import ConditionedUNet
 
 log = structlog.get_logger()
@@ -30,6 +30,26 @@ log = structlog.get_logger()
 Tensor = torch.Tensor
 DOWN = ("CrossAttnDownBlock2D", "DownBlock2D")
 UP = ("CrossAttnUpBlock2D", "UpBlock2D")
+
+
+class PackedAddedEmbedding:
+    """SDXL's embedding of the pooled text and the sizes: diffusers' ``UNet2DConditionModel.get_aug_embed``."""
+
+    def __init__(self, unet: Any, rows: int) -> None:
+        layers = unet.add_embedding
+        require(
+            layers.cond_proj is None and layers.post_act is None and isinstance(layers.act, nn.SiLU),
+            "added embedding",
+        )
+        self.project = unet.add_time_proj
+        self.layer_in = PackedLinear(layers.linear_1.weight, layers.linear_1.bias, rows)
+        self.layer_out = PackedLinear(layers.linear_2.weight, layers.linear_2.bias, rows)
+
+    def __call__(self, embedding: Tensor, text_embeds: Tensor, time_ids: Tensor) -> Tensor:
+        """Add to the time embedding ``[B, C]``: ``text_embeds [B, P]``, ``time_ids [B, 6]``."""
+        sizes = self.project(time_ids.flatten()).reshape(text_embeds.shape[0], -1)
+        added = torch.cat([text_embeds.to(sizes.dtype), sizes], dim=1).to(embedding.dtype)
+        return self.layer_out.combined(F.silu(self.layer_in(added)), embedding, "add")
 
 
 class PackedUNet:
@@ -45,14 +65,15 @@ class PackedUNet:
         self._time_projections: list[nn.Linear] = []
         self.time_proj = unet.time_proj
         time = unet.time_embedding
-        require(
-            time.cond_proj is None and time.post_act is None and isinstance(time.act, nn.SiLU),
-            "time embedding",
-        )
+        require(time.post_act is None and isinstance(time.act, nn.SiLU), "time embedding")
         require(unet.time_embed_act is None and unet.conv_norm_out is not None, "UNet head")
         # torch's own linear layer is not bit-independent of a row's position at 5, 6, 7 or 10 rows; oneDNN's is.
         self.time_in = PackedLinear(time.linear_1.weight, time.linear_1.bias, size.rows)
         self.time_out = PackedLinear(time.linear_2.weight, time.linear_2.bias, size.rows)
+        self.guidance = (
+            None if time.cond_proj is None else PackedLinear(time.cond_proj.weight, None, size.rows)
+        )
+        self.added = PackedAddedEmbedding(unet, size.rows) if conditioned.added.text_embeds else None
         self.conv_in = PackedConv(
             unet.conv_in, (size.rows, unet.conv_in.in_channels, size.height, size.width)
         )
@@ -122,11 +143,26 @@ class PackedUNet:
         )
 
     def __call__(
-        self, sample: Tensor, timestep: Tensor, kv_text: Tensor, kv_ip: Tensor, ip_mask: Tensor | None = None
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        kv_text: Tensor,
+        kv_ip: Tensor,
+        ip_mask: Tensor | None = None,
+        text_embeds: Tensor | None = None,
+        time_ids: Tensor | None = None,
+        timestep_cond: Tensor | None = None,
+        *,
+        spans: tuple[ReferenceSpan, ...] = (),
     ) -> Tensor:
         """Run one tick's rows; see ``ConditionedUNet.forward``."""
-        kv = CrossKV(kv_text, kv_ip, None if ip_mask is None else ip_mask[:, None, None, :])
-        embedding = self.time_out(F.silu(self.time_in(self.time_proj(timestep).to(sample.dtype))))
+        kv = CrossKV(kv_text, kv_ip, None if ip_mask is None else ip_mask[:, None, None, :], spans)
+        embedding = self.time_proj(timestep).to(sample.dtype)
+        if self.guidance is not None and timestep_cond is not None:
+            embedding = self.guidance.combined(timestep_cond.to(sample.dtype), embedding, "add")
+        embedding = self.time_out(F.silu(self.time_in(embedding)))
+        if self.added is not None and text_embeds is not None and time_ids is not None:
+            embedding = self.added(embedding, text_embeds, time_ids)
         shifts = iter(torch.split(self.shifts(F.silu(embedding)), self._widths, dim=1))
         size = Size(sample.shape[0], sample.shape[2], sample.shape[3])
         x = to_tokens(self.conv_in(sample.contiguous(memory_format=torch.channels_last)))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.backends.base import Backend, BackendStartError
+from engine.models.lora_choice import LoraChoice
 
 
 class UnknownBackendError(BackendStartError, ValueError):
@@ -19,6 +20,7 @@ class BackendRequest:
 
     root: model directory. adapter: file in its ``ip_adapter/`` without suffix. device, dtype: as torch names them.
     buckets: batch sizes in rows; None for the backend's own. cache: folder of built engines; None for the default one.
+    loras: fused into the weights.
     """
 
     root: Path
@@ -27,6 +29,7 @@ class BackendRequest:
     device: str = "cpu"
     buckets: tuple[int, ...] | None = None
     cache: Path | None = None
+    loras: Sequence[LoraChoice] = ()
 
 
 Creator = Callable[[BackendRequest], Backend]
@@ -52,18 +55,22 @@ def _torch(request: BackendRequest) -> Backend:
         )
     dtype = dtypes[request.dtype]
     if device.type == "cuda":
-        from engine.backends.torch_programs import TorchDeviceSettings, check_device, torch_device_backend
+        from engine.backends.torch_programs import check_device
 
         check_device(device)
+    model = load_model(request.root, adapter=request.adapter, dtype=dtype, loras=request.loras)
+    if device.type == "cuda":
+        from engine.backends.torch_programs import TorchDeviceSettings, torch_device_backend
+
         settings = TorchDeviceSettings()
         if request.buckets is not None:
             settings = TorchDeviceSettings(buckets=request.buckets)
         return torch_device_backend(
-            load_model(request.root, adapter=request.adapter, dtype=dtype), device, settings
+            model, device, settings
         )
     from engine.backends.torch_backend import TorchBackend
 
-    return TorchBackend(load_model(request.root, adapter=request.adapter, dtype=dtype))
+    return TorchBackend(model)
 
 
 def _tensorrt(request: BackendRequest) -> Backend:
@@ -90,14 +97,16 @@ def create_backend(
     device: str = "cpu",
     buckets: tuple[int, ...] | None = None,
     cache: Path | None = None,
+    loras: Sequence[LoraChoice] = (),
 ) -> Backend:
-    """Load the model in ``root`` on a backend.
+    """Load the model in ``root`` on a backend, with LoRAs fused and ``adapter`` as its default.
 
     Raises ``UnknownBackendError``, the ``ModelError`` family and, for a GPU, ``DeviceMissingError`` or the
     ``TensorRTError`` family.
     """
     if name not in CREATORS:
         raise UnknownBackendError(f"no backend {name!r}; there are {', '.join(sorted(CREATORS))}")
-    return CREATORS[name](
-        BackendRequest(root=root, adapter=adapter, dtype=dtype, device=device, buckets=buckets, cache=cache)
+    request = BackendRequest(
+        root=root, adapter=adapter, dtype=dtype, device=device, buckets=buckets, cache=cache, loras=loras
     )
+    return CREATORS[name](request)

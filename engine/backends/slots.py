@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Sequence
+import mmap
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -25,8 +26,10 @@ class ReferenceTooLongError(ValueError):
 class SlotBuffers:
     """``capacity`` slots of packed K/V: ``kv_text [capacity, T, D]``, ``kv_ip [capacity, T_ip, D]``, ``ip_mask``.
 
-    ``ip_mask [capacity, T_ip]`` is 0 for tokens that count and -inf for the rest; it is None where every row brings
-    T_ip tokens or none (one reference a row), so that the graph needs no mask.
+    A row brings ``tokens[slot]`` reference tokens, at most T_ip; the rest of its slot is zero. ``ip_mask [capacity,
+    T_ip]`` is 0 for tokens that count and -inf for the rest. It is None where it was not asked for: then a batch is
+    read as wide as its rows' tokens, and rows of different widths apart from each other. ``vectors`` are further inputs
+    of one vector a row, by name ``[capacity, width]`` f32.
     """
 
     def __init__(
@@ -38,13 +41,19 @@ class SlotBuffers:
         width: int,
         masked: bool,
         dtype: torch.dtype,
+        vectors: Mapping[str, int] | None = None,
         device: torch.device | None = None,
     ) -> None:
         self.capacity = capacity
         self.device = device or torch.device("cpu")
         self.kv_text = _zeros((capacity, text_tokens, width), dtype, self.device)
-        self.kv_ip = _zeros((capacity, ip_tokens, width), dtype, self.device)
+        self.kv_ip = _sparse_zeros((capacity, ip_tokens, width), dtype, self.device)
         self.ip_mask = torch.zeros(capacity, ip_tokens, dtype=dtype, device=self.device) if masked else None
+        self.tokens = [0] * capacity
+        """How many reference tokens each slot holds, or held last."""
+        self.vectors = {
+            name: torch.zeros(capacity, wide, device=self.device) for name, wide in (vectors or {}).items()
+        }
         self._free = list(range(capacity))
         self._taken: set[int] = set()
         self.writes = [0] * capacity
@@ -55,15 +64,20 @@ class SlotBuffers:
         """Number of slots in use."""
         return len(self._taken)
 
-    def place(self, kv_text: torch.Tensor, kv_ip: torch.Tensor | None) -> int:
-        """Write a row's ``[T, D]`` and ``[tokens, D]`` to the lowest free slot and return it.
+    def place(
+        self,
+        kv_text: torch.Tensor,
+        kv_ip: torch.Tensor | None,
+        vectors: Mapping[str, torch.Tensor] | None = None,
+    ) -> int:
+        """Write a row's ``[T, D]``, ``[tokens, D]`` and vectors to the lowest free slot and return it.
 
         A row without a reference gets zero values: exactly the plain model. Raises ``SlotsExhaustedError`` and
         ``ReferenceTooLongError``.
         """
         tokens = 0 if kv_ip is None else kv_ip.shape[0]
         room = self.kv_ip.shape[1]
-        if tokens > room or (self.ip_mask is None and tokens not in (0, room)):
+        if tokens > room:
             raise ReferenceTooLongError(f"{tokens} reference tokens where a slot holds {room}")
         if not self._free:
             raise SlotsExhaustedError(f"all {self.capacity} slots are taken")
@@ -71,18 +85,20 @@ class SlotBuffers:
         self._taken.add(slot)
         self.writes[slot] += 1
         self.kv_text[slot] = kv_text
-        self.kv_ip[slot].zero_()
-        if kv_ip is not None:
-            self.kv_ip[slot, :tokens] = kv_ip
+        _overwrite(self.kv_ip[slot], kv_ip, self.tokens[slot])
+        self.tokens[slot] = tokens
         if self.ip_mask is not None:
             self.ip_mask[slot].zero_()
             if tokens:
                 self.ip_mask[slot, tokens:] = -torch.inf
+        for name, buffer in self.vectors.items():
+            buffer[slot] = (vectors or {})[name]
         return slot
 
-    def values(self, slot: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return what was placed in a slot, a reference of so many tokens included: views, not copies."""
+    def values(self, slot: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return what was placed in a slot: views, not copies."""
         self.check([slot])
+        tokens = self.tokens[slot]
         return self.kv_text[slot], self.kv_ip[slot, :tokens] if tokens else None
 
     def release(self, slot: int) -> None:
@@ -109,8 +125,11 @@ class Staging:
     def __init__(self, slots: SlotBuffers, rows: int) -> None:
         self.slots = slots
         self.kv_text = _zeros((rows, *slots.kv_text.shape[1:]), slots.kv_text.dtype, slots.device)
-        self.kv_ip = _zeros((rows, *slots.kv_ip.shape[1:]), slots.kv_ip.dtype, slots.device)
+        self.kv_ip = _sparse_zeros((rows, *slots.kv_ip.shape[1:]), slots.kv_ip.dtype, slots.device)
         self.ip_mask = None if slots.ip_mask is None else torch.zeros_like(slots.ip_mask[:rows])
+        self.tokens = [0] * rows
+        """How many reference tokens each position holds."""
+        self.vectors = {name: torch.zeros_like(buffer[:rows]) for name, buffer in slots.vectors.items()}
         self._held: list[tuple[int, int] | None] = [None] * rows
 
     def arrange(self, slots: Sequence[int], bucket: int) -> list[int]:
@@ -133,9 +152,24 @@ class Staging:
 
     def _copy(self, slot: int, position: int) -> None:
         self.kv_text[position] = self.slots.kv_text[slot]
-        self.kv_ip[position] = self.slots.kv_ip[slot]
+        tokens = self.slots.tokens[slot]
+        _overwrite(self.kv_ip[position], self.slots.kv_ip[slot, :tokens], self.tokens[position])
+        self.tokens[position] = tokens
         if self.ip_mask is not None and self.slots.ip_mask is not None:
             self.ip_mask[position] = self.slots.ip_mask[slot]
+        for name, buffer in self.vectors.items():
+            buffer[position] = self.slots.vectors[name][slot]
+
+
+def _overwrite(room: torch.Tensor, kv_ip: torch.Tensor | None, held: int) -> None:
+    """Write a row's ``[tokens, D]`` to its ``[T_ip, D]`` and clear what else the last row had, ``held`` tokens, left.
+
+    Nothing beyond is written, so its pages stay untouched: most rows bring one reference where four have room.
+    """
+    tokens = 0 if kv_ip is None else kv_ip.shape[0]
+    if kv_ip is not None:
+        room[:tokens] = kv_ip
+    room[tokens:held].zero_()
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
@@ -147,3 +181,14 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
         return torch.zeros(shape, dtype=dtype, device=device)
     size = math.prod(shape) * dtype.itemsize
     return torch.from_numpy(np.zeros(size, dtype=np.uint8)).view(dtype).view(shape)
+
+
+def _sparse_zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Return such zeros in small pages: numpy asks for huge ones, which reach into the room that rows do not use."""
+    if device.type != "cpu":
+        return _zeros(shape, dtype, device)
+    size = math.prod(shape) * dtype.itemsize
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype).view(shape)

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from engine.backends.base import EncodedPrompt, LatentShape, ModelFacts, RowConditioning
+from engine.backends.base import (
+    MAX_REFERENCES,
+    EncodedPrompt,
+    LatentShape,
+    ModelFacts,
+    RowConditioning,
+    UnknownAdapterError,
+)
 from engine.backends.packed_decoder import pack_decoder
 from engine.backends.packed_unet import pack_unet
 from engine.backends.slots import SlotBuffers, Staging
+from engine.models.attention import ReferenceSpan
+from engine.models.loaded_adapter import LoadedAdapter
 from engine.models.model import Model
 
-Network = Callable[
-    [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor
-]
+Network = Callable[..., torch.Tensor]
+"""``ConditionedUNet.forward``, or what stands for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TorchSettings:
     """What may be chosen about the torch backend.
 
-    ``max_references`` bounds the references of one row; ``packed`` asks for weights packed for the CPU (docs/adr/0004),
-    with which the result differs from diffusers' in the last bits of f32 and is about twice as fast.
+    ``max_references`` bounds the references of one row (of the adapter that gives most tokens). ``packed`` asks for
+    weights packed for the CPU (docs/adr/0004), with which the result differs from diffusers' in the last bits of f32
+    and is about twice as fast.
     """
 
     buckets: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16)
     capacity: int = 64
-    max_references: int = 1
+    max_references: int = MAX_REFERENCES
     packed: bool = True
 
     def __post_init__(self) -> None:
@@ -46,22 +55,24 @@ class TorchBackend:
         settings = settings or TorchSettings()
         # Not the model itself: once packed, its UNet may be freed.
         self._prompts = model.prompts
-        self._image_encoder = model.image_encoder
-        self._adapter = model.adapter
+        self._adapters = model.adapters
+        self._added = model.unet.added
         self._text_kv = model.text_kv
         self.facts: ModelFacts = model.facts
         self.device = torch.device("cpu")
-        self.unconditional_tokens = model.unconditional_tokens
+        self.unconditional_tokens: Mapping[str, torch.Tensor] = model.unconditional_tokens
         self._buckets = tuple(sorted(settings.buckets))
         self._dtype = model.text_kv.weight.dtype
         self._slots = SlotBuffers(
             capacity=settings.capacity,
             text_tokens=model.facts.prompt_tokens,
-            ip_tokens=max(1, model.facts.reference_tokens * settings.max_references),
+            ip_tokens=max(1, model.facts.most_reference_tokens * settings.max_references),
             width=model.unet.width,
-            masked=settings.max_references > 1,
+            masked=False,
             dtype=self._dtype,
+            vectors=self._added.widths(),
         )
+        self._default_size = (model.facts.default_height, model.facts.default_width)
         self._rows: dict[int, RowConditioning] = {}
         self._staging = Staging(self._slots, self._buckets[-1])
         packed_unet = packed_decoder = None
@@ -83,24 +94,19 @@ class TorchBackend:
         """Encode texts in one batch."""
         return self._prompts.encode(texts)
 
-    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Encode references ``[N, S, S, 3]`` uint8 to ``[N, tokens, E]`` f32.
-
-        Raises ``ValueError`` for a model without an adapter.
-        """
-        if self._image_encoder is None or self._adapter is None:
-            raise ValueError("this model has no adapter, so it takes no references")
-        return self._image_encoder.encode(pixels, self._adapter)
+    def encode_images(self, pixels: torch.Tensor, adapter: str | None = None) -> torch.Tensor:
+        """Encode references ``[N, S, S, 3]`` uint8 to ``[N, tokens, E]`` f32. Raises ``UnknownAdapterError``."""
+        return self._adapter(self.facts.adapter(adapter or "").name).encode(pixels)
 
     def place(self, row: RowConditioning) -> int:
         """Compute the row's K/V, or copy them from a slot that holds this very row, and write them to a free slot.
 
-        Raises ``SlotsExhaustedError``, ``ReferenceTooLongError``, and ``ValueError`` for tokens without an adapter.
+        Raises ``SlotsExhaustedError``, ``ReferenceTooLongError`` and ``UnknownAdapterError``.
         """
         with torch.inference_mode():
             twin = next((slot for slot, placed in self._rows.items() if placed is row), None)
-            kv_text, kv_ip = self._project(row) if twin is None else self._slots.values(twin, _tokens(row))
-            slot = self._slots.place(kv_text, kv_ip)
+            kv_text, kv_ip = self._project(row) if twin is None else self._slots.values(twin)
+            slot = self._slots.place(kv_text, kv_ip, self._added.vectors(row, self._default_size))
         self._rows[slot] = row
         return slot
 
@@ -133,12 +139,14 @@ class TorchBackend:
                 batch[positions] = sample
                 steps = timestep.new_zeros(bucket)
                 steps[positions] = timestep
+            kv_ip, spans = self._references(source, positions, bucket)
             noise = self._network(
                 batch.to(self._dtype),
                 steps,
                 source.kv_text[:bucket],
-                source.kv_ip[:bucket],
-                None if source.ip_mask is None else source.ip_mask[:bucket],
+                kv_ip,
+                spans=spans,
+                **{name: buffer[:bucket] for name, buffer in source.vectors.items()},
             ).float()
             return noise if in_place else noise[positions]
 
@@ -146,14 +154,32 @@ class TorchBackend:
         """Decode ``[N, C, h, w]`` f32 to ``[N, H, W, 3]`` uint8."""
         return self._decoder.decode(latents)
 
+    def _references(
+        self, source: SlotBuffers | Staging, positions: Sequence[int], bucket: int
+    ) -> tuple[torch.Tensor, tuple[ReferenceSpan, ...]]:
+        """Return the tick's reference K/V as wide as its rows have tokens, and spans where they differ in that.
+
+        Rows without a reference fit any width: their values are zero.
+        """
+        by_tokens: dict[int, list[int]] = {}
+        for position in positions:
+            by_tokens.setdefault(source.tokens[position], []).append(position)
+        by_tokens.pop(0, None)
+        width = max(by_tokens, default=max(1, self.facts.reference_tokens))
+        spans: list[ReferenceSpan] = []
+        if len(by_tokens) > 1:
+            for tokens, rows in by_tokens.items():
+                spans.append(ReferenceSpan(torch.tensor(rows), source.kv_ip[rows, :tokens]))
+        return source.kv_ip[:bucket, :width], tuple(spans)
+
+    def _adapter(self, name: str) -> LoadedAdapter:
+        if name not in self._adapters:
+            raise UnknownAdapterError(name, list(self._adapters))
+        return self._adapters[name]
+
     def _project(self, row: RowConditioning) -> tuple[torch.Tensor, torch.Tensor | None]:
-        kv_ip = None
-        if row.reference_tokens is not None:
-            if self._adapter is None:
-                raise ValueError("this model has no adapter, so it takes no references")
-            kv_ip = self._adapter.kv.project(row.reference_tokens, row.scale)
-        return self._text_kv.project(row.prompt.embedding), kv_ip
-
-
-def _tokens(row: RowConditioning) -> int:
-    return 0 if row.reference_tokens is None else row.reference_tokens.shape[0]
+        references = [
+            self._adapter(reference.adapter).kv.project(reference.tokens, reference.scales)
+            for reference in row.references
+        ]
+        return self._text_kv.project(row.prompt.embedding), torch.cat(references) if references else None

@@ -7,7 +7,8 @@ from math import isfinite
 import numpy as np
 import torch
 
-from engine.backends.base import Backend, LatentShape
+from engine.backends.base import MAX_REFERENCES, Backend, LatentShape, PlacedReference
+from engine.models.layer_presets import layer_factors
 from engine.protocol.framing import Tensor
 from engine.protocol.messages import Failed, FailureReason, Submit
 from engine.samplers import CoefficientBank, NoiseSource, SamplerError
@@ -53,10 +54,10 @@ class Admission:
     def _prepare(self, submit: Submit, tokens: Tensor | None, arrived: float) -> JobInFlight:
         self._check(submit)
         table = self._bank.table(submit.sampler, submit.steps)
-        guided = submit.guidance_scale > 1
+        guided = submit.guidance_scale > 1 and not self._backend.facts.guidance_embedded
         job = JobInFlight(
             submit=submit,
-            tokens=None if tokens is None else self._reference(submit, tokens),
+            references=self._references(submit, tokens),
             shape=self._shape(submit),
             table=table,
             draws=table.table.draws_noise.tolist(),
@@ -85,6 +86,8 @@ class Admission:
         for name in ("guidance_scale", "guidance_rescale", "ip_adapter_scale"):
             if not isfinite(getattr(submit, name)):
                 raise ValueError(f"{name} is not a finite number")
+        if not all(isfinite(weight) for weight in submit.reference_weights):
+            raise ValueError("reference_weights are not finite numbers")
         if not 0 <= submit.guidance_rescale <= 1:
             raise ValueError(f"guidance_rescale is {submit.guidance_rescale}, 0 to 1 is possible")
 
@@ -102,15 +105,35 @@ class Admission:
             raise ValueError(f"no engine was built for {submit.width}x{submit.height}")
         return shape
 
-    def _reference(self, submit: Submit, tokens: Tensor) -> torch.Tensor:
+    def _references(self, submit: Submit, tokens: Tensor | None) -> tuple[PlacedReference, ...]:
         facts = self._backend.facts
-        if not facts.adapters:
-            raise ValueError("this model has no adapter, so it takes no references")
-        if tokens.dtype != np.float32 or tokens.shape != (facts.reference_tokens, facts.token_width):
+        if tokens is not None and tokens.ndim != 3:
             raise ValueError(
-                f"reference tokens must be float32 [{facts.reference_tokens}, {facts.token_width}], "
-                f"not {tokens.dtype} {list(tokens.shape)}"
+                f"reference tokens must be [references, tokens, width], not {list(tokens.shape)}"
+            )
+        count = 0 if tokens is None else len(tokens)
+        weights = submit.reference_weights or (1.0,) * count
+        if len(weights) != count:
+            raise ValueError(f"{len(weights)} weights for {count} references")
+        if tokens is None:
+            return ()
+        if not 1 <= count <= MAX_REFERENCES:
+            raise ValueError(f"{count} references, 1 to {MAX_REFERENCES} are possible")
+        adapter = facts.adapter(submit.adapter)
+        shape = (count, adapter.tokens, facts.token_width)
+        if tokens.dtype != np.float32 or tokens.shape != shape:
+            raise ValueError(
+                f"reference tokens must be float32 {list(shape)}, not {tokens.dtype} {list(tokens.shape)}"
             )
         if not np.isfinite(tokens).all():
             raise RefusedError(submit, FailureReason.NUMERICAL, "the reference tokens are not finite")
-        return torch.tensor(tokens, device=self._backend.device)
+        factors = layer_factors(submit.reference_layers, facts.family, facts.layer_names)
+        placed = torch.tensor(tokens, device=self._backend.device)
+        return tuple(
+            PlacedReference(
+                adapter=adapter.name,
+                tokens=own,
+                scales=tuple(submit.ip_adapter_scale * weight * factor for factor in factors),
+            )
+            for own, weight in zip(placed, weights, strict=True)
+        )

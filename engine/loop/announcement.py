@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from engine.backends.base import ModelFacts
+from engine.backends.base import MAX_REFERENCES, ModelFacts
+from engine.models.layer_presets import known_presets
 from engine.models.preprocess import ReferencePreprocessing
-from engine.protocol.messages import ModelInfo, SamplerInfo
+from engine.protocol.messages import AdapterInfo, ModelInfo, SamplerInfo
 from engine.samplers import NoiseSchedule, sampler_limits, sampler_names
 
 SAMPLER_OF = {
@@ -23,18 +24,32 @@ FALLBACK_SAMPLER = "dpmpp_2m"
 """For PNDM and others that have no table; good from about ten steps on."""
 
 STEPS, GUIDANCE_SCALE = 20, 5.0
-LCM_STEPS, LCM_GUIDANCE_SCALE = 4, 1.0
+FEW_STEPS, UNGUIDED = 4, 1.0
+EMBEDDED_GUIDANCE_SCALE = 8.5
+"""The default of diffusers' ``LatentConsistencyModelPipeline``."""
 
 
 def model_info(facts: ModelFacts) -> ModelInfo:
     """Describe the model to the server."""
     sampler = default_sampler(facts)
-    steps, guidance_scale = (LCM_STEPS, LCM_GUIDANCE_SCALE) if sampler == "lcm" else (STEPS, GUIDANCE_SCALE)
+    steps, guidance_scale = (FEW_STEPS, UNGUIDED) if distilled(facts) else (STEPS, GUIDANCE_SCALE)
+    if facts.guidance_embedded:
+        guidance_scale = EMBEDDED_GUIDANCE_SCALE
     return ModelInfo(
         name=facts.name,
         family=facts.family,
         weights_hash=facts.weights_hash,
-        adapters=facts.adapters,
+        adapters=tuple(
+            AdapterInfo(
+                name=adapter.name,
+                kind=adapter.kind,
+                tokens=adapter.tokens,
+                weights_hash=adapter.weights_hash,
+            )
+            for adapter in facts.adapters
+        ),
+        reference_layers=known_presets(facts.family, facts.layer_names),
+        max_references=MAX_REFERENCES,
         latent_channels=facts.latent_channels,
         latent_scale=facts.latent_scale,
         default_height=facts.default_height,
@@ -44,7 +59,6 @@ def model_info(facts: ModelFacts) -> ModelInfo:
         max_size=facts.max_size,
         prompt_tokens=facts.prompt_tokens,
         reference_size=facts.reference_size,
-        reference_tokens=facts.reference_tokens,
         token_width=facts.token_width,
         preprocessing=facts.preprocessing,
         preprocessor=asdict(ReferencePreprocessing.parse(facts.preprocessing)) if facts.adapters else {},
@@ -52,6 +66,19 @@ def model_info(facts: ModelFacts) -> ModelInfo:
         default_steps=facts.default_steps or steps,
         default_guidance_scale=facts.default_guidance_scale or guidance_scale,
     )
+
+
+def distilled(facts: ModelFacts) -> bool:
+    """Guess from what a model was saved with whether it was distilled to few steps; ``limner.json`` overrules it.
+
+    LCM's scheduler says so. Turbo and Lightning models carry an Euler scheduler whose timesteps trail, which models
+    that predict noise have no other use for.
+    """
+    config = facts.scheduler_config
+    if facts.guidance_embedded or config.get("_class_name") == "LCMScheduler":
+        return True
+    euler = config.get("_class_name") in ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler")
+    return euler and config.get("timestep_spacing") == "trailing" and facts.prediction_type == "epsilon"
 
 
 def default_sampler(facts: ModelFacts) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 
-from engine.backends.base import EncodedPrompt, LatentShape, RowConditioning
+from engine.backends.base import EncodedPrompt, LatentShape, PlacedReference, RowConditioning
 from engine.protocol.messages import Queued, Submit
 from engine.samplers import BankedTable, NoiseSource
 from engine.scheduling import Estimate, WorkItem
@@ -40,11 +41,11 @@ class ImageInFlight:
 class JobInFlight:
     """One ``Submit``, the images that it asks for, and the times that ``Finished`` reports.
 
-    Moments are on the engine's clock. ``tokens`` is ``[tokens, width]`` f32 on the backend's device.
+    Moments are on the engine's clock. The tokens of ``references`` are f32 on the backend's device.
     """
 
     submit: Submit
-    tokens: torch.Tensor | None
+    references: tuple[PlacedReference, ...]
     shape: LatentShape
     table: BankedTable
     draws: list[bool]
@@ -99,20 +100,33 @@ class JobInFlight:
             finishes_in=estimate.finishes_in,
         )
 
-    def conditioning(self, unconditional_tokens: torch.Tensor | None) -> list[RowConditioning]:
+    def conditioning(
+        self, unconditional: Mapping[str, torch.Tensor], zero_empty_negative: bool = False
+    ) -> list[RowConditioning]:
         """Return what each row of one of its images is conditioned on; the same objects for all of its images.
 
-        The unconditional row of an image with a reference carries the unconditional reference at the same
-        scale, as in diffusers ``StableDiffusionPipeline`` (``prepare_ip_adapter_image_embeds``).
+        The unconditional row of an image with references carries as many unconditional ones, each at the same scales,
+        as in diffusers ``StableDiffusionPipeline`` (``prepare_ip_adapter_image_embeds``). ``unconditional`` has their
+        tokens by adapter; ``zero_empty_negative`` is ``ModelFacts``'.
         """
         if self.rows is not None:
             return self.rows
         assert self.prompt is not None, "rows are placed after the prompts are encoded"
-        scale = self.submit.ip_adapter_scale
-        rows = [RowConditioning(prompt=self.prompt, reference_tokens=self.tokens, scale=scale)]
+        submit = self.submit
+        row = RowConditioning(
+            prompt=self.prompt,
+            references=self.references,
+            size=(submit.height, submit.width),
+            guidance_scale=submit.guidance_scale,
+        )
+        rows = [row]
         if self.guided:
             assert self.negative is not None, "guidance needs the negative prompt"
-            tokens = None if self.tokens is None else unconditional_tokens
-            rows.append(RowConditioning(prompt=self.negative, reference_tokens=tokens, scale=scale))
+            absent = tuple(
+                replace(reference, tokens=unconditional[reference.adapter]) for reference in self.references
+            )
+            zeros = zero_empty_negative and not submit.negative_prompt
+            negative = self.negative.zeroed() if zeros else self.negative
+            rows.append(replace(row, prompt=negative, references=absent))
         self.rows = rows
         return rows

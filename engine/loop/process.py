@@ -165,6 +165,7 @@ def load_backend(config: EngineConfig) -> Backend:
         device=config.device,
         buckets=config.buckets,
         cache=config.cache,
+        loras=config.loras,
     )
     if backend.device.type != config.device.partition(":")[0]:
         raise ConfigError("device", config.device, f"backend {config.backend} runs on {backend.device}")

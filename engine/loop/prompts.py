@@ -92,13 +92,16 @@ def _batches(keys: Sequence[PromptKey]) -> list[list[PromptKey]]:
 
 
 def _checked(prompt: EncodedPrompt) -> EncodedPrompt | Fault:
-    if not all_finite(prompt.embedding.unsqueeze(0)).item():
+    parts = [part for part in (prompt.embedding, prompt.pooled) if part is not None]
+    if not all(all_finite(part.unsqueeze(0)).item() for part in parts):
         return Fault(
             reason=FailureReason.NUMERICAL, message="the text encoder gave values that are not finite"
         )
     # The encoder returns views of its batch, which would keep the whole batch in memory.
-    return replace(prompt, embedding=prompt.embedding.clone())
+    pooled = None if prompt.pooled is None else prompt.pooled.clone()
+    return replace(prompt, embedding=prompt.embedding.clone(), pooled=pooled)
 
 
 def _size(key: PromptKey, prompt: EncodedPrompt) -> int:
-    return prompt.embedding.nbytes + len(key.text.encode()) + len(prompt.dropped.encode())
+    pooled = 0 if prompt.pooled is None else prompt.pooled.nbytes
+    return prompt.embedding.nbytes + pooled + len(key.text.encode()) + len(prompt.dropped.encode())

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 
-from engine.backends.base import Backend
+from engine.backends.base import Backend, UnknownAdapterError
 from engine.protocol.framing import Tensor
 from engine.protocol.messages import EncodeReference, FailureReason, ReferenceEncoded, ReferenceFailed
 
@@ -18,7 +19,7 @@ from .outbox import Emit
 
 
 class ReferenceDesk:
-    """Encode all references that wait in one call, at most `batch` between two ticks.
+    """Encode all references that wait in one call, at most `batch` of one adapter between two ticks.
 
     Every call takes exactly `batch` pictures, black ones where fewer wait: the last bits of a reference's tokens depend
     on the size of its batch (in torch f32 at least; not on its place or its neighbours), and a deterministic job must
@@ -40,7 +41,8 @@ class ReferenceDesk:
         self._clock = clock
         self._works = works
         self._batch = batch
-        self._waiting: deque[tuple[str, Tensor]] = deque()
+        self._waiting: deque[tuple[str, str, Tensor]] = deque()
+        """Request id, adapter, picture."""
         self.encoded = 0
         """Pictures that the image encoder took since the start."""
 
@@ -51,33 +53,41 @@ class ReferenceDesk:
 
     def add(self, message: EncodeReference, pixels: Tensor | None) -> None:
         """Let a picture wait; one that the encoder cannot take fails at once."""
-        size = self._backend.facts.reference_size
-        if not self._backend.facts.adapters:
-            self._fail(message.request_id, "this model has no adapter, so it takes no references")
-        elif pixels is None or pixels.dtype != np.uint8 or pixels.shape != (size, size, 3):
+        facts = self._backend.facts
+        try:
+            adapter = facts.adapter(message.adapter)
+        except UnknownAdapterError as error:
+            self._fail(message.request_id, str(error))
+            return
+        size = facts.reference_size
+        if pixels is None or pixels.dtype != np.uint8 or pixels.shape != (size, size, 3):
             self._fail(message.request_id, f"the picture must be uint8 [{size}, {size}, 3]")
         else:
-            self._waiting.append((message.request_id, pixels))
+            self._waiting.append((message.request_id, adapter.name, pixels))
 
     def encode_waiting(self) -> None:
         """Run the image encoder once, if a picture waits. Raises ``BackendBrokenError``."""
-        batch = [self._waiting.popleft() for _ in range(min(self._batch, len(self._waiting)))]
-        if not batch:
+        if not self._waiting:
             return
+        adapter = self._waiting[0][1]
+        batch = [entry for entry in self._waiting if entry[1] == adapter][: self._batch]
+        taken = {id(entry) for entry in batch}
+        self._waiting = deque(entry for entry in self._waiting if id(entry) not in taken)
         began = self._clock()
-        results = singled_out([pixels for _, pixels in batch], self._run, self._works)
+        run = partial(self._run, adapter=adapter)
+        results = singled_out([pixels for _, _, pixels in batch], run, self._works)
         seconds = self._clock() - began
-        for (request_id, _), result in zip(batch, results, strict=True):
+        for (request_id, _, _), result in zip(batch, results, strict=True):
             if isinstance(result, Fault):
                 self._fail(request_id, result.message)
             else:
                 message = ReferenceEncoded(request_id=request_id, seconds=seconds, batch=len(batch))
                 self._emit(message, result)
 
-    def _run(self, pictures: Sequence[Tensor]) -> list[Tensor | Fault]:
+    def _run(self, pictures: Sequence[Tensor], adapter: str) -> list[Tensor | Fault]:
         pixels = np.zeros((self._batch, *pictures[0].shape), dtype=np.uint8)
         pixels[: len(pictures)] = pictures
-        tokens = self._backend.encode_images(torch.from_numpy(pixels))[: len(pictures)]
+        tokens = self._backend.encode_images(torch.from_numpy(pixels), adapter)[: len(pictures)]
         self.encoded += len(pictures)
         finite = all_finite(tokens).tolist()
         fault = Fault(

@@ -91,8 +91,8 @@ def calibrate(
     side = max(facts.min_size, min(PREVIEW_SIDE, facts.default_height, facts.default_width)) // scale
     small = (facts.latent_channels, side, side)
     until = clock() + BUDGET_SECONDS
-    if facts.adapters:
-        _encode_pictures(backend, reference_batch)
+    for adapter in facts.adapters:
+        _encode_pictures(backend, adapter.name, reference_batch)
     ticks = _time_ticks(backend, buckets, shape, clock, until)
     batches = [2**power for power in range(decode_batch.bit_length())]
     decodes = _time_decodes(backend, batches, shape, clock, until)
@@ -136,12 +136,12 @@ def plan_decoding(decodes: dict[int, float], *, stall: float, patience_ticks: in
     return DecodePlan(batch=best, patience_ticks=patience_ticks, backlog=4 * best)
 
 
-def _encode_pictures(backend: Backend, batch: int) -> None:
-    """Run the image encoder once, at the one size that it will run at."""
+def _encode_pictures(backend: Backend, adapter: str, batch: int) -> None:
+    """Run the image encoder once for an adapter, at the one size that it will run at."""
     size = backend.facts.reference_size
-    tokens = backend.encode_images(torch.full((batch, size, size, 3), 128, dtype=torch.uint8))
+    tokens = backend.encode_images(torch.full((batch, size, size, 3), 128, dtype=torch.uint8), adapter)
     if not all_finite(tokens).all():
-        raise BackendBrokenError("the image encoder's output is not finite at warm-up")
+        raise BackendBrokenError(f"the image encoder's output for {adapter} is not finite at warm-up")
 
 
 def _time_ticks(

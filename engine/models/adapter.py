@@ -26,6 +26,10 @@ AdapterKind = Literal["base", "plus", "full"]
 (plus and plus-face), ``full`` projects each of them (full-face)."""
 
 
+BASES = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "SDXL"}
+"""Published UNets by the width of the tokens that they attend to."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageAdapter:
     """A loaded adapter: ``projection`` maps image features to tokens ``[N, tokens, E]``, ``kv`` those to K/V."""
@@ -50,7 +54,9 @@ def adapter_kind(path: Path, projection: Tensors) -> AdapterKind:
         return "full"
     if "perceiver_resampler.proj_in.weight" in projection or "proj.2.weight" in projection:
         raise UnsupportedModelError(
-            "FaceID adapters need LoRA weights in the UNet and are not supported", path=path
+            "FaceID adapters are not supported: they read a face recogniser's embedding, and their LoRA changes every "
+            "attention layer, so their rows could not share a UNet with others",
+            path=path,
         )
     if "latents" in projection:
         return "plus"
@@ -76,18 +82,14 @@ def load_adapter(path: Path, unet: ConditionedUNet, *, token_width: int, dtype: 
             raise UnexpectedTensorError("tensor belongs to no adapter", path=path, tensor=name)
         (projection if group == "image_proj" else attention)[rest] = tensor
     kind = adapter_kind(path, projection)
-
+    _check_base(path, attention, unet, token_width)
+    prefixed = {f"ip_adapter.{key}": tensor for key, tensor in attention.items()}
     pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
     for index, layer in enumerate(unet.columns):
         # Self-attention layers take the even numbers.
         keys = [f"{2 * index + 1}.to_{which}_ip.weight" for which in "kv"]
         for key in keys:
-            check_tensor(
-                path,
-                {f"ip_adapter.{k}": v for k, v in attention.items()},
-                f"ip_adapter.{key}",
-                (layer.width, token_width),
-            )
+            check_tensor(path, prefixed, f"ip_adapter.{key}", (layer.width, token_width))
         pairs.append((attention.pop(keys[0]).to(dtype), attention.pop(keys[1]).to(dtype)))
     for key in attention:
         raise UnexpectedTensorError(
@@ -102,6 +104,27 @@ def load_adapter(path: Path, unet: ConditionedUNet, *, token_width: int, dtype: 
         projection=_build_projection(path, projection, token_width).to(dtype).eval().requires_grad_(False),
         kv=KVProjector(concat_kv(pairs), unet.columns),
     )
+
+
+def _check_base(path: Path, attention: Tensors, unet: ConditionedUNet, token_width: int) -> None:
+    """Raise ``TensorShapeError`` if the adapter was trained beside another kind of UNet."""
+    first = "1.to_k_ip.weight"
+    if first not in attention or attention[first].dim() != 2:
+        return
+    width = int(attention[first].shape[1])
+    layers = sum(key.endswith(".to_k_ip.weight") for key in attention)
+    if width != token_width:
+        raise TensorShapeError(
+            f"adapter is for another base model, {_base(width)}; this one is {_base(token_width)}",
+            path=path,
+            tensor=f"ip_adapter.{first}",
+            expected=f"tokens of width {token_width} for {len(unet.columns)} layers",
+            found=f"width {width} for {layers} layers",
+        )
+
+
+def _base(token_width: int) -> str:
+    return BASES.get(token_width, f"with tokens of width {token_width}")
 
 
 def _build_projection(path: Path, tensors: Tensors, token_width: int) -> nn.Module:

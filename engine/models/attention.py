@@ -10,16 +10,25 @@ from torch import nn
 from torch.nn import functional as F
 
 
+class ReferenceSpan(NamedTuple):
+    """Rows of a batch that bring the same number of reference tokens: ``rows [n]`` int64, ``packed [n, tokens, D]``."""
+
+    rows: torch.Tensor
+    packed: torch.Tensor
+
+
 class CrossKV(NamedTuple):
     """What travels through diffusers' blocks in the place of ``encoder_hidden_states``.
 
     ``text`` is ``[B, T, D]`` and ``image`` ``[B, T_ip, D]``, both packed over layers (see ``LayerColumns``);
-    ``image_mask`` is ``[B, 1, 1, T_ip]``, added to the image scores before the softmax, or None.
+    ``image_mask`` is ``[B, 1, 1, T_ip]``, added to the image scores before the softmax, or None. ``spans``, where there
+    are any, stand in the place of ``image``: a row in none of them has no reference.
     """
 
     text: torch.Tensor
     image: torch.Tensor
     image_mask: torch.Tensor | None
+    spans: tuple[ReferenceSpan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +50,29 @@ def split_heads(packed: torch.Tensor, start: int, width: int, heads: int) -> tor
     """View columns of ``[B, T, D]`` as ``[B, heads, T, width / heads]``, without copying."""
     rows, tokens = packed.shape[0], packed.shape[1]
     return packed[:, :, start : start + width].view(rows, tokens, heads, width // heads).transpose(1, 2)
+
+
+def attend(
+    query: torch.Tensor, packed: torch.Tensor, at: LayerColumns, mask: torch.Tensor | None
+) -> torch.Tensor:
+    """Attend from ``[B, heads, pixels, d]`` over one layer's columns of the packed K/V."""
+    key = split_heads(packed, at.start, at.width, at.heads)
+    value = split_heads(packed, at.start + at.width, at.width, at.heads)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+
+def attend_references(query: torch.Tensor, kv: CrossKV, at: LayerColumns) -> torch.Tensor:
+    """Attend from ``[B, heads, pixels, d]`` over each row's reference tokens.
+
+    With spans, a row's bits do not depend on how many tokens its neighbours bring; under a mask they do (in torch,
+    whose kernels sum by width).
+    """
+    if not kv.spans:
+        return attend(query, kv.image, at, kv.image_mask)
+    attended = torch.zeros_like(query)
+    for rows, packed in kv.spans:
+        attended[rows] = attend(query[rows], packed, at, None)
+    return attended
 
 
 class SuppliedKVProcessor:
@@ -66,19 +98,9 @@ class SuppliedKVProcessor:
         query = attn.to_q(hidden_states)
         rows = query.shape[0]
         query = query.view(rows, -1, at.heads, at.width // at.heads).transpose(1, 2)
-        text, image, image_mask = encoder_hidden_states
-        attended = F.scaled_dot_product_attention(
-            query,
-            split_heads(text, at.start, at.width, at.heads),
-            split_heads(text, at.start + at.width, at.width, at.heads),
-        )
+        attended = attend(query, encoder_hidden_states.text, at, None)
         attended = attended.transpose(1, 2).reshape(rows, -1, at.width)
-        referenced = F.scaled_dot_product_attention(
-            query,
-            split_heads(image, at.start, at.width, at.heads),
-            split_heads(image, at.start + at.width, at.width, at.heads),
-            attn_mask=image_mask,
-        )
+        referenced = attend_references(query, encoder_hidden_states, at)
         attended = attended + referenced.transpose(1, 2).reshape(rows, -1, at.width)
         projected: torch.Tensor = attn.to_out[0](attended)
         return projected

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from engine.models.adapter import ImageAdapter
 from engine.models.errors import TensorShapeError, UnsupportedModelError
-from engine.models.layout import ModelLayout
+from engine.models.layout import ModelLayout, read_json
 from engine.models.preprocess import ReferencePreprocessing
 from engine.models.weights import build_module, read_tensors
 
+PREPROCESSOR = "preprocessor_config.json"
 # transformers.image_utils OPENAI_CLIP_MEAN and _STD: what a preprocessor_config.json without them means.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -21,9 +23,17 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 class ImageEncoder:
     """CLIP's vision model. Source: diffusers ``StableDiffusionPipeline.encode_image``."""
 
-    def __init__(self, model: Any, preprocessing: ReferencePreprocessing, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        model: Any,
+        preprocessing: ReferencePreprocessing,
+        config: Mapping[str, Any],
+        files: Sequence[Path] = (),
+    ) -> None:
         self.model = model
         self.preprocessing = preprocessing
+        self.files = tuple(files)
+        """What it was read from."""
         self.mean = torch.tensor(config.get("image_mean", CLIP_MEAN), dtype=torch.float32)
         self.std = torch.tensor(config.get("image_std", CLIP_STD), dtype=torch.float32)
 
@@ -68,18 +78,33 @@ class ImageEncoder:
         return tokens.float()
 
 
-def load_image_encoder(layout: ModelLayout, *, dtype: torch.dtype) -> ImageEncoder:
-    """Load ``image_encoder/`` and ``feature_extractor/``. Raises the ``ModelError`` family."""
+def load_image_encoder(
+    layout: ModelLayout, folder: str = "image_encoder", *, dtype: torch.dtype
+) -> ImageEncoder:
+    """Load an image encoder's folder and its preprocessing. Raises the ``ModelError`` family.
+
+    The preprocessing is ``preprocessor_config.json`` in the folder, or in ``feature_extractor/`` where
+    ``model_index.json`` names one, or else CLIP's at the encoder's size, as diffusers ``load_ip_adapter`` makes it.
+    """
     from transformers.models.clip.configuration_clip import CLIPVisionConfig
     from transformers.models.clip.modeling_clip import CLIPVisionModelWithProjection
 
-    settings = layout.config("feature_extractor", "preprocessor_config.json")
-    path = layout.root / "feature_extractor" / "preprocessor_config.json"
+    config = CLIPVisionConfig(**layout.config(folder))
+    files = [layout.root / folder / "config.json"]
+    path = layout.root / folder / PREPROCESSOR
+    if not path.is_file():
+        path = layout.root / "feature_extractor" / PREPROCESSOR
+    settings: dict[str, Any] = {
+        "size": {"shortest_edge": config.image_size},
+        "crop_size": {"height": config.image_size, "width": config.image_size},
+    }
+    if path.is_file() or layout.names("feature_extractor"):
+        settings = read_json(path)
+        files.append(path)
     try:
         preprocessing = ReferencePreprocessing.from_config(settings)
     except ValueError as error:
         raise UnsupportedModelError(f"preprocessing is not supported: {error}", path=path) from error
-    config = CLIPVisionConfig(**layout.config("image_encoder"))
     if config.image_size != preprocessing.size:
         raise UnsupportedModelError(
             "crop is not the size that the image encoder takes",
@@ -87,15 +112,15 @@ def load_image_encoder(layout: ModelLayout, *, dtype: torch.dtype) -> ImageEncod
             expected=str(config.image_size),
             found=str(preprocessing.size),
         )
-    files = layout.weights("image_encoder", "model")
+    weights = layout.weights(folder, "model")
     model = build_module(
         lambda: CLIPVisionModelWithProjection(config),
-        read_tensors(files),
-        files[0],
+        read_tensors(weights),
+        weights[0],
         dtype=dtype,
         ignore=("vision_model.embeddings.position_ids",),
     )
-    return ImageEncoder(model, preprocessing, settings)
+    return ImageEncoder(model, preprocessing, settings, [*files, *weights])
 
 
 def check_adapter(encoder: ImageEncoder, adapter: ImageAdapter) -> None:

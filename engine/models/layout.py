@@ -18,8 +18,16 @@ from engine.models.errors import (
     WrongDefaultError,
 )
 
-PIPELINES = ("StableDiffusionPipeline",)
+PIPELINES = {
+    "StableDiffusionPipeline": "sd",
+    "LatentConsistencyModelPipeline": "sd",
+    "StableDiffusionXLPipeline": "sdxl",
+}
+"""The pipeline classes that are run, and how their parts fit together."""
+
 DEFAULTS = "limner.json"
+ADAPTERS = "ip_adapter"
+LORAS = "lora"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -42,13 +50,15 @@ class StatedDefaults:
 
     steps: int | None = None
     guidance_scale: float | None = None
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelLayout:
-    """A model directory: ``model_index.json``, one folder a component, ``ip_adapter/*.safetensors``.
+    """A model directory: ``model_index.json``, one folder a component, ``ip_adapter/*.safetensors`` and ``lora/``.
 
-    Source: diffusers ``pipelines/pipeline_utils.py`` (save_pretrained); adapters as in h94/IP-Adapter.
+    ``docs/models.md`` describes it. Source: diffusers ``pipelines/pipeline_utils.py`` (save_pretrained); adapters as
+    in h94/IP-Adapter.
     """
 
     root: Path
@@ -71,6 +81,16 @@ class ModelLayout:
             )
         return cls(root=root, index=index)
 
+    @property
+    def is_sdxl(self) -> bool:
+        """Whether the parts fit together as SDXL's: two text encoders, pooled text and sizes."""
+        return PIPELINES[str(self.index["_class_name"])] == "sdxl"
+
+    def names(self, component: str) -> bool:
+        """Say whether ``model_index.json`` names a component; ``[null, null]`` stands for one that is left out."""
+        entry = self.index.get(component)
+        return isinstance(entry, list) and len(entry) == 2 and entry[1] is not None
+
     def config(self, component: str, name: str = "config.json") -> dict[str, Any]:
         """Read a component's JSON configuration."""
         return read_json(self.root / component / name)
@@ -79,7 +99,8 @@ class ModelLayout:
         """Read ``limner.json`` beside ``model_index.json``, if there is one; each key may be missing.
 
         ``default_num_inference_steps`` is an integer of at least 1, ``default_guidance_scale`` a number of at least
-        1. Raises ``WrongDefaultError`` for anything else, unknown keys included, and ``CorruptFileError``.
+        1, ``default_adapter`` the name of a file in ``ip_adapter/``. Raises ``WrongDefaultError`` for anything else,
+        unknown keys included, and ``CorruptFileError``.
         """
         path = self.root / DEFAULTS
         if not path.exists():
@@ -87,8 +108,9 @@ class ModelLayout:
         stated = read_json(path)
         steps = stated.pop("default_num_inference_steps", None)
         guidance = stated.pop("default_guidance_scale", None)
+        adapter = stated.pop("default_adapter", None)
         if stated:
-            expected = "default_num_inference_steps, default_guidance_scale"
+            expected = "default_num_inference_steps, default_guidance_scale, default_adapter"
             raise WrongDefaultError("unknown key", path=path, expected=expected, found=", ".join(stated))
         if steps is not None and (type(steps) is not int or steps < 1):
             raise WrongDefaultError(
@@ -101,7 +123,18 @@ class ModelLayout:
             raise WrongDefaultError(
                 "default_guidance_scale", path=path, expected="a number of at least 1", found=repr(guidance)
             )
-        return StatedDefaults(steps=steps, guidance_scale=None if guidance is None else float(guidance))
+        if adapter is not None and adapter not in self.adapters():
+            raise WrongDefaultError(
+                "default_adapter",
+                path=path,
+                expected=" or ".join(self.adapters()) or "no adapter",
+                found=repr(adapter),
+            )
+        return StatedDefaults(
+            steps=steps,
+            guidance_scale=None if guidance is None else float(guidance),
+            adapter=adapter,
+        )
 
     def weights(self, component: str, stem: str) -> list[Path]:
         """List the safetensors files of a component: one, or the shards that its index names.
@@ -131,23 +164,53 @@ class ModelLayout:
 
     def adapters(self) -> dict[str, Path]:
         """Map adapter names (file stems) to their safetensors files."""
-        folder = self.root / "ip_adapter"
-        return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+        return {path.stem: path for path in sorted((self.root / ADAPTERS).glob("*.safetensors"))}
 
-    def adapter(self, name: str | None) -> Path | None:
-        """Choose the adapter: by name, or the only one; None if the model has none and none was named.
+    def loras(self) -> list[Path]:
+        """List the LoRAs that belong to the model. Raises ``PickleRefusedError`` for one that is a pickle."""
+        folder = self.root / LORAS
+        found = sorted(folder.iterdir()) if folder.is_dir() else []
+        for path in found:
+            if path.suffix in PICKLES:
+                raise PickleRefusedError("LoRA is a pickle", path=path, expected="*.safetensors")
+        return [path for path in found if path.suffix == ".safetensors"]
 
-        Raises ``AdapterChoiceError`` and, where an adapter exists as a pickle alone, ``PickleRefusedError``.
+    def image_encoder_of(self, adapter: str) -> str:
+        """Return the folder of an adapter's image encoder: ``image_encoder``, or what ``<adapter>.json`` names.
+
+        Raises ``CorruptFileError`` for a JSON file that says anything else.
+        """
+        path = self.root / ADAPTERS / f"{adapter}.json"
+        if not path.exists():
+            return "image_encoder"
+        stated = read_json(path)
+        folder = stated.get("image_encoder")
+        if set(stated) != {"image_encoder"} or not isinstance(folder, str) or Path(folder).name != folder:
+            raise CorruptFileError(
+                "not the settings of an adapter",
+                path=path,
+                expected='{"image_encoder": "<folder of the model directory>"}',
+                found=json.dumps(stated),
+            )
+        return folder
+
+    def default_adapter(self, name: str | None) -> str | None:
+        """Choose the default adapter: the one named, the one that ``limner.json`` names, or the only one.
+
+        None if the model has none and none was named. Raises ``AdapterChoiceError`` and, where an adapter exists as a
+        pickle alone, ``PickleRefusedError``.
         """
         found = self.adapters()
-        folder = self.root / "ip_adapter"
-        if not found and folder.is_dir():
+        folder = self.root / ADAPTERS
+        if folder.is_dir() and (not found or (name is not None and name not in found)):
             for path in sorted(folder.iterdir()):
-                if path.suffix in PICKLES:
+                if path.suffix in PICKLES and name in (None, path.stem):
                     raise PickleRefusedError("adapter is a pickle", path=path, expected="*.safetensors")
+        if name is None:
+            name = self.defaults().adapter
         if name is None and len(found) <= 1:
-            return next(iter(found.values()), None)
+            return next(iter(found), None)
         if name is not None and name in found:
-            return found[name]
-        what = "no such adapter" if name is not None else "several adapters and none was named"
+            return name
+        what = "no such adapter" if name is not None else "several adapters and none was named as the default"
         raise AdapterChoiceError(what, path=folder, expected=name, found=", ".join(found) or "none")

@@ -2,49 +2,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from engine.backends.base import ModelFacts
-from engine.models.adapter import ImageAdapter, load_adapter
+from engine.models.adapter import ImageAdapter
 from engine.models.errors import CorruptFileError, ModelError, UnsupportedModelError
-from engine.models.image_encoder import ImageEncoder, check_adapter, load_image_encoder
+from engine.models.facts import model_facts
+from engine.models.image_encoder import ImageEncoder
 from engine.models.layout import ModelLayout
+from engine.models.loaded_adapter import LoadedAdapter, load_adapters
+from engine.models.lora import LoraSet
+from engine.models.lora_choice import LoraChoice
 from engine.models.projection import KVProjector
-from engine.models.prompt_encoder import PromptEncoder, load_prompt_encoder
+from engine.models.prompt_encoder import PromptEncoder, XLPromptEncoder, load_prompt_encoder
 from engine.models.unet import ConditionedUNet, load_unet
 from engine.models.vae import LatentDecoder, load_decoder
-from engine.models.weights import hash_files
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """The parts of a loaded model. ``image_encoder`` and ``adapter`` are None for a model without an adapter."""
+    """The parts of a loaded model. ``adapters`` are by name, the default one first; empty for a model without any."""
 
     facts: ModelFacts
     unet: ConditionedUNet
     text_kv: KVProjector
-    prompts: PromptEncoder
+    prompts: PromptEncoder | XLPromptEncoder
     decoder: LatentDecoder
-    image_encoder: ImageEncoder | None
-    adapter: ImageAdapter | None
-    unconditional_tokens: torch.Tensor | None
-    """``[tokens, E]`` f32: the reference tokens of the unconditional row of a request with a reference."""
+    adapters: dict[str, LoadedAdapter]
+
+    @property
+    def adapter(self) -> ImageAdapter | None:
+        """The default adapter."""
+        default = self._default
+        return None if default is None else default.adapter
+
+    @property
+    def image_encoder(self) -> ImageEncoder | None:
+        """The default adapter's image encoder."""
+        default = self._default
+        return None if default is None else default.encoder
+
+    @property
+    def unconditional_tokens(self) -> dict[str, torch.Tensor]:
+        """By adapter, ``[tokens, E]`` f32: what the unconditional row of a request has for each of its references."""
+        return {name: adapter.unconditional_tokens for name, adapter in self.adapters.items()}
+
+    @property
+    def _default(self) -> LoadedAdapter | None:
+        return next(iter(self.adapters.values()), None)
 
 
-def load_model(root: Path, *, adapter: str | None = None, dtype: torch.dtype = torch.float32) -> Model:
+def load_model(
+    root: Path,
+    *,
+    adapter: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    loras: Sequence[LoraChoice] = (),
+) -> Model:
     """Load a directory in diffusers' layout, offline and from safetensors alone.
 
-    ``adapter`` names a file in ``ip_adapter/`` (without suffix); a model with exactly one needs no name. Raises the
-    ``ModelError`` family, each naming the file and, where it is one, the tensor.
+    ``adapter`` names the default of the files in ``ip_adapter/`` (without suffix), all of which are loaded; a model
+    with exactly one needs no name. ``loras`` are fused into the weights, after those in the directory's ``lora/``.
+    Raises the ``ModelError`` family, each naming the file and, where it is one, the tensor.
     """
     layout = ModelLayout.open(root)
     try:
-        return _load(layout, adapter, dtype)
+        return _load(layout, adapter, dtype, loras)
     except (ModelError, MemoryError):
         raise
     except Exception as error:
@@ -53,7 +83,9 @@ def load_model(root: Path, *, adapter: str | None = None, dtype: torch.dtype = t
         raise CorruptFileError("a configuration cannot be used", path=root, found=repr(error)) from error
 
 
-def _load(layout: ModelLayout, adapter_name: str | None, dtype: torch.dtype) -> Model:
+def _load(
+    layout: ModelLayout, adapter_name: str | None, dtype: torch.dtype, choices: Sequence[LoraChoice]
+) -> Model:
     root = layout.root
     scheduler = layout.config("scheduler", "scheduler_config.json")
     prediction = scheduler.get("prediction_type", "epsilon")
@@ -64,70 +96,47 @@ def _load(layout: ModelLayout, adapter_name: str | None, dtype: torch.dtype) -> 
             expected=" or ".join(PREDICTION_TYPES),
             found=repr(prediction),
         )
-    adapter_path = layout.adapter(adapter_name)
-    unet, text_kv, config = load_unet(layout, dtype=dtype)
-    prompts = load_prompt_encoder(layout, dtype=dtype)
+    default = layout.default_adapter(adapter_name)
+    loras = LoraSet.read([*(LoraChoice(path=path) for path in layout.loras()), *choices])
+    unet, text_kv, config = load_unet(layout, dtype=dtype, loras=loras)
+    prompts = load_prompt_encoder(layout, dtype=dtype, loras=loras)
+    loras.check_all_used()
     decoder = load_decoder(layout, dtype=dtype)
+    _check_widths(layout, unet, prompts, decoder, config)
     width = int(config["cross_attention_dim"])
-    if prompts.model.config.hidden_size != width:
-        raise ModelError(
-            "text encoder gives embeddings of another width than the UNet takes",
-            path=root / "text_encoder" / "config.json",
-            expected=str(width),
-            found=str(prompts.model.config.hidden_size),
-        )
-    if decoder.latent_channels != config["in_channels"]:
-        raise ModelError(
+    adapters = load_adapters(layout, unet, default, token_width=width, dtype=dtype)
+    facts = model_facts(layout, config, scheduler, unet, prompts, decoder, adapters, loras)
+    return Model(facts=facts, unet=unet, text_kv=text_kv, prompts=prompts, decoder=decoder, adapters=adapters)
+
+
+def _check_widths(
+    layout: ModelLayout,
+    unet: ConditionedUNet,
+    prompts: PromptEncoder | XLPromptEncoder,
+    decoder: LatentDecoder,
+    config: dict[str, Any],
+) -> None:
+    checks = (
+        (
+            "text_encoder",
+            "text encoders give embeddings of another width than the UNet takes",
+            int(config["cross_attention_dim"]),
+            prompts.width,
+        ),
+        (
+            "text_encoder_2",
+            "text encoder gives pooled embeddings of another width than the UNet takes",
+            unet.added.text_embeds,
+            prompts.pooled_width,
+        ),
+        (
+            "vae",
             "VAE has another number of latent channels than the UNet",
-            path=root / "vae" / "config.json",
-            expected=str(config["in_channels"]),
-            found=str(decoder.latent_channels),
-        )
-    image_encoder = adapter = tokens = None
-    hashed = layout.weights("unet", "diffusion_pytorch_model")
-    if adapter_path is not None:
-        image_encoder = load_image_encoder(layout, dtype=dtype)
-        adapter = load_adapter(adapter_path, unet, token_width=width, dtype=dtype)
-        check_adapter(image_encoder, adapter)
-        tokens = image_encoder.unconditional(adapter)
-        hashed = [
-            adapter_path,
-            root / "image_encoder" / "config.json",
-            root / "feature_extractor" / "preprocessor_config.json",
-            *layout.weights("image_encoder", "model"),
-        ]
-    sample = config["sample_size"]
-    height, wide = (sample, sample) if isinstance(sample, int) else sample
-    stated = layout.defaults()
-    facts = ModelFacts(
-        name=str(layout.index.get("_name_or_path") or root.resolve().name),
-        family="sd1",
-        weights_hash=hash_files(root, hashed),
-        adapters=() if adapter is None else (adapter.name,),
-        prediction_type=prediction,
-        latent_channels=decoder.latent_channels,
-        latent_scale=decoder.scale,
-        default_height=height * decoder.scale,
-        default_width=wide * decoder.scale,
-        size_multiple=decoder.scale * 2 ** (len(config["block_out_channels"]) - 1),
-        min_size=decoder.scale * 2 ** (len(config["block_out_channels"]) - 1),
-        max_size=2 * max(height, wide) * decoder.scale,
-        prompt_tokens=prompts.tokens,
-        reference_size=0 if image_encoder is None else image_encoder.preprocessing.size,
-        reference_tokens=0 if tokens is None else tokens.shape[0],
-        token_width=width,
-        preprocessing="" if image_encoder is None else image_encoder.preprocessing.version,
-        scheduler_config=scheduler,
-        default_steps=stated.steps,
-        default_guidance_scale=stated.guidance_scale,
+            config["in_channels"],
+            decoder.latent_channels,
+        ),
     )
-    return Model(
-        facts=facts,
-        unet=unet,
-        text_kv=text_kv,
-        prompts=prompts,
-        decoder=decoder,
-        image_encoder=image_encoder,
-        adapter=adapter,
-        unconditional_tokens=tokens,
-    )
+    for folder, what, expected, found in checks:
+        if expected != found:
+            path = layout.root / folder / "config.json"
+            raise ModelError(what, path=path, expected=str(expected), found=str(found))

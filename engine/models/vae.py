@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from engine.models.errors import UnsupportedModelError
 from engine.models.layout import ModelLayout
 from engine.models.weights import build_module, read_tensors
 
@@ -40,10 +41,24 @@ def to_uint8(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def load_decoder(layout: ModelLayout, *, dtype: torch.dtype) -> LatentDecoder:
-    """Load ``vae/``, leaving out its encoder. Raises the ``ModelError`` family."""
+    """Load ``vae/``, leaving out its encoder. Raises the ``ModelError`` family.
+
+    SDXL's VAE overflows in float16: it is kept in float32 where its configuration says so (``force_upcast``), as in
+    diffusers ``StableDiffusionXLPipeline``, and in no other pipeline.
+    """
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     config = layout.config("vae")
+    for name in ("latents_mean", "latents_std"):
+        if config.get(name) is not None:
+            raise UnsupportedModelError(
+                f"vae setting {name} is not supported",
+                path=layout.root / "vae" / "config.json",
+                expected="None",
+                found=repr(config[name]),
+            )
+    if dtype == torch.float16 and layout.is_sdxl and config.get("force_upcast", True):
+        dtype = torch.float32
     files = layout.weights("vae", "diffusion_pytorch_model")
     tensors = read_tensors(files)
     with torch.device("meta"):

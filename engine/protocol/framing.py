@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from .messages import AnyMessage, Message
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Raised by one whenever a message changes in a way that the other side could misread."""
 
 MAGIC = b"LMNR"

@@ -21,7 +21,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unknow
 
 
 class Submit(Message, frozen=True, kw_only=True):
-    """Run a job. Carries the reference tokens ``[tokens, width]`` f32, or no tensor without a reference.
+    """Run a job. Carries the tokens of its references ``[references, tokens, width]`` f32; without any, no tensor.
 
     A job is a pure function of this message and its tensor: submitting it again gives the same pictures.
     """
@@ -38,6 +38,12 @@ class Submit(Message, frozen=True, kw_only=True):
     height: int
     seeds: tuple[int, ...]
     """One for each image."""
+    adapter: str = ""
+    """Whose tokens the references are; empty for the model's default."""
+    reference_weights: tuple[float, ...] = ()
+    """One for each reference, or none where each weighs 1; multiplies ``ip_adapter_scale``."""
+    reference_layers: str = "all"
+    """One of ``ModelInfo.reference_layers``."""
     priority: int = 0
     """0 interactive, 1 batch (``engine.scheduling.Priority``)."""
     deadline: float | None = None
@@ -62,6 +68,8 @@ class EncodeReference(Message, frozen=True, kw_only=True):
     """Encode a reference. Carries the preprocessed picture ``[S, S, 3]`` u8 RGB."""
 
     request_id: str
+    adapter: str = ""
+    """Whose tokens are wanted; empty for the model's default."""
 
 
 class Shutdown(Message, frozen=True, kw_only=True):
@@ -71,13 +79,26 @@ class Shutdown(Message, frozen=True, kw_only=True):
 # --- engine to server ------------------------------------------------------------------------------
 
 
+class AdapterInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One adapter of the model (see ``engine.backends.base.AdapterFacts``)."""
+
+    name: str
+    kind: str
+    tokens: int
+    weights_hash: str
+
+
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What the loaded model is and takes (see ``engine.backends.base.ModelFacts``)."""
 
     name: str
     family: str
     weights_hash: str
-    adapters: tuple[str, ...]
+    adapters: tuple[AdapterInfo, ...]
+    """The first is the default."""
+    reference_layers: tuple[str, ...]
+    """Presets of layers that a reference may act on, ``all`` among them (``engine.models.layer_presets``)."""
+    max_references: int
     latent_channels: int
     latent_scale: int
     default_height: int
@@ -87,7 +108,6 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     max_size: int
     prompt_tokens: int
     reference_size: int
-    reference_tokens: int
     token_width: int
     preprocessing: str
     preprocessor: dict[str, Any]

@@ -93,7 +93,7 @@ class BareLoop:
             height=self._size,
             seeds=(self._asked,),
         )
-        self._mailbox.put(Frame(message=job, tensor=np.asarray(self._tokens)), time.monotonic())
+        self._mailbox.put(Frame(message=job, tensor=np.asarray(self._tokens)[None]), time.monotonic())
 
     def _receive(self, message: Message, tensor: Tensor | None = None) -> None:
         if isinstance(message, Failed):

@@ -32,6 +32,9 @@ class AccessLog:
             format=portrait.format.value.lower(),
             priority=portrait.priority.name.lower(),
             prompt_characters=len(portrait.prompt),
+            references=len(portrait.references),
+            adapter=portrait.adapter,
+            reference_layers=portrait.reference_layers.value if portrait.has_reference else "",
         )
         if self._prompts:
             current_call().note(prompt=portrait.prompt, negative_prompt=portrait.negative_prompt)
@@ -40,7 +43,7 @@ class AccessLog:
         """Note how the present call's portrait was made."""
         timings = completed.timings
         current_call().note(
-            cache=completed.cache_outcome.value if completed.cache_outcome is not None else "none",
+            cache="+".join(use.outcome.value for use in completed.references) or "none",
             decode_input_seconds=_round(timings.decode_input),
             reference_seconds=_round(timings.reference),
             queue_seconds=_round(timings.queue),

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import unicodedata
+from enum import Enum
 from math import isfinite
+from typing import Any, TypeVar
 
 from server.errors import FieldViolation, InvalidFieldsError
+
+E = TypeVar("E", bound=Enum)
 
 
 class Findings:
@@ -52,6 +56,17 @@ class Findings:
             self.add(field, f"is {value}", limit)
         elif value % multiple:
             self.add(field, f"is {value}, not a multiple of {multiple}", limit)
+
+
+def known(findings: Findings, field: str, value: Any, kind: type[E], default: E) -> E:
+    """Return ``value`` if it is a member of ``kind``, and the default where it was left out or is unknown."""
+    if value is None:
+        return default
+    if isinstance(value, kind):
+        return value
+    names = ", ".join(member.name for member in kind)
+    findings.add(field, f"is the number {value}, which has no meaning here", f"the limit is one of {names}")
+    return default
 
 
 def _range(low: float, high: float, unit: str) -> str:

@@ -23,10 +23,20 @@ from server.portraits.news import (
     Queued,
     Timings,
 )
-from server.portraits.request import PortraitRequest, Priority, Sampler, UnknownNumber
+from server.portraits.request import (
+    PortraitRequest,
+    Priority,
+    ReferenceLayers,
+    RequestedReference,
+    Sampler,
+    UnknownNumber,
+)
 from server.references.record import CacheOutcome, ReferenceRecord, ReferenceWarning
 
 E = TypeVar("E", bound=Enum)
+
+READ_REFERENCES = 16
+"""A message can hold millions; more than this many are counted alone."""
 
 
 # --- from the API -------------------------------------------------------------------------------------------------
@@ -56,6 +66,21 @@ def portrait_request(message: Any) -> PortraitRequest | None:
         priority=_member(portrait_pb2.Priority, "PRIORITY_", Priority, spec.priority),
         deterministic=spec.deterministic,
         model=spec.model,
+        references=tuple(_requested_reference(reference) for reference in spec.references[:READ_REFERENCES]),
+        reference_count=len(spec.references),
+        reference_layers=_member(
+            portrait_pb2.ReferenceLayers, "REFERENCE_LAYERS_", ReferenceLayers, spec.reference_layers
+        ),
+        adapter=spec.adapter,
+    )
+
+
+def _requested_reference(reference: Any) -> RequestedReference:
+    source = reference.WhichOneof("source")
+    return RequestedReference(
+        image=reference.image if source == "image" else None,
+        digest=reference.digest if source == "digest" else None,
+        weight=_optional_float(reference, "weight"),
     )
 
 
@@ -149,7 +174,7 @@ def model_message(ready: Ready) -> model_service_pb2.Model:
     return model_service_pb2.Model(
         name=model.name,
         family=model.family,
-        adapters=model.adapters,
+        adapters=[adapter.name for adapter in model.adapters],
         default_width=model.default_width,
         default_height=model.default_height,
         size_multiple=model.size_multiple,
@@ -166,6 +191,9 @@ def model_message(ready: Ready) -> model_service_pb2.Model:
         default_guidance_scale=model.default_guidance_scale,
         weights_hash=model.weights_hash,
         buckets=ready.buckets,
+        reference_layers=[
+            _layers(layers) for layers in ReferenceLayers if layers.value in model.reference_layers
+        ],
     )
 
 
@@ -181,6 +209,8 @@ def limits_message(limits: LimitOptions, *, max_requests_in_flight: int) -> mode
         max_guidance_scale=limits.max_guidance_scale,
         max_ip_adapter_scale=limits.max_ip_adapter_scale,
         max_requests_in_flight=max_requests_in_flight,
+        max_references=limits.max_references,
+        max_reference_weight=limits.max_reference_weight,
     )
 
 
@@ -197,6 +227,12 @@ def _image(image: FinishedImage) -> portrait_pb2.PortraitImage:
 
 def _summary(completed: Completed) -> portrait_pb2.GenerationSummary:
     portrait = completed.portrait
+    uses = [
+        portrait_pb2.ReferenceUse(
+            digest=use.digest, cache_outcome=_cache_outcome(use.outcome), weight=use.weight
+        )
+        for use in completed.references
+    ]
     return portrait_pb2.GenerationSummary(
         parameters=portrait_pb2.GenerationParameters(
             model=portrait.model,
@@ -210,10 +246,11 @@ def _summary(completed: Completed) -> portrait_pb2.GenerationSummary:
             seed=portrait.seed,
             deterministic=portrait.deterministic,
             prompt=completed.prompt_seen,
+            adapter=portrait.adapter,
+            reference_layers=_layers(portrait.reference_layers) if portrait.has_reference else None,
         ),
-        reference=portrait_pb2.ReferenceUse(
-            digest=completed.reference_digest, cache_outcome=_cache_outcome(completed.cache_outcome)
-        ),
+        reference=uses[0] if uses else portrait_pb2.ReferenceUse(),
+        references=uses,
         timings=_timings(completed.timings),
         warnings=[_warning(warning) for warning in completed.warnings],
     )
@@ -265,6 +302,11 @@ def _format(picture_format: PictureFormat) -> portrait_pb2.ImageFormat:
     )
 
 
-def _cache_outcome(outcome: CacheOutcome | None) -> portrait_pb2.CacheOutcome:
-    name = "UNSPECIFIED" if outcome is None else outcome.name
-    return cast(portrait_pb2.CacheOutcome, portrait_pb2.CacheOutcome.Value(f"CACHE_OUTCOME_{name}"))
+def _layers(layers: ReferenceLayers) -> portrait_pb2.ReferenceLayers:
+    name = f"REFERENCE_LAYERS_{layers.name}"
+    return cast(portrait_pb2.ReferenceLayers, portrait_pb2.ReferenceLayers.Value(name))
+
+
+def _cache_outcome(outcome: CacheOutcome) -> portrait_pb2.CacheOutcome:
+    name = f"CACHE_OUTCOME_{outcome.name}"
+    return cast(portrait_pb2.CacheOutcome, portrait_pb2.CacheOutcome.Value(name))

@@ -129,8 +129,10 @@ class PortraitServicer(portrait_service_pb2_grpc.PortraitServiceServicer):
 
 
 async def _fingerprint(request: Any) -> bytes:
-    """Return the portrait's fingerprint; one with a large picture is hashed beside the loop."""
-    if len(request.portrait.reference_image) < HASHED_AT_ONCE_BYTES:
+    """Return the portrait's fingerprint; one with large pictures is hashed beside the loop."""
+    portrait = request.portrait
+    pictures = len(portrait.reference_image) + sum(len(each.image) for each in portrait.references)
+    if pictures < HASHED_AT_ONCE_BYTES:
         return portrait_fingerprint(request)
     return await asyncio.to_thread(portrait_fingerprint, request)
 

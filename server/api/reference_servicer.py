@@ -8,7 +8,12 @@ from limner.v1 import reference_service_pb2, reference_service_pb2_grpc
 from server.api.calls import current_call
 from server.api.checks import Findings
 from server.api.conversion import reference_message, upload_response
-from server.api.validation import check_digest, check_image, check_takes_references
+from server.api.reference_checks import (
+    check_adapter,
+    check_digest,
+    check_image,
+    check_takes_references,
+)
 from server.config.options import LimitOptions
 from server.engine_link.link import EngineLink
 from server.portraits.admission import Admission
@@ -39,13 +44,17 @@ class ReferenceServicer(reference_service_pb2_grpc.ReferenceServiceServicer):
         call = current_call()
         findings = Findings()
         check_image(findings, "image", request.image, self._limits)
-        check_takes_references(findings, "image", self._engine.ready())
+        ready = self._engine.ready()
+        check_takes_references(findings, "image", ready)
+        adapter = check_adapter(findings, "adapter", request.adapter, ready)
         findings.raise_any()
         tenant = call.tenant
         permit = self._admission.enter()
         try:
             with reference_faults(image_field="image"):
-                resolved = await self._references.resolve(tenant, request.image, field="image")
+                resolved = await self._references.resolve(
+                    tenant, request.image, adapter=adapter, field="image"
+                )
         finally:
             permit.leave(done=False)  # uploads are served faster than portraits and would spoil their rate
         call.note(

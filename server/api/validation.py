@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
-from typing import Any, TypeVar
 
 from engine.protocol.messages import Ready
-from server.api.checks import Findings
+from server.api.checks import Findings, known
+from server.api.reference_checks import check_adapter, check_layers, check_references
 from server.config.options import LimitOptions
 from server.errors import ModelUnknownError
 from server.imaging.encode import DEFAULT_QUALITY
 from server.imaging.formats import PictureFormat
 from server.portraits.portrait import SEED_COUNT, Portrait
 from server.portraits.request import PortraitRequest, Priority, Sampler
-from server.references.digest import parse_digest
-from server.references.errors import InvalidDigest
-
-E = TypeVar("E", bound=Enum)
 
 MAX_KEY_CHARACTERS = 128
 MAX_PREVIEW_INTERVAL = 1000
@@ -44,22 +39,24 @@ def check_portrait(
         findings.raise_any()
         raise AssertionError
     _check_texts(findings, request, limits)
-    _check_reference(findings, request, limits, ready)
+    references = check_references(findings, request, limits, ready)
+    adapter = check_adapter(findings, "portrait.adapter", request.adapter, ready)
+    layers = check_layers(findings, request, ready)
     _check_numbers(findings, request, limits)
     sampler, steps = _check_sampler(findings, request, limits, ready)
     width, height = _check_size(findings, request, ready)
-    picture_format = _known(findings, "portrait.format", request.format, PictureFormat, PictureFormat.PNG)
-    priority = _known(findings, "portrait.priority", request.priority, Priority, Priority.INTERACTIVE)
+    picture_format = known(findings, "portrait.format", request.format, PictureFormat, PictureFormat.PNG)
+    priority = known(findings, "portrait.priority", request.priority, Priority, Priority.INTERACTIVE)
     findings.raise_any()
     if request.model not in ("", ready.model.name):
         raise ModelUnknownError(request.model, [ready.model.name])
-    has_reference = bool(request.reference_image or request.reference_digest)
     return Portrait(
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
-        reference_image=request.reference_image,
-        reference_digest=request.reference_digest,
-        ip_adapter_scale=_default(request.ip_adapter_scale, 1.0) if has_reference else 0.0,
+        references=references,
+        reference_layers=layers,
+        adapter=adapter if references else "",
+        ip_adapter_scale=_default(request.ip_adapter_scale, 1.0) if references else 0.0,
         guidance_scale=_default(request.guidance_scale, ready.model.default_guidance_scale),
         guidance_rescale=_default(request.guidance_rescale, 0.0),
         steps=steps,
@@ -85,22 +82,6 @@ def check_idempotency_key(findings: Findings, key: str) -> None:
         findings.add("idempotency_key", "has characters that are not printable ASCII", limit)
 
 
-def check_digest(findings: Findings, field: str, digest: str) -> None:
-    """Check the digest of a reference."""
-    try:
-        parse_digest(digest)
-    except InvalidDigest as error:
-        findings.add(field, error.problem, f"the limit is {error.limit}")
-
-
-def check_image(findings: Findings, field: str, image: bytes, limits: LimitOptions) -> None:
-    """Check what can be told of a picture without opening it."""
-    if not image:
-        findings.add(field, "is empty", f"the limit is 1 to {limits.max_image_bytes} bytes")
-    elif len(image) > limits.max_image_bytes:
-        findings.add(field, f"has {len(image)} bytes", f"the limit is {limits.max_image_bytes} bytes")
-
-
 def _check_texts(findings: Findings, request: PortraitRequest, limits: LimitOptions) -> None:
     if not request.prompt.strip():
         problem = "is blank" if request.prompt else "is empty"
@@ -109,29 +90,6 @@ def _check_texts(findings: Findings, request: PortraitRequest, limits: LimitOpti
         )
     findings.text("portrait.prompt", request.prompt, limits.max_prompt_characters)
     findings.text("portrait.negative_prompt", request.negative_prompt, limits.max_prompt_characters)
-
-
-def check_takes_references(findings: Findings, field: str, ready: Ready) -> None:
-    """Check that the model has an adapter."""
-    if not ready.model.adapters:
-        findings.add(field, "is set, but the model takes no references", "the limit is no reference at all")
-
-
-def _check_reference(
-    findings: Findings, request: PortraitRequest, limits: LimitOptions, ready: Ready
-) -> None:
-    if request.reference_image and request.reference_digest:
-        findings.add(
-            "portrait.reference_digest",
-            "is set together with portrait.reference_image",
-            "the limit is one of the two",
-        )
-    if request.reference_image:
-        check_takes_references(findings, "portrait.reference_image", ready)
-        check_image(findings, "portrait.reference_image", request.reference_image, limits)
-    if request.reference_digest:
-        check_takes_references(findings, "portrait.reference_digest", ready)
-        check_digest(findings, "portrait.reference_digest", request.reference_digest)
 
 
 def _check_numbers(findings: Findings, request: PortraitRequest, limits: LimitOptions) -> None:
@@ -152,7 +110,7 @@ def _check_sampler(
     findings: Findings, request: PortraitRequest, limits: LimitOptions, ready: Ready
 ) -> tuple[Sampler, int]:
     default = Sampler(ready.model.default_sampler)
-    sampler = _known(findings, "portrait.sampler", request.sampler, Sampler, default)
+    sampler = known(findings, "portrait.sampler", request.sampler, Sampler, default)
     offered = {info.name: info for info in ready.samplers}
     if sampler.value not in offered:
         names = ", ".join(offered)
@@ -177,17 +135,6 @@ def _check_size(findings: Findings, request: PortraitRequest, ready: Ready) -> t
     for field, value in (("portrait.width", width), ("portrait.height", height)):
         findings.size(field, value, multiple=model.size_multiple, low=model.min_size, high=model.max_size)
     return width, height
-
-
-def _known(findings: Findings, field: str, value: Any, kind: type[E], default: E) -> E:
-    """Return ``value`` if it is a member of ``kind``, and the default where it was left out or is unknown."""
-    if value is None:
-        return default
-    if isinstance(value, kind):
-        return value
-    names = ", ".join(member.name for member in kind)
-    findings.add(field, f"is the number {value}, which has no meaning here", f"the limit is one of {names}")
-    return default
 
 
 def _default(value: float | None, default: float) -> float:

@@ -68,6 +68,13 @@ class LimitOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     max_images: Annotated[int, Meta(ge=1, le=8, description="Most images of one request.")] = 8
     max_guidance_scale: Annotated[float, Meta(ge=1, description="Largest guidance scale.")] = 30.0
     max_ip_adapter_scale: Annotated[float, Meta(ge=0, description="Largest weight of the reference.")] = 2.0
+    max_references: Annotated[
+        int,
+        Meta(ge=1, le=4, description="Most references of one request; four is what an engine has room for."),
+    ] = 4
+    max_reference_weight: Annotated[
+        float, Meta(ge=1, description="Largest weight of one of several references.")
+    ] = 2.0
     max_message_bytes: Annotated[
         int,
         Meta(
@@ -128,9 +135,17 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     adapter: Annotated[
         str,
         Meta(
-            description="IP-Adapter, by its file's stem, where the model has several. Empty for the only one."
+            description="Default IP-Adapter, by its file's stem, where the model has several. Empty for the only one, "
+            "or the one that the model's `limner.json` names."
         ),
     ] = ""
+    loras: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="LoRAs to fuse into the model's weights, each a path or `path:scale`, beside those in its "
+            "`lora/`."
+        ),
+    ] = ()
     backend: Annotated[str, Meta(description="What computes.")] = "torch"
     device: Annotated[
         str, Meta(description="Device to compute on, as torch names it, such as `cpu` or `cuda:0`.")

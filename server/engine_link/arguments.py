@@ -22,4 +22,5 @@ def engine_arguments(options: EngineOptions, *, log_level: str) -> list[str]:
         "--aging-seconds": str(options.aging_seconds),
         "--log-level": log_level,
     }
-    return [text for flag, value in given.items() if value for text in (flag, str(value))]
+    pairs = [*given.items(), *(("--lora", lora) for lora in options.loras)]
+    return [text for flag, value in pairs if value for text in (flag, str(value))]

@@ -135,28 +135,36 @@ class EngineLink:
         finally:
             self._leave(job)
 
-    async def encode(self, pixels: Tensor) -> EncodedReference:
-        """Encode a preprocessed picture ``[S, S, 3]`` u8 RGB.
+    async def encode(self, pixels: Tensor, adapter: str = "") -> EncodedReference:
+        """Encode a preprocessed picture ``[S, S, 3]`` u8 RGB with an adapter; '' is the model's default.
 
         Raises ``ReferenceEncodingFailed`` and ``LimnerError``.
         """
         self.ready()
         self._encodings += 1
         future: asyncio.Future[EncodedReference] = asyncio.get_running_loop().create_future()
-        encoding = Encoding(f"encode-{self._encodings}", pixels, future)
+        encoding = Encoding(f"encode-{self._encodings}", pixels, future, adapter=adapter)
         try:
             self._enter(encoding)
             return await future
         finally:
             self._leave(encoding)
 
-    def facts(self) -> EncoderFacts:
-        """Return what decides a picture's tokens. Raises ``EngineUnavailableError``."""
+    def facts(self, adapter: str = "") -> EncoderFacts:
+        """Return what decides a picture's tokens; '' is the model's default adapter.
+
+        Raises ``EngineUnavailableError``, and ``InternalError`` for an adapter that nobody should have asked for.
+        """
         model = self.ready().model
+        chosen = next((each for each in model.adapters if adapter in ("", each.name)), None)
+        if chosen is None:
+            self._log.error("adapter_unknown", adapter=adapter, model=model.name)
+            raise InternalError()
         return EncoderFacts(
+            adapter=chosen.name,
             preprocessing=model.preprocessing,
-            weights_hash=model.weights_hash,
-            tokens=model.reference_tokens,
+            weights_hash=chosen.weights_hash,
+            tokens=chosen.tokens,
             width=model.token_width,
         )
 

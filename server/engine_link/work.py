@@ -150,16 +150,19 @@ class Job:
 class Encoding:
     """A reference in an engine."""
 
-    def __init__(self, request_id: str, pixels: Tensor, future: asyncio.Future[EncodedReference]) -> None:
+    def __init__(
+        self, request_id: str, pixels: Tensor, future: asyncio.Future[EncodedReference], *, adapter: str = ""
+    ) -> None:
         self.id = request_id
         self.sent = False
         self.deaths = 0
         self._pixels = pixels
+        self._adapter = adapter
         self._future = future
 
     def frame(self, now: float) -> Frame:
         """Return an ``EncodeReference``."""
-        return Frame(message=EncodeReference(request_id=self.id), tensor=self._pixels)
+        return Frame(message=EncodeReference(request_id=self.id, adapter=self._adapter), tensor=self._pixels)
 
     def hear(self, frame: Frame) -> bool:
         """Resolve the future."""

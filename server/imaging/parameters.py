@@ -25,9 +25,9 @@ _SAMPLER_NAMES = {
 class EmbeddedParameters:
     """What made an image.
 
-    ``prompt`` and ``negative_prompt`` are the caller's own; ``reference`` is a digest or empty; ``sampler``
-    is the engine's name for it. Of prompts of more than 4,000 characters the file holds that many, the last
-    one an ellipsis.
+    ``prompt`` and ``negative_prompt`` are the caller's own; ``reference`` is the first reference's digest or empty,
+    ``references`` are all of them with their weights; ``sampler`` is the engine's name for it. Of prompts of more than
+    4,000 characters the file holds that many, the last one an ellipsis.
     """
 
     task_id: str
@@ -45,6 +45,9 @@ class EmbeddedParameters:
     width: int
     height: int
     reference: str = ""
+    references: tuple[tuple[str, float], ...] = ()
+    adapter: str = ""
+    reference_layers: str = ""
     deterministic: bool = False
 
     def shortened(self) -> EmbeddedParameters:
@@ -73,6 +76,14 @@ class EmbeddedParameters:
         if self.reference:
             facts["IP-Adapter scale"] = f"{self.ip_adapter_scale:g}"
             facts["IP-Adapter reference"] = self.reference
+        if self.adapter:
+            facts["IP-Adapter"] = self.adapter
+        if self.reference_layers not in ("", "all"):
+            facts["IP-Adapter layers"] = self.reference_layers
+        if len(self.references) > 1:
+            facts["IP-Adapter references"] = " ".join(
+                f"{digest}:{weight:g}" for digest, weight in self.references
+            )
         facts["Version"] = "limner"
         lines.append(", ".join(f"{name}: {value}" for name, value in facts.items()))
         return "\n".join(lines)

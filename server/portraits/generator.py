@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Protocol
+
+import numpy as np
 
 from engine.protocol import messages
 from engine.protocol.framing import Frame
@@ -20,10 +22,18 @@ from server.imaging.pool import ImagingPool
 from server.portraits.admission import Admission
 from server.portraits.caller import Caller, NewsWanted
 from server.portraits.finishing import Encoded, Finishing
-from server.portraits.news import Completed, FinishedImage, News, Progress, Queued, Timings
+from server.portraits.news import (
+    Completed,
+    FinishedImage,
+    News,
+    Progress,
+    Queued,
+    ReferenceUse,
+    Timings,
+)
 from server.portraits.portrait import Portrait
 from server.portraits.prompts import seen_part
-from server.portraits.reference_faults import reference_faults
+from server.portraits.resolver import ReferenceResolver
 from server.portraits.warnings import portrait_warnings
 from server.references.library import ReferenceLibrary
 from server.references.record import ResolvedReference
@@ -54,7 +64,7 @@ class Generator:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
-        self._references = references
+        self._resolver = ReferenceResolver(references)
         self._pool = pool
         self._admission = admission
         self._observer = observer
@@ -69,14 +79,14 @@ class Generator:
         done = False
         permit = self._admission.enter()
         try:
-            reference = await self._reference(portrait, caller)
+            references = await self._resolver.resolve(portrait, caller.tenant)
             inbox: asyncio.Queue[object] = asyncio.Queue()
             finishing = Finishing(self._pool, inbox, self._clock, portrait)
             submit = _submit(portrait, caller, wanted)
-            tokens = reference.tokens if reference is not None else None
+            tokens = np.stack([reference.tokens for reference in references]) if references else None
             with self._engine.run(submit, tokens, deadline=caller.deadline, inbox=inbox) as job:
                 try:
-                    follow = self._follow(portrait, caller, reference, inbox, finishing)
+                    follow = self._follow(portrait, caller, references, inbox, finishing)
                     async with aclosing(follow) as all_news:
                         async for news in all_news:
                             done = isinstance(news, Completed)
@@ -91,20 +101,11 @@ class Generator:
         finally:
             permit.leave(done=done)
 
-    async def _reference(self, portrait: Portrait, caller: Caller) -> ResolvedReference | None:
-        if portrait.reference_image:
-            with reference_faults(image_field="portrait.reference_image"):
-                return await self._references.resolve(caller.tenant, portrait.reference_image)
-        if portrait.reference_digest:
-            with reference_faults(digest_field="portrait.reference_digest"):
-                return await self._references.lookup(caller.tenant, portrait.reference_digest)
-        return None
-
     async def _follow(
         self,
         portrait: Portrait,
         caller: Caller,
-        reference: ResolvedReference | None,
+        references: Sequence[ResolvedReference],
         inbox: asyncio.Queue[object],
         finishing: Finishing,
     ) -> AsyncGenerator[News, None]:
@@ -130,20 +131,20 @@ class Generator:
                 case Frame(message=messages.PreviewReady() as ready, tensor=pixels) if pixels is not None:
                     finishing.preview(ready.index, ready.step, pixels)
                 case Frame(message=messages.ImageReady() as image, tensor=pixels) if pixels is not None:
-                    parameters = self._embedded(portrait, caller, reference, image)
+                    parameters = self._embedded(portrait, caller, references, image)
                     finishing.image(pixels, parameters)
                 case Frame(message=messages.Finished() as end):
                     finished = end
                 case _:
                     pass
         self._observer.stage_seconds("encode_output", finishing.seconds)
-        yield _completed(portrait, reference, finished, finishing.seconds, self._clock() - caller.arrived)
+        yield _completed(portrait, references, finished, finishing.seconds, self._clock() - caller.arrived)
 
     def _embedded(
         self,
         portrait: Portrait,
         caller: Caller,
-        reference: ResolvedReference | None,
+        references: Sequence[ResolvedReference],
         image: messages.ImageReady,
     ) -> EmbeddedParameters:
         return EmbeddedParameters(
@@ -161,7 +162,13 @@ class Generator:
             seed=image.seed,
             width=portrait.width,
             height=portrait.height,
-            reference=reference.digest if reference is not None else "",
+            reference=references[0].digest if references else "",
+            references=tuple(
+                (used.digest, asked.weight)
+                for used, asked in zip(references, portrait.references, strict=True)
+            ),
+            adapter=portrait.adapter,
+            reference_layers=portrait.reference_layers.value if references else "",
             deterministic=portrait.deterministic,
         )
 
@@ -179,6 +186,9 @@ def _submit(portrait: Portrait, caller: Caller, wanted: NewsWanted) -> messages.
         width=portrait.width,
         height=portrait.height,
         seeds=portrait.seeds,
+        adapter=portrait.adapter,
+        reference_weights=tuple(reference.weight for reference in portrait.references),
+        reference_layers=portrait.reference_layers.value,
         priority=portrait.priority.value,
         deterministic=portrait.deterministic,
         progress=True,  # of no weight, and Job.phase is read off it
@@ -188,22 +198,27 @@ def _submit(portrait: Portrait, caller: Caller, wanted: NewsWanted) -> messages.
 
 def _completed(
     portrait: Portrait,
-    reference: ResolvedReference | None,
+    references: Sequence[ResolvedReference],
     finished: messages.Finished,
     encode_output: float,
     total: float,
 ) -> Completed:
+    pairs = list(zip(portrait.references, references, strict=True))
     return Completed(
-        # An answer that is kept for a retry must not hold the reference's bytes.
-        portrait=portrait
-        if reference is None
-        else replace(portrait, reference_image=b"", reference_digest=reference.digest),
+        # An answer that is kept for a retry must not hold the references' bytes.
+        portrait=replace(
+            portrait,
+            references=tuple(replace(asked, image=b"", digest=used.digest) for asked, used in pairs),
+        ),
         prompt_seen=seen_part(portrait.prompt, finished.prompt_dropped),
-        reference_digest=reference.digest if reference is not None else "",
-        cache_outcome=reference.outcome if reference is not None else None,
+        references=tuple(
+            ReferenceUse(digest=used.digest, outcome=used.outcome, weight=asked.weight)
+            for asked, used in pairs
+        ),
         timings=Timings(
-            decode_input=reference.decode_seconds if reference is not None else 0.0,
-            reference=reference.reference_seconds if reference is not None else 0.0,
+            # Several are prepared at the same time.
+            decode_input=max((used.decode_seconds for used in references), default=0.0),
+            reference=max((used.reference_seconds for used in references), default=0.0),
             queue=finished.queue_seconds,
             encode_prompt=finished.encode_prompt_seconds,
             denoise=finished.denoise_seconds,
@@ -212,7 +227,5 @@ def _completed(
             total=total,
             mean_batch_rows=finished.mean_batch_rows,
         ),
-        warnings=tuple(
-            portrait_warnings(portrait, finished, reference.record if reference is not None else None)
-        ),
+        warnings=tuple(portrait_warnings(portrait, finished, [used.record for used in references])),
     )

@@ -90,16 +90,24 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceUse:
+    """A reference that was used, and where its embedding came from."""
+
+    digest: str
+    outcome: CacheOutcome
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Completed:
     """The last news: how it was made. ``prompt_seen`` is the part of the prompt that the text encoder saw.
 
-    ``portrait`` has its reference by digest, also where it came as a picture.
+    ``portrait`` has its references by digest, also where they came as pictures.
     """
 
     portrait: Portrait
     prompt_seen: str
-    reference_digest: str
-    cache_outcome: CacheOutcome | None
+    references: tuple[ReferenceUse, ...]
     timings: Timings
     warnings: tuple[PortraitWarning, ...]
 

@@ -5,20 +5,35 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from server.imaging.formats import PictureFormat
-from server.portraits.request import Priority, Sampler
+from server.portraits.request import Priority, ReferenceLayers, Sampler
 
 SEED_COUNT = 2**63
 """Seeds are 0 to this minus 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PortraitReference:
+    """A reference by its picture or, where ``image`` is empty, by its digest.
+
+    ``field`` is the request field that named it, ``weight_field`` the one that its weight stands in.
+    """
+
+    field: str
+    image: bytes = b""
+    digest: str = ""
+    weight: float = 1.0
+    weight_field: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Portrait:
-    """What to make. At most one of ``reference_image`` and ``reference_digest`` is set."""
+    """What to make. ``adapter`` is empty without references."""
 
     prompt: str
     negative_prompt: str
-    reference_image: bytes
-    reference_digest: str
+    references: tuple[PortraitReference, ...]
+    reference_layers: ReferenceLayers
+    adapter: str
     ip_adapter_scale: float
     guidance_scale: float
     guidance_rescale: float
@@ -37,7 +52,7 @@ class Portrait:
     @property
     def has_reference(self) -> bool:
         """Whether a reference conditions it."""
-        return bool(self.reference_image or self.reference_digest)
+        return bool(self.references)
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -36,7 +36,7 @@ def reference_faults(*, image_field: str = "", digest_field: str = "") -> Iterat
             [FieldViolation(field=digest_field, problem=error.problem, limit=limit)]
         ) from error
     except ReferenceNotFound as error:
-        raise ReferenceUnknownError(error.digest, field=digest_field) from error
+        raise ReferenceUnknownError({digest_field: error.digest}) from error
     except ImagingOverloaded as error:
         raise OverloadedError(
             "pictures waiting to be decoded", limit=error.limit, retry_after=RETRY_SECONDS

@@ -31,6 +31,24 @@ class Priority(IntEnum):
     BATCH = 1
 
 
+class ReferenceLayers(StrEnum):
+    """The layers that references act on, by the engine's names for the presets."""
+
+    ALL = "all"
+    STYLE = "style"
+    LAYOUT = "layout"
+    STYLE_AND_LAYOUT = "style+layout"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestedReference:
+    """One of several references as asked for; of ``image`` and ``digest`` at most one is not None."""
+
+    image: bytes | None = None
+    digest: str | None = None
+    weight: float | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PortraitRequest:
     """A portrait as asked for; None, 0 and empty stand for what was left out."""
@@ -53,3 +71,8 @@ class PortraitRequest:
     priority: Priority | UnknownNumber | None = None
     deterministic: bool = False
     model: str = ""
+    references: tuple[RequestedReference, ...] = ()
+    """The first of them, when there are more than anyone would take."""
+    reference_count: int = 0
+    reference_layers: ReferenceLayers | UnknownNumber | None = None
+    adapter: str = ""

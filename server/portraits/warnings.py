@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from engine.protocol.messages import Finished
 from server.portraits.news import PortraitWarning, WarningCode
@@ -17,9 +17,9 @@ QUOTED_CHARACTERS = 200
 
 
 def portrait_warnings(
-    portrait: Portrait, finished: Finished, record: ReferenceRecord | None
+    portrait: Portrait, finished: Finished, records: Sequence[ReferenceRecord]
 ) -> Iterator[PortraitWarning]:
-    """Yield what there is to warn of: the wording first, then the settings, then the reference."""
+    """Yield what there is to warn of: the wording first, then the settings, then the references."""
     yield from _cut("portrait.prompt", finished.prompt_dropped)
     yield from _cut("portrait.negative_prompt", finished.negative_prompt_dropped)
     if portrait.guidance_scale > GUIDANCE_HIGH_ABOVE:
@@ -43,12 +43,18 @@ def portrait_warnings(
             message="the reference has no effect at an ip_adapter_scale of 0",
             action="raise ip_adapter_scale, or leave the reference out",
         )
-    if record is not None:
-        field = "portrait.reference_image" if portrait.reference_image else "portrait.reference_digest"
+    for reference, record in zip(portrait.references, records, strict=True):
+        if reference.weight == 0:
+            yield PortraitWarning(
+                code=WarningCode.REFERENCE_UNUSED,
+                field=reference.weight_field,
+                message="the reference adds nothing at a weight of 0, but takes attention from the others",
+                action="raise its weight, or leave it out",
+            )
         for finding in record.warnings:
             yield PortraitWarning(
                 code=WarningCode(finding.code.value),
-                field=field,
+                field=reference.field,
                 message=finding.message,
                 action=finding.action,
             )

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderFacts:
-    """What decides a picture's tokens beside its pixels (``ModelInfo.preprocessing`` and ``.weights_hash``).
+    """What decides a picture's tokens beside its pixels (``ModelInfo.preprocessing``, ``AdapterInfo.weights_hash``).
 
-    ``tokens`` and ``width`` are the shape that the encoder answers with.
+    ``tokens`` and ``width`` are the shape that the encoder answers with for this adapter.
     """
 
+    adapter: str
     preprocessing: str
     weights_hash: str
     tokens: int
@@ -34,12 +35,15 @@ class EncodedReference:
 class ReferenceEncoder(Protocol):
     """Encodes preprocessed pictures. Concurrent calls are wanted: the engine batches them."""
 
-    def facts(self) -> EncoderFacts:
-        """Return the loaded model's facts. Raises the link's own error while no engine is ready."""
+    def facts(self, adapter: str = "") -> EncoderFacts:
+        """Return the facts of an adapter of the loaded model; '' is its default.
+
+        Raises the link's own error while no engine is ready, and when the model has no such adapter.
+        """
         ...
 
-    async def encode(self, pixels: NDArray[np.uint8]) -> EncodedReference:
-        """Encode ``pixels`` ``[S, S, 3]`` u8 RGB.
+    async def encode(self, pixels: NDArray[np.uint8], adapter: str = "") -> EncodedReference:
+        """Encode ``pixels`` ``[S, S, 3]`` u8 RGB with an adapter.
 
         Raises ``ReferenceEncodingFailed`` or the link's own errors.
         """

@@ -72,12 +72,12 @@ class ReferenceLibrary:
         self._hasher = Hasher()
         self._flights: Flights[CacheKey, _Landed] = Flights()
         self._variants: dict[EncoderFacts, tuple[str, str]] = {}
-        """The end of the keys, (preprocessing, weights), for each model that was loaded; keys share its strings."""
+        """The end of the keys, (preprocessing, weights), for each adapter asked for; keys share its strings."""
 
     async def resolve(
-        self, tenant: str, image: bytes, *, field: str = "portrait.reference_image"
+        self, tenant: str, image: bytes, *, adapter: str = "", field: str = "portrait.reference_image"
     ) -> ResolvedReference:
-        """Return the tokens of an uploaded picture.
+        """Return the tokens of an uploaded picture from an adapter; '' is the model's default.
 
         Raises ``InvalidImage`` about ``field``, ``ImagingOverloaded``, ``ReferenceEncodingFailed`` and the
         encoder's own errors. A failure reaches every request that waited for the same encode, and is not
@@ -86,7 +86,7 @@ class ReferenceLibrary:
         began = self._clock()
         check_bytes(image, self._limits, field=field)
         digest = await self._hasher.digest(image)
-        facts = self._encoder.facts()
+        facts = self._encoder.facts(adapter)
         key = self._key(tenant, digest, facts)
         if (entry := self._cache.get(key)) is not None:
             return self._had(CacheOutcome.HIT, entry, began)
@@ -101,14 +101,14 @@ class ReferenceLibrary:
         decode_seconds = landed.decode_seconds if outcome is CacheOutcome.MISS else 0.0
         return self._had(outcome, landed.entry, began, decode_seconds)
 
-    async def lookup(self, tenant: str, digest: str) -> ResolvedReference:
-        """Return the tokens of a known reference, waiting for an encode of it in flight.
+    async def lookup(self, tenant: str, digest: str, *, adapter: str = "") -> ResolvedReference:
+        """Return the tokens of a reference that the adapter knows, waiting for an encode of it in flight.
 
         Raises ``InvalidDigest`` and ``ReferenceNotFound``, and of an encode in flight what ``resolve``
         raises, save that a picture which turns out to be none was never known.
         """
         began = self._clock()
-        key = self._key(tenant, parse_digest(digest), self._encoder.facts())
+        key = self._key(tenant, parse_digest(digest), self._encoder.facts(adapter))
         if (entry := self._cache.get(key)) is not None:
             return self._had(CacheOutcome.HIT, entry, began)
         flight = self._flights.get(key)
@@ -178,7 +178,7 @@ class ReferenceLibrary:
         self._observer.stage_seconds("decode_input", decode_seconds)
         # Once the engine has the picture, it encodes it whoever waits: the tokens may as well be kept.
         flight.committed = True
-        encoded = await self._encoder.encode(pixels)
+        encoded = await self._encoder.encode(pixels, facts.adapter)
         self._observer.stage_seconds("encode_reference", encoded.seconds)
         entry = CacheEntry(tokens=_checked(encoded, facts), record=record)
         if flight.wanted and not self._cache.put(key, entry):

@@ -16,7 +16,7 @@ from engine.backends.packed_blocks import PackedNorm, Size
 from engine.backends.torch_backend import TorchBackend, TorchSettings
 from engine.models.model import load_model
 from engine.models.vae import LatentDecoder
-from tests.tinymodels import TinySettings, build_tiny_model
+from tests.tinymodels import LCM, SD2, TinySettings, TinyXLSettings, build_tiny_model, build_tiny_xl
 
 pytestmark = pytest.mark.skipif(not onednn.available(), reason="this torch has no packed operators")
 
@@ -26,12 +26,18 @@ VARIANTS = {
     "three stages": TinySettings(block_out_channels=(32, 32, 64), image_size=128),
     "full-face": TinySettings(adapters=("full-face",)),
     "12 latent channels": TinySettings(latent_channels=12),
+    "guidance as an input": LCM,
+    "v-prediction, heads by stage": SD2,
+    "sdxl": TinyXLSettings(),
+    "sdxl, guidance as an input": TinyXLSettings(layers_per_block=2, guidance_width=16),
 }
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_unet_and_decoder_equal_their_modules(tmp_path: Path, variant: str) -> None:
-    model = load_model(build_tiny_model(tmp_path, VARIANTS[variant]))
+    settings = VARIANTS[variant]
+    built = build_tiny_xl if isinstance(settings, TinyXLSettings) else build_tiny_model
+    model = load_model(built(tmp_path, settings))  # type: ignore[operator]
     unet = packed_unet.pack_unet(model.unet, 4, 8, 8)
     decoder = packed_decoder.pack_decoder(model.decoder, 8, 8)
     assert unet is not None and decoder is not None
@@ -45,10 +51,11 @@ def test_unet_and_decoder_equal_their_modules(tmp_path: Path, variant: str) -> N
         kv_text, kv_ip = torch.randn(rows, 77, width), torch.randn(rows, tokens, width)
         mask = torch.zeros(rows, tokens)
         mask[0, 1:] = -torch.inf
+        vectors = {name: 9 * torch.rand(rows, wide) for name, wide in model.unet.added.widths().items()}
         with torch.inference_mode():
             for extra in ((), (mask,)):
-                expected = model.unet(sample, step, kv_text, kv_ip, *extra)
-                found = unet(sample, step, kv_text, kv_ip, *extra)
+                expected = model.unet(sample, step, kv_text, kv_ip, *extra, **vectors)
+                found = unet(sample, step, kv_text, kv_ip, *extra, **vectors)
                 torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
         pixels = decoder.decode(sample).int() - model.decoder.decode(sample).int()
         assert pixels.abs().max() <= 1

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from engine.backends.base import RowConditioning
+from engine.backends.base import (
+    MAX_REFERENCES,
+    EncodedPrompt,
+    MixedAdaptersError,
+    PlacedReference,
+    RowConditioning,
+    UnknownAdapterError,
+)
 from engine.backends.registry import UnknownBackendError, create_backend
 from engine.backends.slots import ReferenceTooLongError, SlotError, SlotsExhaustedError
 from engine.backends.torch_backend import TorchBackend, TorchSettings
@@ -17,6 +25,7 @@ from engine.models.model import Model, load_model
 from tests.tinymodels import build_tiny_model, open_pipeline
 
 SETTINGS = TorchSettings(buckets=(1, 2, 3, 4, 6, 8), capacity=10)
+COUNTS = (1, 1, 0, 1, 3, 0, 1, 2, 4)
 PROMPTS = ("a portrait of a woman", "a man smiling", "", "a red hat")
 
 
@@ -36,14 +45,24 @@ def backend(model: Model) -> TorchBackend:
 
 
 def conditioning(backend: TorchBackend, index: int) -> RowConditioning:
-    """Return one of many different rows, some without a reference."""
+    """Return one of many different rows: without a reference, with one, with two to four."""
     generator = torch.Generator().manual_seed(index)
-    tokens = torch.randn(backend.facts.reference_tokens, backend.facts.token_width, generator=generator)
+    shape = (COUNTS[index % len(COUNTS)], backend.facts.reference_tokens, backend.facts.token_width)
     (prompt,) = backend.encode_prompts([PROMPTS[index % len(PROMPTS)]])
+    scale = (1.0, 0.3, 0.0, 1.5)[index % 4]
+    return row_of(backend, prompt, *torch.randn(shape, generator=generator), scale=scale)
+
+
+def row_of(
+    backend: TorchBackend, prompt: EncodedPrompt, *references: torch.Tensor, scale: float = 1.0
+) -> RowConditioning:
+    """Return a row with these references' tokens at one scale."""
+    adapter, layers = backend.facts.adapter().name, backend.facts.layers
     return RowConditioning(
         prompt=prompt,
-        reference_tokens=None if index % 3 == 2 else tokens,
-        scale=(1.0, 0.3, 0.0, 1.5)[index % 4],
+        references=tuple(
+            PlacedReference(adapter=adapter, tokens=tokens, scales=(scale,) * layers) for tokens in references
+        ),
     )
 
 
@@ -104,10 +123,8 @@ def test_a_bad_conditioning_leaves_the_others_and_later_rows_alone(backend: Torc
     sound = backend.predict_noise(slots, sample, step, 4)
     backend.release(slots[1])
     bad = conditioning(backend, 1)
-    assert bad.reference_tokens is not None
-    slots[1] = backend.place(
-        RowConditioning(prompt=bad.prompt, reference_tokens=torch.full_like(bad.reference_tokens, torch.nan))
-    )
+    tokens = torch.full((2, *bad.references[0].tokens.shape), torch.nan)
+    slots[1] = backend.place(row_of(backend, bad.prompt, *tokens))
     spoilt = backend.predict_noise(slots, sample, step, 4)
     assert torch.equal(spoilt[[0, 2, 3]], sound[[0, 2, 3]]) and spoilt[1].isnan().all()
     backend.release(slots[1])
@@ -116,8 +133,10 @@ def test_a_bad_conditioning_leaves_the_others_and_later_rows_alone(backend: Torc
     assert torch.equal(
         backend.predict_noise([slots[i] for i in keep], sample[keep], step[keep], 4), sound[keep]
     )
-    assert backend.place(RowConditioning(prompt=bad.prompt)) == slots[1]
-    assert backend.predict_noise(slots, sample, step, 4).isfinite().all()
+    for row in (RowConditioning(prompt=bad.prompt), bad):
+        assert backend.place(row) == slots[1]
+        assert backend.predict_noise(slots, sample, step, 4).isfinite().all()
+        backend.release(slots[1])
 
 
 def test_slots_are_held_released_and_reused(backend: TorchBackend) -> None:
@@ -180,26 +199,52 @@ def test_a_reused_slot_is_not_served_from_a_stale_copy(backend: TorchBackend) ->
 
 
 def test_rows_may_bring_different_numbers_of_references(model: Model) -> None:
-    one = TorchBackend(model, SETTINGS)
-    three = TorchBackend(model, TorchSettings(buckets=(4,), capacity=8, max_references=3))
+    one = TorchBackend(model, replace(SETTINGS, max_references=1))
+    three = TorchBackend(model, replace(SETTINGS, max_references=3))
     rows = [conditioning(one, index) for index in range(3)]
+    tokens = rows[0].references[0].tokens
     sample, step = inputs(4)
     expected = one.predict_noise([one.place(row) for row in rows], sample[:3], step[:3], 4)
-    assert rows[0].reference_tokens is not None
-    doubled = RowConditioning(
-        prompt=rows[0].prompt, reference_tokens=rows[0].reference_tokens.repeat(2, 1), scale=1.0
-    )
+    doubled = row_of(one, rows[0].prompt, tokens, tokens)
     slots = [three.place(row) for row in (*rows, doubled)]
     sample[3], step[3] = sample[0], step[0]
     found = three.predict_noise(slots, sample, step, 4)
+    # The neighbour with two references costs the others no bit.
+    assert torch.equal(found[:3], expected)
     # Naming a reference twice changes nothing: a softmax over doubled tokens is the same mean.
-    torch.testing.assert_close(found, torch.cat([expected, expected[:1]]), rtol=0, atol=5e-6)
+    torch.testing.assert_close(found[3:], expected[:1], rtol=0, atol=5e-6)
     with pytest.raises(ReferenceTooLongError):
-        three.place(
-            RowConditioning(prompt=rows[0].prompt, reference_tokens=rows[0].reference_tokens.repeat(4, 1))
-        )
+        three.place(row_of(one, rows[0].prompt, *[tokens] * 4))
     with pytest.raises(ReferenceTooLongError):
         one.place(doubled)
+
+
+def test_a_row_takes_references_of_one_known_adapter(backend: TorchBackend) -> None:
+    row = conditioning(backend, 0)
+    (known,) = row.references
+    other = replace(known, adapter="other")
+    with pytest.raises(UnknownAdapterError, match="no adapter 'other'; the model has base"):
+        backend.place(replace(row, references=(other,)))
+    with pytest.raises(UnknownAdapterError):
+        backend.encode_images(torch.zeros(1, 32, 32, 3, dtype=torch.uint8), "other")
+    with pytest.raises(MixedAdaptersError, match="base, other"):
+        replace(row, references=(known, other))
+
+
+def test_memory_that_no_row_has_used_is_never_touched(model: Model) -> None:
+    backend = TorchBackend(model, SETTINGS)
+    tokens, room = backend.facts.reference_tokens, backend._slots.kv_ip
+    assert room.shape[1] == MAX_REFERENCES * tokens
+    backend._slots.kv_ip[:, tokens:] = torch.nan  # stands for pages that the system has not provided
+    backend._staging.kv_ip[:, tokens:] = torch.nan
+    sample, step = inputs(4)
+    rows = [conditioning(backend, index) for index in (0, 2, 1, 3)]
+    slots = [backend.place(row) for row in rows]
+    high = [backend.place(row) for row in rows]
+    found = backend.predict_noise(slots, sample, step, 4)
+    assert found.isfinite().all() and torch.equal(found, backend.predict_noise(high, sample, step, 4))
+    for buffer in (backend._slots.kv_ip, backend._staging.kv_ip):
+        assert buffer[:, tokens:].isnan().all()
 
 
 def test_a_guided_tick_equals_the_pipeline(root: Path, backend: TorchBackend) -> None:
@@ -210,13 +255,10 @@ def test_a_guided_tick_equals_the_pipeline(root: Path, backend: TorchBackend) ->
         0, 256, (1, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
     )
     (tokens,) = backend.encode_images(pixels)
-    assert backend.unconditional_tokens is not None
     prompt, negative = backend.encode_prompts(["a portrait of a man", "hat"])
     slots = [
-        backend.place(
-            RowConditioning(prompt=negative, reference_tokens=backend.unconditional_tokens, scale=0.7)
-        ),
-        backend.place(RowConditioning(prompt=prompt, reference_tokens=tokens, scale=0.7)),
+        backend.place(row_of(backend, negative, backend.unconditional_tokens["base"], scale=0.7)),
+        backend.place(row_of(backend, prompt, tokens, scale=0.7)),
     ]
     sample, _ = inputs(1)
     ours = backend.predict_noise(slots, sample.repeat(2, 1, 1, 1), torch.tensor([401.0, 401.0]), 2)
@@ -249,11 +291,12 @@ def test_a_model_without_an_adapter_takes_no_reference(tmp_path: Path) -> None:
 
     plain = TorchBackend(load_model(build_tiny_model(tmp_path, TinySettings(adapters=()))), SETTINGS)
     (prompt,) = plain.encode_prompts(["a hat"])
-    assert plain.unconditional_tokens is None
+    assert plain.unconditional_tokens == {}
     with pytest.raises(ValueError, match="no adapter"):
         plain.encode_images(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
+    orphan = PlacedReference(adapter="base", tokens=torch.zeros(4, 32), scales=(1.0,) * plain.facts.layers)
     with pytest.raises(ValueError, match="no adapter"):
-        plain.place(RowConditioning(prompt=prompt, reference_tokens=torch.zeros(4, 32)))
+        plain.place(RowConditioning(prompt=prompt, references=(orphan,)))
     slot = plain.place(RowConditioning(prompt=prompt))
     assert plain.predict_noise([slot], torch.zeros(1, 4, 8, 8), torch.tensor([1.0]), 1).isfinite().all()
 

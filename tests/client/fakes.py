@@ -97,28 +97,33 @@ class FakeLimner(
         if self.refusals:
             self.refusals.popleft().abort(context)
 
-    def _find(self, spec: portrait_pb2.PortraitSpec, context: grpc.ServicerContext) -> str:
-        if spec.reference_image:
-            return hashlib.sha256(spec.reference_image).hexdigest()
-        if spec.reference_digest and spec.reference_digest not in self.known:
-            Refusal(
-                grpc.StatusCode.NOT_FOUND, "REFERENCE_NOT_FOUND", metadata={"digest": spec.reference_digest}
-            ).abort(context)
-        return spec.reference_digest
+    def _find(self, spec: portrait_pb2.PortraitSpec, context: grpc.ServicerContext) -> list[str]:
+        """Give the digests of the references, all of which must be known or here."""
+        given = [(spec.reference_image, spec.reference_digest)]
+        given += [(reference.image, reference.digest) for reference in spec.references]
+        unknown = [digest for image, digest in given if digest and digest not in self.known]
+        if unknown:
+            metadata = {"digest": unknown[0]} | ({"digests": " ".join(unknown)} if unknown[1:] else {})
+            Refusal(grpc.StatusCode.NOT_FOUND, "REFERENCE_NOT_FOUND", metadata=metadata).abort(context)
+        return [
+            hashlib.sha256(image).hexdigest() if image else digest
+            for image, digest in given
+            if image or digest
+        ]
 
     def Generate(self, request: Any, context: grpc.ServicerContext) -> Any:
         self._enter("Generate", request, context)
-        digest = self._find(request.portrait, context)
+        digests = self._find(request.portrait, context)
         spec = request.portrait
         images = [_image(spec, index) for index in range(max(1, spec.image_count))]
         return portrait_service_pb2.GenerateResponse(
-            task_id="task-1", images=images, summary=_summary(spec, digest)
+            task_id="task-1", images=images, summary=_summary(spec, digests)
         )
 
     def GenerateStream(self, request: Any, context: grpc.ServicerContext) -> Any:
         self._enter("GenerateStream", request, context)
         spec = request.portrait
-        digest = self._find(spec, context)
+        digests = self._find(spec, context)
         steps = spec.steps or 2
         news: list[dict[str, Any]] = [
             {"queued": portrait_service_pb2.Queued(position=3, starts_in_seconds=0.5, finishes_in_seconds=2)}
@@ -131,7 +136,7 @@ class FakeLimner(
                 )
                 news.append({"preview": preview})
         news += [{"image": _image(spec, index)} for index in range(max(1, spec.image_count))]
-        news.append({"completed": _summary(spec, digest)})
+        news.append({"completed": _summary(spec, digests)})
         limit = self.breaks_after.popleft() if self.breaks_after else None
         for told, event in enumerate(news):
             if told == limit:
@@ -181,6 +186,7 @@ class FakeLimner(
             default_guidance_scale=5.6,
             weights_hash="abc123",
             buckets=[1, 2, 4],
+            reference_layers=[portrait_pb2.REFERENCE_LAYERS_ALL, portrait_pb2.REFERENCE_LAYERS_STYLE],
         )
         return model_service_pb2.ListModelsResponse(models=[model])
 
@@ -196,6 +202,8 @@ class FakeLimner(
             max_guidance_scale=30,
             max_ip_adapter_scale=2,
             max_requests_in_flight=256,
+            max_references=4,
+            max_reference_weight=1.6,
         )
         return model_service_pb2.GetLimitsResponse(limits=limits)
 
@@ -211,7 +219,7 @@ def _image(spec: portrait_pb2.PortraitSpec, index: int) -> portrait_pb2.Portrait
     )
 
 
-def _summary(spec: portrait_pb2.PortraitSpec, digest: str) -> portrait_pb2.GenerationSummary:
+def _summary(spec: portrait_pb2.PortraitSpec, digests: list[str]) -> portrait_pb2.GenerationSummary:
     summary = portrait_pb2.GenerationSummary(
         parameters=portrait_pb2.GenerationParameters(
             model="embedded",
@@ -223,14 +231,19 @@ def _summary(spec: portrait_pb2.PortraitSpec, digest: str) -> portrait_pb2.Gener
             height=spec.height or 128,
             seed=spec.seed,
             prompt=spec.prompt,
+            adapter=spec.adapter or ("base" if digests else ""),
+            reference_layers=spec.reference_layers
+            or (portrait_pb2.REFERENCE_LAYERS_ALL if digests else None),
         ),
         timings=portrait_pb2.Timings(
             reference_seconds=0.0004, denoise_seconds=0.25, total_seconds=0.3, mean_batch_rows=2
         ),
     )
-    if digest:
-        summary.reference.digest = digest
-        summary.reference.cache_outcome = portrait_pb2.CACHE_OUTCOME_HIT
+    weights = [reference.weight for reference in spec.references] or [1.0] * len(digests)
+    for digest, weight in zip(digests, weights, strict=True):
+        summary.references.add(digest=digest, cache_outcome=portrait_pb2.CACHE_OUTCOME_HIT, weight=weight)
+    if digests:
+        summary.reference.CopyFrom(summary.references[0])
         summary.warnings.add(
             code=portrait_pb2.WARNING_CODE_REFERENCE_SMALL,
             field="portrait.reference_image",

@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2
+from limner.v1 import portrait_pb2
 from limner_client import Progress, Queued
 from limner_client.cli import main
 from limner_client.cli.progress import ProgressLine
@@ -37,7 +38,7 @@ def limner(target, monkeypatch, tmp_path, capsys):
 
 GENERATED = """\
 portrait.png  128x128  seed 7
-model      embedded, dpmpp_2m, 20 steps, guidance 5.6, ip-adapter scale 0.8
+model      embedded, dpmpp_2m, 20 steps, guidance 5.6, ip-adapter scale 0.8, adapter base
 reference  e36274b5a276, cache miss, uploaded
 time       0.300 s; in ms: reference 0.4, queue 0.0, prompt 0.0, denoise 250.0, decode 0.0, encode 0.0
 batch      2.0 rows on average
@@ -64,7 +65,9 @@ def test_generate_json(limner, fake):
     assert out.count("\n") == 1
     content = json.loads(out)
     assert re.fullmatch(r"[0-9a-f]{32}", content.pop("request_id"))
+    (use,) = content.pop("references")
     digest = content["reference"].pop("digest")
+    assert use == {**content["reference"], "digest": digest}
     assert content == {
         "task_id": "task-1",
         "images": [
@@ -74,8 +77,9 @@ def test_generate_json(limner, fake):
         ],
         "parameters": {"model": "embedded", "sampler": "unipc", "steps": 2, "guidance_scale": 5.6,
                        "guidance_rescale": 0.0, "ip_adapter_scale": 1.0, "width": 64, "height": 96, "seed": 7,
-                       "deterministic": False, "prompt": "a sailor"},
-        "reference": {"cache_outcome": "hit"},
+                       "deterministic": False, "prompt": "a sailor", "adapter": "base",
+                       "reference_layers": "all"},
+        "reference": {"cache_outcome": "hit", "weight": 1.0},
         "timings": {"decode_input_seconds": 0.0, "reference_seconds": 0.0004, "queue_seconds": 0.0,
                     "encode_prompt_seconds": 0.0, "denoise_seconds": 0.25, "decode_latents_seconds": 0.0,
                     "encode_output_seconds": 0.0, "total_seconds": 0.3, "mean_batch_rows": 2.0},
@@ -85,6 +89,31 @@ def test_generate_json(limner, fake):
     }  # fmt: skip
     assert digest in fake.known
     assert Path("out-1.webp").read_bytes() == PICTURE
+
+
+def test_several_references_with_weights_adapter_and_layers(limner, fake):
+    Path("bob.png").write_bytes(PICTURE + b"2")
+    code, out, _ = limner(
+        "generate", "a sailor", "-r", "ada.png", "-r", "bob.png", "--reference-weights", "1,0.5",
+        "--adapter", "plus", "--reference-layers", "style",
+    )  # fmt: skip
+    assert code == 0
+    spec = fake.named("GenerateStream")[-1].portrait
+    assert [reference.weight for reference in spec.references] == [1.0, 0.5]
+    assert (spec.adapter, spec.reference_layers) == ("plus", portrait_pb2.REFERENCE_LAYERS_STYLE)
+    assert {request.adapter for request in fake.named("UploadReference")} == {"plus"}
+    first, second = [line for line in out.splitlines() if line.startswith("reference")]
+    assert ", weight 1, cache hit, uploaded" in first
+    assert ", weight 0.5, cache hit" in second
+    assert "adapter plus, layers style" in out
+
+
+def test_weights_that_do_not_fit_the_references_are_bad_usage(limner, capsys):
+    code, _, err = limner("generate", "a sailor", "-r", "ada.png", "--reference-weights", "1,0.5")
+    assert (code, "2 weights for 1 references" in err) == (2, True)
+    with pytest.raises(SystemExit, match="2"):
+        limner("generate", "a sailor", "-r", "ada.png", "--reference-weights", "much")
+    assert "'much' is no list of weights such as 1,0.5" in capsys.readouterr().err
 
 
 def test_upload_then_generate_by_digest_then_delete(limner):
@@ -104,6 +133,7 @@ def test_upload_then_generate_by_digest_then_delete(limner):
 INFO = """\
 model embedded (sd1), the default
   adapters  base
+  layers    all, style
   size      128x128
   sizes     64 to 256 in steps of 8
   steps     20
@@ -122,6 +152,8 @@ limits
   max_guidance_scale      30.0
   max_ip_adapter_scale    2.0
   max_requests_in_flight  256
+  max_references          4
+  max_reference_weight    1.6
 """
 
 

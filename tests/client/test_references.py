@@ -6,7 +6,7 @@ from pathlib import Path
 
 import PIL.Image
 import pytest
-from limner_client import CacheOutcome, Client, ImageFormat, ReferenceNotFound
+from limner_client import CacheOutcome, Client, ImageFormat, ReferenceNotFound, WeightedReference
 
 from tests.client.fakes import PICTURE, FakeLimner
 
@@ -93,3 +93,55 @@ def test_metadata_names_the_tenant_the_call_and_the_reference(call, fake):
     call("generate", "a sailor")
     assert "x-limner-reference" not in fake.calls[-1][2]
     assert fake.calls[-1][2]["x-request-id"] != portrait.request_id
+
+
+OTHER = PICTURE + b"2"
+OTHER_DIGEST = hashlib.sha256(OTHER).hexdigest()
+
+
+def test_several_references_are_uploaded_as_far_as_they_are_unknown(call, fake):
+    call("upload", PICTURE)
+    fake.calls.clear()
+    blend = [PICTURE, WeightedReference(source=OTHER, weight=0.5)]
+    portrait = call("generate", "a sailor", blend, adapter="plus")
+    assert methods(fake) == ["Generate", "UploadReference", "Generate"]
+    (upload,) = fake.named("UploadReference")
+    assert (upload.image, upload.adapter) == (OTHER, "plus")
+    spec = fake.named("Generate")[-1].portrait
+    assert [reference.digest for reference in spec.references] == [DIGEST, OTHER_DIGEST]
+    assert [reference.HasField("weight") for reference in spec.references] == [False, True]
+    assert portrait.reference == portrait.references[0]
+    assert portrait.references[1].weight == 0.5
+    assert portrait.cache_outcome is CacheOutcome.MISS
+    assert {metadata["x-limner-reference"] for _, _, metadata in fake.calls} == {DIGEST}
+
+
+def test_all_that_a_server_lacks_is_uploaded_before_the_second_try(call, fake):
+    call("generate", "a sailor", (PICTURE, OTHER, PICTURE))
+    assert methods(fake) == ["Generate", "UploadReference", "UploadReference", "Generate"]
+
+
+def test_of_several_those_travel_in_the_request_whose_upload_went_elsewhere(call, fake):
+    fake.known.add(DIGEST)
+    fake.stores_uploads = False
+    call("generate", "a sailor", [DIGEST, OTHER])
+    assert methods(fake) == ["Generate", "UploadReference", "Generate", "Generate"]
+    first, second = fake.named("Generate")[-1].portrait.references
+    assert (first.digest, second.image) == (DIGEST, OTHER)
+
+
+def test_one_digest_without_bytes_fails_the_blend_and_uploads_nothing(call, fake):
+    with pytest.raises(ReferenceNotFound):
+        call("generate", "a sailor", [PICTURE, OTHER_DIGEST])
+    assert methods(fake) == ["Generate"]
+
+
+def test_one_reference_alone_is_sent_as_older_servers_know_it(call, fake):
+    for reference in (PICTURE, [PICTURE]):
+        call("generate", "a sailor", reference)
+        spec = fake.named("Generate")[-1].portrait
+        assert (spec.reference_digest, len(spec.references)) == (DIGEST, 0)
+    call("generate", "a sailor", WeightedReference(source=PICTURE, weight=0.25))
+    spec = fake.named("Generate")[-1].portrait
+    assert (spec.reference_digest, spec.references[0].weight) == ("", 0.25)
+    assert call("generate", "a sailor", []).references == ()

@@ -16,6 +16,7 @@ from limner_client import (
     Priority,
     Progress,
     Queued,
+    ReferenceLayers,
     Sampler,
     Settings,
     WarningCode,
@@ -26,6 +27,7 @@ from limner_client.wire.values import from_enum
 
 from tests.client.fakes import PICTURE
 
+REFERENCES = {"reference_image", "reference_digest", "references"}
 EVERY: Settings = {
     "negative_prompt": "hat",
     "ip_adapter_scale": 0.6,
@@ -42,6 +44,8 @@ EVERY: Settings = {
     "priority": Priority.BATCH,
     "deterministic": True,
     "model": "embedded",
+    "adapter": "plus",
+    "reference_layers": ReferenceLayers.STYLE_AND_LAYOUT,
 }
 
 
@@ -54,15 +58,16 @@ def test_every_setting_reaches_the_request(call, fake):
     assert spec.sampler == portrait_pb2.SAMPLER_UNIPC
     assert spec.priority == portrait_pb2.PRIORITY_BATCH
     assert spec.format == portrait_pb2.IMAGE_FORMAT_WEBP
+    assert (spec.adapter, spec.reference_layers) == ("plus", portrait_pb2.REFERENCE_LAYERS_STYLE_AND_LAYOUT)
     unset = {field.name for field in spec.DESCRIPTOR.fields} - {field.name for field, _ in spec.ListFields()}
-    assert unset == {"reference_image", "reference_digest"}
+    assert unset == REFERENCES
 
 
 def test_settings_spec_and_message_have_the_same_names():
     fields = {field.name for field in dataclasses.fields(PortraitSpec)}
     message = {field.name for field in portrait_pb2.PortraitSpec.DESCRIPTOR.fields}
     assert fields - {"prompt"} == set(Settings.__annotations__) == set(EVERY)
-    assert message - fields == {"reference_image", "reference_digest"}
+    assert message - fields == REFERENCES
 
 
 def test_left_out_settings_stay_out_but_for_the_seed(call, fake):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from limner_client import Client
+from limner_client import Client, InvalidRequest, WeightedReference
 from numpy.typing import NDArray
 
 from engine.embedded import reference_portraits
@@ -94,3 +94,30 @@ def test_at_scale_zero_the_reference_says_nothing(server: LocalServer) -> None:
         ]
     one, other = (np.asarray(picture.convert("RGB")).astype(int) for picture in pictures)
     assert np.abs(one - other).max() <= 1
+
+
+def test_references_blend_by_their_weights(server: LocalServer) -> None:
+    ada, bob = list(reference_portraits().values())[:2]
+    scene = "a portrait of a person, on a white background"
+
+    def draw(client: Client, *references: WeightedReference) -> NDArray[np.int64]:
+        portrait = client.generate(
+            scene, references, seed=3, steps=4, adapter=client.info().models[0].adapters[0]
+        )
+        assert [use.weight for use in portrait.references] == [each.weight for each in references]
+        return np.asarray(portrait.image.to_pil().convert("RGB")).astype(np.int64)
+
+    with Client(server.target) as client:
+        first = WeightedReference(source=ada)
+        alone, other = draw(client, first), draw(client, WeightedReference(source=bob))
+        twice = draw(
+            client, WeightedReference(source=ada, weight=0.5), WeightedReference(source=ada, weight=1.5)
+        )
+        blended = draw(client, first, WeightedReference(source=bob))
+        assert np.abs(twice - alone).max() <= 2
+        assert min(np.abs(blended - alone).max(), np.abs(blended - other).max()) > 20
+        with pytest.raises(InvalidRequest) as caught:
+            client.generate(scene, ada, reference_layers="style", adapter="faceid")
+    told = {violation.field: violation.description for violation in caught.value.violations}
+    assert told.keys() == {"portrait.adapter", "portrait.reference_layers"}
+    assert told["portrait.reference_layers"].endswith("the limit is one of ALL")

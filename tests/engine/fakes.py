@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from engine.backends.base import EncodedPrompt, LatentShape, ModelFacts, RowConditioning
+from engine.backends.base import AdapterFacts, EncodedPrompt, LatentShape, ModelFacts, RowConditioning
 from engine.backends.slots import SlotError, SlotsExhaustedError
 from engine.config import EngineConfig
 from engine.loop.decoding import DecodePlan
@@ -23,7 +23,11 @@ from engine.protocol.messages import Message, Submit
 M = TypeVar("M", bound=Message)
 
 SHAPE: LatentShape = (4, 2, 2)
-TOKENS, WIDTH = 2, 8
+TOKENS, WIDE_TOKENS, WIDTH = 2, 3, 8
+LAYERS = (
+    "down_blocks.0.attentions.0.transformer_blocks.0.attn2",
+    "mid_block.attentions.0.transformer_blocks.0.attn2",
+)
 BUCKETS = (1, 2, 4, 8)
 TICK_SECONDS = {1: 0.010, 2: 0.012, 4: 0.016, 8: 0.024}
 DECODE_SECONDS = {1: 0.004, 2: 0.006, 4: 0.010}
@@ -32,7 +36,11 @@ FACTS = ModelFacts(
     name="fake",
     family="sd1",
     weights_hash="0" * 64,
-    adapters=("base",),
+    adapters=(
+        AdapterFacts(name="base", kind="base", tokens=TOKENS, weights_hash="0" * 64),
+        AdapterFacts(name="wide", kind="plus", tokens=WIDE_TOKENS, weights_hash="1" * 64),
+    ),
+    layer_names=LAYERS,
     prediction_type="epsilon",
     latent_channels=4,
     latent_scale=8,
@@ -43,7 +51,6 @@ FACTS = ModelFacts(
     max_size=64,
     prompt_tokens=4,
     reference_size=4,
-    reference_tokens=TOKENS,
     token_width=WIDTH,
     preprocessing="clip-pil-1 edge=4 crop=4 resample=bicubic",
     scheduler_config={"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"},
@@ -78,7 +85,9 @@ class FakeBackend:
     calls: list[tuple[str, object]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.unconditional_tokens: torch.Tensor | None = torch.full((TOKENS, WIDTH), -1.0)
+        self.unconditional_tokens = {
+            adapter.name: torch.full((adapter.tokens, WIDTH), -1.0) for adapter in self.facts.adapters
+        }
         self.rows: dict[int, RowConditioning] = {}
         self._texts: list[str] = []
 
@@ -92,13 +101,14 @@ class FakeBackend:
             raise BoomError("text encoder")
         return [self._encode(text) for text in texts]
 
-    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
+    def encode_images(self, pixels: torch.Tensor, adapter: str | None = None) -> torch.Tensor:
+        chosen = self.facts.adapter(adapter or "")
         self.calls.append(("images", len(pixels)))
         self.clock.now += 0.002
         first = pixels[:, 0, 0, 0].float()
         if (first == 66).any():
             raise BoomError("image encoder")
-        tokens = first[:, None, None].expand(-1, TOKENS, WIDTH).clone()
+        tokens = first[:, None, None].expand(-1, chosen.tokens, WIDTH).clone()
         tokens[first == 99] = torch.nan
         return tokens / 255
 
@@ -162,8 +172,8 @@ class FakeBackend:
         return self._texts[int(row.prompt.embedding[3, 0])]
 
     def _shift(self, row: RowConditioning) -> torch.Tensor:
-        reference = 0.0 if row.reference_tokens is None else row.scale * row.reference_tokens.mean()
-        return row.prompt.embedding[0, 0] * 0.1 + 0.05 * torch.as_tensor(reference)
+        references = [reference.scales[0] * reference.tokens.mean() for reference in row.references]
+        return row.prompt.embedding[0, 0] * 0.1 + 0.05 * sum(references, torch.tensor(0.0))
 
 
 class ListInbox:
@@ -268,5 +278,7 @@ def job(job_id: str = "job", prompt: str = "a man", **changes: object) -> Submit
     return Submit(**{**settings, **changes})  # type: ignore[arg-type]
 
 
-def reference(value: float = 0.5) -> Tensor:
-    return np.full((TOKENS, WIDTH), value, dtype=np.float32)
+def reference(*values: float, tokens: int = TOKENS) -> Tensor:
+    """Return the tokens of references, each of one number."""
+    each = np.array(values or (0.5,), dtype=np.float32)[:, None, None]
+    return np.ascontiguousarray(np.broadcast_to(each, (len(each), tokens, WIDTH)))

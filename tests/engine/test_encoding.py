@@ -8,10 +8,18 @@ import torch
 
 from engine.backends.base import EncodedPrompt
 from engine.config import EngineConfig
+from engine.loop.errors import Fault
 from engine.loop.prompts import MAX_BATCH, PromptCache, PromptDesk, PromptKey
 from engine.protocol.framing import Tensor
-from engine.protocol.messages import EncodeReference, Finished, ReferenceEncoded, ReferenceFailed, TickReport
-from tests.engine.fakes import Bench, FakeBackend, VirtualClock, job, reference
+from engine.protocol.messages import (
+    EncodeReference,
+    FailureReason,
+    Finished,
+    ReferenceEncoded,
+    ReferenceFailed,
+    TickReport,
+)
+from tests.engine.fakes import TOKENS, WIDE_TOKENS, Bench, FakeBackend, VirtualClock, job, reference
 
 
 def picture(value: int) -> Tensor:
@@ -85,14 +93,32 @@ def test_batches_are_bounded_and_solo_texts_run_by_themselves() -> None:
 
 def test_what_is_cached_holds_no_batch_in_memory() -> None:
     backend = FakeBackend(clock=VirtualClock())
-    batch = torch.zeros(2, 4, 8)
+    batch, pooled = torch.zeros(2, 4, 8), torch.zeros(2, 6)
     backend.encode_prompts = lambda texts: [  # type: ignore[method-assign]
-        EncodedPrompt(embedding=row, dropped="") for row in batch
+        EncodedPrompt(embedding=row, dropped="", pooled=other)
+        for row, other in zip(batch, pooled, strict=True)
     ]
     desk = PromptDesk(backend, PromptCache(1 << 20), lambda: True)
     (first, _) = desk.encode([PromptKey("a", False), PromptKey("b", False)]).values()
     assert isinstance(first, EncodedPrompt)
     assert first.embedding.untyped_storage().nbytes() == first.embedding.nbytes
+    assert first.pooled is not None
+    assert first.pooled.untyped_storage().nbytes() == first.pooled.nbytes
+
+
+def test_the_pooled_embedding_counts_and_is_checked() -> None:
+    cache = PromptCache(1000)
+    cache.put(
+        PromptKey("a", False), EncodedPrompt(embedding=torch.zeros(8), dropped="", pooled=torch.zeros(4))
+    )
+    assert cache.bytes == 8 * 4 + 4 * 4 + 1
+    backend = FakeBackend(clock=VirtualClock())
+    spoilt = torch.tensor([1.0, float("nan")])
+    backend.encode_prompts = lambda texts: [  # type: ignore[method-assign]
+        EncodedPrompt(embedding=torch.zeros(4, 8), dropped="", pooled=spoilt) for _ in texts
+    ]
+    (found,) = PromptDesk(backend, cache, lambda: True).encode([PromptKey("b", False)]).values()
+    assert isinstance(found, Fault) and found.reason == FailureReason.NUMERICAL
 
 
 def test_references_that_wait_together_take_one_call() -> None:
@@ -127,6 +153,25 @@ def test_a_flood_of_references_does_not_hold_up_ticks() -> None:
     order = [call for call, _ in bench.backend.calls if call in ("images", "tick")]
     assert order == ["images", "tick"] * 3
     assert len(bench.messages(ReferenceEncoded)) == 10
+
+
+def test_each_call_of_the_image_encoder_is_for_one_adapter() -> None:
+    bench = Bench(config=EngineConfig(reference_batch=3))
+    for number, adapter in enumerate(("", "wide", "base", "wide", "")):
+        bench.tell(EncodeReference(request_id=str(number), adapter=adapter), picture(number))
+    bench.turn(2)
+    encoded = bench.messages(ReferenceEncoded)
+    assert [(message.request_id, message.batch) for message in encoded] == [
+        *(("0", 3), ("2", 3), ("4", 3)),
+        *(("1", 2), ("3", 2)),
+    ]
+    assert [tensor.shape for tensor in bench.tensors(ReferenceEncoded)] == [(TOKENS, 8)] * 3 + [
+        (WIDE_TOKENS, 8)
+    ] * 2
+    bench.tell(EncodeReference(request_id="odd", adapter="nope"), picture(1))
+    bench.turn()
+    (failed,) = bench.messages(ReferenceFailed)
+    assert failed.message == "no adapter 'nope'; the model has base, wide"
 
 
 def test_a_bad_reference_fails_alone() -> None:

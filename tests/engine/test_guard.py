@@ -162,7 +162,9 @@ def test_an_image_encoder_that_gives_nan_for_everything_ends_the_engine(
 ) -> None:
     bench = Bench()
     monkeypatch.setattr(
-        bench.backend, "encode_images", lambda pixels: torch.full((len(pixels), TOKENS, WIDTH), torch.nan)
+        bench.backend,
+        "encode_images",
+        lambda pixels, adapter=None: torch.full((len(pixels), TOKENS, WIDTH), torch.nan),
     )
     for number in range(pictures):
         bench.tell(EncodeReference(request_id=str(number)), np.zeros((4, 4, 3), np.uint8))

@@ -28,7 +28,7 @@ from engine.protocol.messages import (
     Step,
     TickReport,
 )
-from tests.engine.fakes import SHAPE, TICK_SECONDS, Bench, job, reference
+from tests.engine.fakes import SHAPE, TICK_SECONDS, WIDE_TOKENS, Bench, job, reference
 
 
 def test_a_job_goes_from_queued_to_finished() -> None:
@@ -82,9 +82,21 @@ def test_the_unconditional_row_has_the_unconditional_reference_at_the_same_scale
     bench.tell(job(negative_prompt="ugly", ip_adapter_scale=0.7, steps=3), reference(0.25))
     bench.turn()
     rows = [bench.backend.rows[slot] for slot in set(bench.backend.rows) - bench.idle_slots]
-    assert [row.scale for row in rows] == [0.7, 0.7]
-    tokens = [row.reference_tokens for row in rows]
-    assert [float(token.mean()) for token in tokens if token is not None] == [0.25, -1.0]
+    assert [[one.scales for one in row.references] for row in rows] == [[(0.7, 0.7)], [(0.7, 0.7)]]
+    assert [[float(one.tokens.mean()) for one in row.references] for row in rows] == [[0.25], [-1.0]]
+
+
+def test_several_references_have_weights_and_as_many_stand_in_the_unconditional_row() -> None:
+    bench = Bench()
+    asked = job(adapter="wide", reference_weights=(1.0, 0.5, 0.0), ip_adapter_scale=0.8, steps=3)
+    bench.tell(asked, reference(0.1, 0.2, 0.3, tokens=WIDE_TOKENS))
+    bench.turn()
+    rows = [bench.backend.rows[slot] for slot in set(bench.backend.rows) - bench.idle_slots]
+    for row, values in zip(rows, ([0.1, 0.2, 0.3], [-1.0] * 3), strict=True):
+        assert [float(one.tokens.mean()) for one in row.references] == pytest.approx(values)
+        assert [one.scales for one in row.references] == [(0.8, 0.8), (0.4, 0.4), (0.0, 0.0)]
+        assert [one.adapter for one in row.references] == ["wide"] * 3
+        assert row.tokens == 3 * WIDE_TOKENS
 
 
 def test_without_a_reference_neither_row_has_one() -> None:
@@ -92,7 +104,7 @@ def test_without_a_reference_neither_row_has_one() -> None:
     bench.tell(job(steps=3))
     bench.turn()
     rows = [bench.backend.rows[slot] for slot in set(bench.backend.rows) - bench.idle_slots]
-    assert [row.reference_tokens for row in rows] == [None, None]
+    assert [row.references for row in rows] == [(), ()]
 
 
 def test_cancelling_frees_the_rows_within_one_tick() -> None:
@@ -226,8 +238,18 @@ def test_a_full_queue_refuses_and_says_when_to_come_again() -> None:
         ({"guidance_rescale": 1.5}, None),
         ({"ip_adapter_scale": float("inf")}, None),
         ({"priority": 7}, None),
-        ({}, np.zeros((3, 8), np.float32)),
-        ({}, np.zeros((2, 8), np.uint8)),
+        ({}, np.zeros((2, 8), np.float32)),
+        ({}, np.zeros((1, 3, 8), np.float32)),
+        ({}, np.zeros((1, 2, 8), np.uint8)),
+        ({}, np.zeros((0, 2, 8), np.float32)),
+        ({}, np.zeros((5, 2, 8), np.float32)),
+        ({"adapter": "wide"}, np.zeros((1, 2, 8), np.float32)),
+        ({"adapter": "nope"}, np.zeros((1, 2, 8), np.float32)),
+        ({"reference_layers": "style"}, np.zeros((1, 2, 8), np.float32)),
+        ({"reference_layers": "nope"}, np.zeros((1, 2, 8), np.float32)),
+        ({"reference_weights": (1.0, 1.0)}, np.zeros((1, 2, 8), np.float32)),
+        ({"reference_weights": (float("nan"),)}, np.zeros((1, 2, 8), np.float32)),
+        ({"reference_weights": (1.0,)}, None),
     ],
 )
 def test_what_the_engine_cannot_run_is_refused_and_costs_no_tick(

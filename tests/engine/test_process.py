@@ -171,7 +171,7 @@ def test_a_whole_life(model: Path, start: Start) -> None:
     assert engine.hear_until(ReferenceEncoded).request_id == "r"
     tokens = engine.tensor
     assert tokens is not None
-    assert tokens.shape == (ready.model.reference_tokens, ready.model.token_width)
+    assert tokens.shape == (ready.model.adapters[0].tokens, ready.model.token_width)
 
     # Nobody but the server ends it.
     engine.process.send_signal(signal.SIGINT)
@@ -179,7 +179,7 @@ def test_a_whole_life(model: Path, start: Start) -> None:
 
     pictures = []
     for name in ("first", "again"):
-        engine.tell(job(name, deterministic=True), tokens)
+        engine.tell(job(name, deterministic=True), tokens[None])
         assert engine.hear_until(ImageReady).job_id == name
         pictures.append(engine.tensor)
         assert engine.hear_until(Finished).job_id == name

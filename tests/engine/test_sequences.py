@@ -18,7 +18,7 @@ from engine.protocol.messages import (
     ReferenceEncoded,
     ReferenceFailed,
 )
-from tests.engine.fakes import Bench, job, reference
+from tests.engine.fakes import TOKENS, WIDE_TOKENS, Bench, job, reference
 from tests.engine.test_encoding import picture
 
 PROMPTS = ("a", "b", "ticknan", "tickboom", "encnan", "encboom", "placeboom")
@@ -44,7 +44,8 @@ class EngineSequences(RuleBasedStateMachine):
         priority=st.integers(0, 1),
         deadline=st.none() | st.floats(0.01, 0.3),
         deterministic=st.booleans(),
-        referenced=st.booleans(),
+        references=st.integers(0, 4),
+        adapter=st.sampled_from(("", "wide")),
         width=st.sampled_from((16, 24)),
     )
     def submit(
@@ -57,7 +58,8 @@ class EngineSequences(RuleBasedStateMachine):
         priority: int,
         deadline: float | None,
         deterministic: bool,
-        referenced: bool,
+        references: int,
+        adapter: str,
         width: int,
     ) -> None:
         name = f"job-{len(self.asked)}"
@@ -73,18 +75,20 @@ class EngineSequences(RuleBasedStateMachine):
             deadline=deadline,
             deterministic=deterministic,
             width=width,
+            adapter=adapter,
             progress=True,
             preview_interval=2,
         )
-        self.bench.tell(asked, reference() if referenced else None)
+        tokens = WIDE_TOKENS if adapter else TOKENS
+        self.bench.tell(asked, reference(*[0.5] * references, tokens=tokens) if references else None)
 
     @rule(which=st.integers(0, 40))
     def cancel(self, which: int) -> None:
         self.bench.tell(Cancel(job_id=f"job-{which}"))
 
-    @rule(value=st.sampled_from((1, 2, 66, 99)))
-    def encode_reference(self, value: int) -> None:
-        self.bench.tell(EncodeReference(request_id=str(self.pictures)), picture(value))
+    @rule(value=st.sampled_from((1, 2, 66, 99)), adapter=st.sampled_from(("", "wide")))
+    def encode_reference(self, value: int, adapter: str) -> None:
+        self.bench.tell(EncodeReference(request_id=str(self.pictures), adapter=adapter), picture(value))
         self.pictures += 1
 
     @rule(times=st.integers(1, 4))

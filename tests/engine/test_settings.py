@@ -87,7 +87,7 @@ def test_an_image_encoder_that_gives_nan_does_not_get_ready() -> None:
     clock = VirtualClock()
     backend = FakeBackend(clock=clock)
     encode = backend.encode_images
-    backend.encode_images = lambda pixels: encode(pixels) * float("nan")  # type: ignore[method-assign]
+    backend.encode_images = lambda pixels, adapter=None: encode(pixels) * float("nan")  # type: ignore[method-assign]
     with pytest.raises(BackendBrokenError, match="image encoder"):
         calibrate(backend, BUCKETS, clock, decode_batch=1, patience_ticks=2, reference_batch=4)
 

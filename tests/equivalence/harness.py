@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -43,7 +43,10 @@ BUCKETS = TorchSettings().buckets
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One request. ``scale`` None means no reference; ``seeds`` has one for each image."""
+    """One request. ``scale`` None means no reference; ``seeds`` has one for each image.
+
+    ``others`` are references beside ``reference``. ``layer_scales`` is diffusers' word for ``layers``, the scale in it.
+    """
 
     sampler: str
     steps: int
@@ -55,6 +58,10 @@ class Case:
     seeds: tuple[int, ...] = (11,)
     size: tuple[int, int] | None = None
     reference: int = 0
+    others: tuple[int, ...] = ()
+    weights: tuple[float, ...] = ()
+    layers: str = "all"
+    layer_scales: Mapping[str, Any] | None = None
 
     def __str__(self) -> str:
         parts = [self.sampler, f"{self.steps}st", f"g{self.guidance:g}"]
@@ -63,6 +70,8 @@ class Case:
         parts += [f"r{self.rescale:g}"] if self.rescale else []
         parts += [f"x{len(self.seeds)}"] if len(self.seeds) > 1 else []
         parts += ["{}x{}".format(*self.size)] if self.size else []
+        parts += [f"{1 + len(self.others)}refs"] if self.others else []
+        parts += [self.layers] if self.layers != "all" else []
         return "-".join(parts)
 
 
@@ -158,12 +167,17 @@ class Engine:
             "width": width,
             "height": height,
             "seeds": case.seeds,
+            "reference_weights": case.weights,
+            "reference_layers": case.layers,
         }
         return Submit(**{**settings, **changes})
 
     def draw_case(self, case: Case) -> Pictures:
         """Draw one case by itself."""
-        tokens = None if case.scale is None else self.encode([portrait(case.reference)])[0]
+        tokens = None
+        if case.scale is not None:
+            numbers = (case.reference, *case.others)
+            tokens = np.stack(self.encode([portrait(number) for number in numbers]))
         return self.draw([(self.submit(case), tokens)])["job"]
 
     def _emit(self, message: Message, tensor: Tensor | None = None) -> None:
@@ -182,8 +196,9 @@ def draw_with_diffusers(root: Path, adapter: str | None, case: Case) -> Pictures
     pipeline.scheduler = scheduler.from_config(_scheduler_config(root), **overrides)
     referenced: dict[str, Any] = {}
     if case.scale is not None:
-        pipeline.set_ip_adapter_scale(case.scale)
-        referenced["ip_adapter_image"] = portrait(case.reference)
+        pipeline.set_ip_adapter_scale(case.layer_scales or case.scale)
+        numbers = (case.reference, *case.others)
+        referenced["ip_adapter_image"] = [[portrait(number) for number in numbers]]
     height, width = case.size or (None, None)
     pictures = pipeline(
         case.prompt,

@@ -35,7 +35,7 @@ def engine() -> Engine:
 
 @pytest.fixture(scope="module")
 def adapter(engine: Engine) -> str:
-    return engine.backend.facts.adapters[0]
+    return engine.backend.facts.adapters[0].name
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_neighbours_change_nothing(engine: Engine) -> None:
     jobs = [
         (
             engine.submit(case, f"job-{number}", deterministic=number % 3 == 0),
-            None if case.scale is None else tokens[number],
+            None if case.scale is None else np.stack(tokens[number : number + 1 + number % 2]),
         )
         for number, case in enumerate(CASES)
     ]

@@ -15,6 +15,8 @@ from tests.tinymodels import build_tiny_model
 
 JOBS = 48
 REFERENCES = 8
+COUNTS = (1, 1, 2, 1, 4, 1, 3)
+"""References of one request."""
 SAMPLERS = ("ddim", "euler", "euler_ancestral", "dpmpp_2m_karras", "unipc", "lcm")
 TOLERANCE = 1
 """Of 255, between a request in a mixed batch and the same request by itself."""
@@ -48,7 +50,8 @@ def requests(engine: Engine, references: list[Tensor]) -> list[tuple[Submit, Ten
         )
         deterministic = number % 6 == number // 6 % 6
         submit = engine.submit(case, f"job-{number}", deterministic=deterministic)
-        jobs.append((submit, None if number % 16 == 5 else references[number % REFERENCES]))
+        tokens = np.stack([references[(number + more) % REFERENCES] for more in range(COUNTS[number % 7])])
+        jobs.append((submit, None if number % 16 == 5 else tokens))
     return jobs
 
 

@@ -12,7 +12,15 @@ from PIL import Image
 
 from engine.models.model import load_model
 from engine.models.preprocess import ReferencePreprocessing
-from tests.tinymodels import ADAPTER_KINDS, TinySettings, build_tiny_model, open_pipeline
+from tests.tinymodels import (
+    ADAPTER_KINDS,
+    SD2,
+    TinySettings,
+    TinyXLSettings,
+    build_tiny_model,
+    build_tiny_xl,
+    open_pipeline,
+)
 
 
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -32,6 +40,47 @@ def test_prompts_encode_as_in_the_pipeline(every_adapter: Path) -> None:
     assert [prompt.dropped for prompt in ours] == [""] * 4
     torch.testing.assert_close(ours[1].embedding, negative[1], rtol=0, atol=1e-6)
     assert model.prompts.encode([]) == []
+
+
+@pytest.fixture(scope="module")
+def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_xl(tmp_path_factory.mktemp("tiny"), TinyXLSettings(dtype=torch.float16))
+
+
+def test_sdxls_prompts_encode_as_in_the_pipeline(sdxl: Path) -> None:
+    model, pipe = load_model(sdxl), open_pipeline(sdxl)
+    texts = ["a portrait of a woman smiling", "", "A  RED hat\n", "red " * 90]
+    theirs, _, pooled, _ = pipe.encode_prompt(texts, device="cpu", do_classifier_free_guidance=False)
+    ours = model.prompts.encode(texts)
+    assert torch.equal(torch.stack([prompt.embedding for prompt in ours]), theirs)
+    assert torch.equal(torch.stack([prompt.pooled for prompt in ours if prompt.pooled is not None]), pooled)
+    assert [bool(prompt.dropped) for prompt in ours] == [False, False, False, True]
+    assert model.prompts.encode([]) == []
+    _, zeros, _, zeros_pooled = pipe.encode_prompt(texts[0], device="cpu")
+    assert torch.equal(ours[0].zeroed().embedding, zeros[0])
+    mine = ours[0].zeroed().pooled
+    assert mine is not None and torch.equal(mine, zeros_pooled[0])
+
+
+def test_sd2s_prompts_encode_as_in_the_pipeline(tmp_path: Path) -> None:
+    root = build_tiny_model(tmp_path, SD2)
+    model, pipe = load_model(root), open_pipeline(root)
+    texts = ["a portrait of a woman smiling", ""]
+    theirs, _ = pipe.encode_prompt(texts, "cpu", 1, False)
+    assert torch.equal(torch.stack([prompt.embedding for prompt in model.prompts.encode(texts)]), theirs)
+    assert model.facts.family == "sd2"
+
+
+@pytest.mark.parametrize("upcast", [True, False])
+def test_sdxls_vae_is_kept_from_float16_where_it_says_so(tmp_path: Path, upcast: bool) -> None:
+    root = build_tiny_xl(tmp_path, TinyXLSettings(force_upcast=upcast, adapters=()))
+    model = load_model(root, dtype=torch.float16)
+    assert model.decoder.vae.dtype == (torch.float32 if upcast else torch.float16)
+    assert load_model(root, dtype=torch.bfloat16).decoder.vae.dtype == torch.bfloat16
+    assert model.text_kv.weight.dtype == torch.float16
+    plain = load_model(build_tiny_model(tmp_path / "sd1", TinySettings(adapters=())), dtype=torch.float16)
+    assert plain.decoder.vae.dtype == torch.float16
+    assert model.decoder.decode(torch.randn(1, 4, 8, 8)).shape == (1, 64, 64, 3)
 
 
 @pytest.mark.parametrize("count", [74, 75, 76, 120])
@@ -99,11 +148,7 @@ def test_preprocessing_version_is_read_back_and_checked() -> None:
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)
 def test_references_encode_as_in_the_pipeline(every_adapter: Path, kind: str) -> None:
     model, pipe = load_model(every_adapter, adapter=kind), open_pipeline(every_adapter, adapter=kind)
-    assert (
-        model.image_encoder is not None
-        and model.adapter is not None
-        and model.unconditional_tokens is not None
-    )
+    assert model.image_encoder is not None and model.adapter is not None
     images = [picture(50, 70, 1), picture(90, 64, 2)]
     pixels = torch.from_numpy(np.stack([model.image_encoder.preprocessing.apply(image) for image in images]))
     ours = model.image_encoder.encode(pixels, model.adapter)
@@ -113,7 +158,7 @@ def test_references_encode_as_in_the_pipeline(every_adapter: Path, kind: str) ->
     negative, positive = theirs[0], theirs[1]
     torch.testing.assert_close(ours, positive, rtol=0, atol=5e-6)
     for row in negative:
-        torch.testing.assert_close(model.unconditional_tokens, row, rtol=0, atol=5e-6)
+        torch.testing.assert_close(model.unconditional_tokens[kind], row, rtol=0, atol=5e-6)
     assert ours.shape == (2, model.facts.reference_tokens, model.facts.token_width)
     with pytest.raises(ValueError, match="pixels must be"):
         model.image_encoder.encode(pixels.float(), model.adapter)
@@ -134,4 +179,4 @@ def test_v_prediction_and_bfloat16_load(tmp_path: Path) -> None:
     model = load_model(root, dtype=torch.bfloat16)
     assert model.facts.prediction_type == "v_prediction"
     assert {p.dtype for p in model.unet.parameters()} == {torch.bfloat16}
-    assert model.unconditional_tokens is not None and model.unconditional_tokens.dtype == torch.float32
+    assert [tokens.dtype for tokens in model.unconditional_tokens.values()] == [torch.float32]

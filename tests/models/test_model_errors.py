@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from engine.loop.announcement import model_info
 from engine.models import errors
-from engine.models.model import load_model
-from tests.tinymodels import build_tiny_model
+from engine.models.model import Model, load_model
+from tests.tinymodels import TinySettings, build_tiny_model, build_tiny_xl, write_adapter
 
 Tensors = dict[str, torch.Tensor]
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -26,9 +26,20 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_model(tmp_path_factory.mktemp("sound") / "model")
 
 
+@pytest.fixture(scope="module")
+def sound_xl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_xl(tmp_path_factory.mktemp("sound") / "xl")
+
+
 @pytest.fixture
 def root(sound: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(sound, tmp_path / "model"))
+
+
+@pytest.fixture
+def root_of(sound: Path, sound_xl: Path, tmp_path: Path) -> Callable[[str], Path]:
+    """Return the function that copies a family's model."""
+    return lambda family: Path(shutil.copytree({"sd1": sound, "sdxl": sound_xl}[family], tmp_path / "model"))
 
 
 def edit(path: Path, change: Callable[[Tensors], object]) -> None:
@@ -67,15 +78,35 @@ def test_not_a_model(tmp_path: Path) -> None:
     ],
 )
 def test_missing_file(root: Path, file: str) -> None:
-    (root / "tokenizer" / "tokenizer.json").unlink(missing_ok=True)
+    check_missing_file(root, file)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [UNET, "text_encoder_2/config.json", "text_encoder_2/model.safetensors", "tokenizer_2/vocab.json"],
+)
+def test_missing_file_of_sdxl(root_of: Callable[[str], Path], file: str) -> None:
+    check_missing_file(root_of("sdxl"), file)
+
+
+def check_missing_file(root: Path, file: str) -> None:
+    for folder in ("tokenizer", "tokenizer_2"):
+        (root / folder / "tokenizer.json").unlink(missing_ok=True)
     (root / file).unlink()
     with pytest.raises(errors.MissingFileError) as caught:
         load_model(root)
     assert caught.value.path == root / file
 
 
-@pytest.mark.parametrize("component", ["unet", "vae", "text_encoder", "image_encoder"])
-def test_pickle_is_never_read(root: Path, component: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "component"),
+    [
+        *(("sd1", component) for component in ("unet", "vae", "text_encoder", "image_encoder")),
+        *(("sdxl", component) for component in ("unet", "text_encoder_2")),
+    ],
+)
+def test_pickle_is_never_read(root_of: Callable[[str], Path], family: str, component: str) -> None:
+    root = root_of(family)
     (weights,) = (root / component).glob("*.safetensors")
     weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(errors.PickleRefusedError) as caught:
@@ -84,7 +115,11 @@ def test_pickle_is_never_read(root: Path, component: str) -> None:
 
 
 def test_pickled_adapter_is_refused(root: Path) -> None:
-    (root / ADAPTER).rename(root / "ip_adapter" / "base.bin")
+    shutil.copy(root / ADAPTER, root / "ip_adapter" / "face.bin")
+    with pytest.raises(errors.PickleRefusedError):
+        load_model(root, adapter="face")
+    assert names(load_model(root)) == ["base"]
+    (root / ADAPTER).unlink()
     with pytest.raises(errors.PickleRefusedError):
         load_model(root)
 
@@ -117,6 +152,8 @@ def test_corrupt_json(root: Path, file: str, content: str) -> None:
         ({"default_guidance_scale": "3"}, "default_guidance_scale"),
         ({"default_guidance_scale": float("inf")}, "default_guidance_scale"),
         ({"guidance": 3}, "guidance"),
+        ({"default_adapter": "plus"}, "default_adapter"),
+        ({"default_adapter": 1}, "default_adapter"),
     ],
 )
 def test_wrong_default(root: Path, stated: dict[str, object], named: str) -> None:
@@ -134,17 +171,22 @@ def test_a_model_states_its_own_defaults(root: Path) -> None:
     assert (info.default_steps, info.default_guidance_scale) == (12, 3.0)
 
 
-CASES: list[tuple[str, str]] = [
-    (UNET, "conv_in.weight"),
-    (UNET, "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"),
-    ("vae/diffusion_pytorch_model.safetensors", "decoder.conv_in.weight"),
-    ("image_encoder/model.safetensors", "visual_projection.weight"),
-    (ADAPTER, "ip_adapter.1.to_v_ip.weight"),
+CASES: list[tuple[str, str, str]] = [
+    ("sd1", UNET, "conv_in.weight"),
+    ("sd1", UNET, "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"),
+    ("sd1", "vae/diffusion_pytorch_model.safetensors", "decoder.conv_in.weight"),
+    ("sd1", "image_encoder/model.safetensors", "visual_projection.weight"),
+    ("sd1", ADAPTER, "ip_adapter.1.to_v_ip.weight"),
+    ("sdxl", UNET, "add_embedding.linear_1.weight"),
+    ("sdxl", UNET, "mid_block.attentions.0.transformer_blocks.2.attn2.to_v.weight"),
+    ("sdxl", "text_encoder_2/model.safetensors", "text_projection.weight"),
+    ("sdxl", ADAPTER, "ip_adapter.21.to_k_ip.weight"),
 ]
 
 
-@pytest.mark.parametrize(("file", "tensor"), CASES)
-def test_missing_tensor(root: Path, file: str, tensor: str) -> None:
+@pytest.mark.parametrize(("family", "file", "tensor"), CASES)
+def test_missing_tensor(root_of: Callable[[str], Path], family: str, file: str, tensor: str) -> None:
+    root = root_of(family)
     edit(root / file, lambda tensors: tensors.pop(tensor))
     with pytest.raises(errors.MissingTensorError) as caught:
         load_model(root)
@@ -152,8 +194,9 @@ def test_missing_tensor(root: Path, file: str, tensor: str) -> None:
     assert caught.value.expected is not None and caught.value.expected in str(caught.value)
 
 
-@pytest.mark.parametrize(("file", "tensor"), CASES)
-def test_wrong_shape(root: Path, file: str, tensor: str) -> None:
+@pytest.mark.parametrize(("family", "file", "tensor"), CASES)
+def test_wrong_shape(root_of: Callable[[str], Path], family: str, file: str, tensor: str) -> None:
+    root = root_of(family)
     edit(root / file, lambda tensors: tensors.update({tensor: torch.zeros(3, 5)}))
     with pytest.raises(errors.TensorShapeError) as caught:
         load_model(root)
@@ -161,17 +204,30 @@ def test_wrong_shape(root: Path, file: str, tensor: str) -> None:
     assert caught.value.found == "[3, 5]"
 
 
-@pytest.mark.parametrize("file", [UNET, ADAPTER, "vae/diffusion_pytorch_model.safetensors"])
-def test_unexpected_tensor(root: Path, file: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "file"),
+    [
+        ("sd1", UNET),
+        ("sd1", ADAPTER),
+        ("sd1", "vae/diffusion_pytorch_model.safetensors"),
+        ("sdxl", UNET),
+        ("sdxl", "text_encoder_2/model.safetensors"),
+    ],
+)
+def test_unexpected_tensor(root_of: Callable[[str], Path], family: str, file: str) -> None:
+    root = root_of(family)
     edit(root / file, lambda tensors: tensors.update({"extra.weight": torch.zeros(2)}))
     with pytest.raises(errors.UnexpectedTensorError) as caught:
         load_model(root)
     assert (caught.value.path, caught.value.tensor) == (root / file, "extra.weight")
 
 
-@pytest.mark.parametrize(("file", "tensor"), CASES)
+@pytest.mark.parametrize(("family", "file", "tensor"), CASES)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_not_finite(root: Path, file: str, tensor: str, value: float) -> None:
+def test_not_finite(
+    root_of: Callable[[str], Path], family: str, file: str, tensor: str, value: float
+) -> None:
+    root = root_of(family)
     edit(root / file, lambda tensors: tensors[tensor].view(-1)[:1].fill_(value))
     with pytest.raises(errors.NotFiniteError) as caught:
         load_model(root)
@@ -208,10 +264,81 @@ def test_adapter_that_does_not_fit(
     assert caught.value.path == root / ADAPTER and caught.value.tensor
 
 
+def test_an_adapter_for_another_base_is_named_as_such(tmp_path: Path) -> None:
+    sd1 = build_tiny_model(tmp_path / "sd1", TinySettings(adapters=(), cross_attention_dim=768))
+    layers = [32] * 70
+    path = sd1 / "ip_adapter" / "ip-adapter_sdxl_vit-h.safetensors"
+    write_adapter(path, "base", layers=layers, token_width=2048, pooled_width=16, hidden_width=24)
+    with pytest.raises(
+        errors.TensorShapeError, match=r"another base model, SDXL; .* Stable Diffusion 1\.x"
+    ) as caught:
+        load_model(sd1)
+    assert (caught.value.path, caught.value.tensor) == (path, "ip_adapter.1.to_k_ip.weight")
+    assert caught.value.expected is not None and "768 for 4 layers" in caught.value.expected
+    assert caught.value.found is not None and "2048 for 70 layers" in caught.value.found
+
+
+@pytest.mark.parametrize(("family", "other"), [("sd1", "sdxl"), ("sdxl", "sd1")])
+def test_adapters_do_not_swap_families(
+    root_of: Callable[[str], Path], sound: Path, sound_xl: Path, family: str, other: str
+) -> None:
+    root = root_of(family)
+    shutil.copy({"sd1": sound, "sdxl": sound_xl}[other] / ADAPTER, root / ADAPTER)
+    with pytest.raises(errors.TensorShapeError, match="another base model") as caught:
+        load_model(root)
+    assert caught.value.path == root / ADAPTER
+
+
+@pytest.mark.parametrize(
+    "projection",
+    [
+        {"image_proj.perceiver_resampler.proj_in.weight": (8, 8), "image_proj.proj.0.weight": (8, 8)},
+        {
+            "image_proj.proj.0.weight": (8, 8),
+            "image_proj.proj.2.weight": (8, 8),
+            "image_proj.norm.weight": (8,),
+        },
+    ],
+)
+def test_faceid_is_refused_with_the_reason(root: Path, projection: dict[str, tuple[int, ...]]) -> None:
+    def change(tensors: Tensors) -> None:
+        for name in [name for name in tensors if name.startswith("image_proj.")]:
+            del tensors[name]
+        tensors.update({name: torch.zeros(shape) for name, shape in projection.items()})
+
+    edit(root / ADAPTER, change)
+    with pytest.raises(
+        errors.UnsupportedModelError, match=r"FaceID.*LoRA changes every attention layer"
+    ) as caught:
+        load_model(root)
+    assert caught.value.path == root / ADAPTER
+
+
+@pytest.mark.parametrize(
+    ("family", "file", "values", "error"),
+    [
+        ("sd1", "model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "addition_embed_type"),
+        ("sdxl", "model_index.json", {"_class_name": "StableDiffusionPipeline"}, "addition_embed_type"),
+        ("sdxl", "text_encoder_2/config.json", {"projection_dim": 8}, "text_projection.weight"),
+        ("sdxl", "unet/config.json", {"addition_time_embed_dim": 4}, "pooled embeddings"),
+        ("sdxl", "tokenizer_2/tokenizer_config.json", {"model_max_length": 50}, "different lengths"),
+        ("sdxl", "vae/config.json", {"latents_mean": [0, 0, 0, 0]}, "latents_mean"),
+        ("sdxl", "model_index.json", {"_class_name": "StableDiffusionXLImg2ImgPipeline"}, "pipeline class"),
+    ],
+)
+def test_parts_that_do_not_go_together(
+    root_of: Callable[[str], Path], family: str, file: str, values: dict[str, object], error: str
+) -> None:
+    root = root_of(family)
+    edit_json(root / file, **values)
+    with pytest.raises(errors.ModelError, match=error):
+        load_model(root)
+
+
 @pytest.mark.parametrize(
     ("file", "values"),
     [
-        ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}),
+        ("model_index.json", {"_class_name": "StableDiffusion3Pipeline"}),
         ("unet/config.json", {"addition_embed_type": "text_time"}),
         ("scheduler/scheduler_config.json", {"prediction_type": "flow"}),
         ("scheduler/scheduler_config.json", {"prediction_type": "sample"}),
@@ -244,13 +371,21 @@ def test_nonsense_in_a_configuration_is_a_model_error(
         load_model(root)
 
 
+def names(model: Model) -> list[str]:
+    return [adapter.name for adapter in model.facts.adapters]
+
+
 def test_adapter_choice(root: Path) -> None:
     with pytest.raises(errors.AdapterChoiceError, match="base"):
         load_model(root, adapter="plus")
     shutil.copy(root / ADAPTER, root / "ip_adapter" / "second.safetensors")
     with pytest.raises(errors.AdapterChoiceError, match="several"):
         load_model(root)
-    assert load_model(root, adapter="second").facts.adapters == ("second",)
+    assert names(load_model(root, adapter="second")) == ["second", "base"]
+    (root / "limner.json").write_text('{"default_adapter": "second"}')
+    assert names(load_model(root)) == ["second", "base"]
+    assert names(load_model(root, adapter="base")) == ["base", "second"]
+    (root / "limner.json").unlink()
     shutil.rmtree(root / "ip_adapter")
     model = load_model(root)
     assert model.adapter is None and model.facts.adapters == () and model.facts.reference_tokens == 0

@@ -14,6 +14,7 @@ import numpy as np
 
 from engine.protocol.framing import HEADER_BYTES, Frame, decode_payload, encode_frame, parse_header
 from engine.protocol.messages import (
+    AdapterInfo,
     Cancel,
     EncodeReference,
     Failed,
@@ -37,10 +38,18 @@ from engine.protocol.messages import (
 
 SAMPLERS = ("ddim", "euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_karras", "unipc", "lcm")
 REFERENCE_SIZE = 32
+ADAPTERS = (
+    AdapterInfo(name="base", kind="base", tokens=4, weights_hash="ba5e" * 16),
+    AdapterInfo(name="plus", kind="plus", tokens=16, weights_hash="b105" * 16),
+)
 
 
 def ready_message(
-    *, pid: int = 1, adapters: tuple[str, ...] = ("base",), weights_hash: str = "5eed" * 16
+    *,
+    pid: int = 1,
+    adapters: tuple[AdapterInfo, ...] = ADAPTERS,
+    weights_hash: str = "5eed" * 16,
+    reference_layers: tuple[str, ...] = ("all", "style", "layout", "style+layout"),
 ) -> Ready:
     return Ready(
         model=ModelInfo(
@@ -48,6 +57,8 @@ def ready_message(
             family="sd1",
             weights_hash=weights_hash,
             adapters=adapters,
+            reference_layers=reference_layers,
+            max_references=4,
             latent_channels=4,
             latent_scale=8,
             default_height=64,
@@ -57,7 +68,6 @@ def ready_message(
             max_size=128,
             prompt_tokens=77,
             reference_size=REFERENCE_SIZE,
-            reference_tokens=4,
             token_width=8,
             preprocessing=f"clip-pil-1 edge={REFERENCE_SIZE} crop={REFERENCE_SIZE} resample=bicubic",
             preprocessor={},
@@ -101,6 +111,8 @@ class Script:
     ready: Ready = field(default_factory=ready_message)
     release: asyncio.Event = field(default_factory=asyncio.Event)
     submitted: list[Submit] = field(default_factory=list)
+    tensors: list[np.ndarray | None] = field(default_factory=list)
+    """What came with each of them."""
     cancelled: list[str] = field(default_factory=list)
     encoded: int = 0
     ticks: int = 0
@@ -170,6 +182,7 @@ class FakeEngine:
         match frame.message:
             case Submit() as submit:
                 self.script.submitted.append(submit)
+                self.script.tensors.append(frame.tensor)
                 task = asyncio.create_task(self._run(submit))
                 self._jobs[submit.job_id] = task
                 task.add_done_callback(lambda _: self._jobs.pop(submit.job_id, None))
@@ -178,20 +191,21 @@ class FakeEngine:
                 if job_id in self._jobs:
                     self._jobs.pop(job_id).cancel()
                     self._send(Failed(job_id=job_id, reason=FailureReason.CANCELLED, message="cancelled"))
-            case EncodeReference(request_id=request_id):
+            case EncodeReference(request_id=request_id, adapter=adapter):
                 assert frame.tensor is not None
-                task = asyncio.create_task(self._encode(request_id, frame.tensor.mean()))
+                tokens = next(each.tokens for each in ADAPTERS if adapter in ("", each.name))
+                task = asyncio.create_task(self._encode(request_id, tokens, frame.tensor.mean()))
                 self._others.add(task)
                 task.add_done_callback(self._others.discard)
             case Shutdown():
                 self._task.cancel()
         self.script.tell()
 
-    async def _encode(self, request_id: str, mean: float) -> None:
+    async def _encode(self, request_id: str, count: int, mean: float) -> None:
         if self.script.hold_encodes:
             await self.script.release.wait()
         self.script.encoded += 1
-        tokens = np.full((4, 8), mean, np.float32)
+        tokens = np.full((count, 8), mean, np.float32)
         self._send(ReferenceEncoded(request_id=request_id, seconds=0.001, batch=1), tokens)
         self.script.tell()
 

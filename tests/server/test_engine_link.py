@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import structlog
@@ -489,7 +490,8 @@ async def test_where_a_job_is() -> None:
 
 async def test_other_weights_after_a_restart_are_told() -> None:
     async with linked() as at:
-        at.script.ready = ready_message(weights_hash="other")
+        changed = msgspec.structs.replace(at.script.ready.model.adapters[0], weights_hash="other")
+        at.script.ready = ready_message(weights_hash="other", adapters=(changed,))
         at.launcher.engines[0].kill()
         await at.script.until(lambda: at.script.lives == 2)
         await at.job(submit("a"))
@@ -511,14 +513,31 @@ def test_the_engines_arguments_are_its_own() -> None:
     from engine.__main__ import _parser
 
     config = load(
-        ["--model", "/m", "--engine-buckets", "1,2", "--engine-threads", "3", "--device", "cuda:0"], {}
+        [
+            "--model",
+            "/m",
+            "--engine-buckets",
+            "1,2",
+            "--engine-threads",
+            "3",
+            "--device",
+            "cuda:0",
+            "--engine-loras",
+            "/a.safetensors,/b.safetensors:0.5",
+        ],
+        {},
     )
     arguments = engine_arguments(config.engine, log_level="info")
     options = _parser().parse_args(["serve", "--socket-fd", "3", *arguments])
     assert str(options.model) == "/m"
+    assert [(str(lora.path), lora.scale) for lora in options.loras] == [
+        ("/a.safetensors", 1.0),
+        ("/b.safetensors", 0.5),
+    ]
     assert (options.buckets, options.threads, options.device) == ((1, 2), 3, "cuda:0")
     nothing = _parser().parse_args(
         ["serve", "--socket-fd", "3", *engine_arguments(load([], {}).engine, log_level="info")]
     )
     assert nothing.model is None
+    assert nothing.loras == []
     assert nothing.buckets is None

@@ -24,7 +24,7 @@ VIOLATION = FieldViolation(field="portrait.steps", problem="is 0", limit="the li
 EXAMPLES: list[LimnerError] = [
     errors.InvalidFieldsError([VIOLATION]),
     errors.InvalidImageError(VIOLATION),
-    errors.ReferenceUnknownError("0" * 64, field="digest"),
+    errors.ReferenceUnknownError({"digest": "0" * 64}),
     errors.ModelUnknownError("sdxl", ["fake"]),
     errors.IdempotencyConflictError(),
     errors.OverloadedError("requests in flight", limit=3, retry_after=0.5),

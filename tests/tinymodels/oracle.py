@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,15 @@ import torch
 
 
 def open_pipeline(root: Path, *, adapter: str | None = None, dtype: torch.dtype = torch.float32) -> Any:
-    """Open ``StableDiffusionPipeline`` on the directory, with ``ip_adapter/<adapter>.safetensors``."""
-    from diffusers import StableDiffusionPipeline
+    """Open the pipeline that the directory names, with ``ip_adapter/<adapter>.safetensors``."""
+    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        str(root), torch_dtype=dtype, local_files_only=True, low_cpu_mem_usage=False
-    )
+    index = json.loads((root / "model_index.json").read_text())
+    options: dict[str, Any] = {"torch_dtype": dtype, "local_files_only": True, "low_cpu_mem_usage": False}
+    if index["_class_name"] == "StableDiffusionXLPipeline":
+        pipeline: Any = StableDiffusionXLPipeline.from_pretrained(str(root), add_watermarker=False, **options)
+    else:
+        pipeline = StableDiffusionPipeline.from_pretrained(str(root), **options)
     if adapter is not None:
         pipeline.load_ip_adapter(
             str(root),

@@ -19,7 +19,7 @@ def _byte_characters() -> list[str]:
     return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(len(others))]
 
 
-def write_tokenizer(folder: Path) -> int:
+def write_tokenizer(folder: Path, *, pad: str = "<|endoftext|>") -> int:
     """Write ``vocab.json``, ``merges.txt`` and the configuration; return the size of the vocabulary."""
     characters = _byte_characters()
     tokens = characters + [f"{character}</w>" for character in characters]
@@ -45,7 +45,7 @@ def write_tokenizer(folder: Path) -> int:
         "bos_token": "<|startoftext|>",
         "eos_token": "<|endoftext|>",
         "unk_token": "<|endoftext|>",
-        "pad_token": "<|endoftext|>",
+        "pad_token": pad,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return len(vocabulary)

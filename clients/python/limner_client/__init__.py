@@ -8,7 +8,14 @@ from limner_client.async_client import AsyncClient
 from limner_client.blocking import PortraitStream
 from limner_client.catalog import Health, Info, Limits, Model, SamplerLimits
 from limner_client.channel import ChannelSettings, Tls
-from limner_client.choices import CacheOutcome, ImageFormat, Priority, Sampler, WarningCode
+from limner_client.choices import (
+    CacheOutcome,
+    ImageFormat,
+    Priority,
+    ReferenceLayers,
+    Sampler,
+    WarningCode,
+)
 from limner_client.client import Client
 from limner_client.errors import (
     Cancelled,
@@ -26,7 +33,7 @@ from limner_client.errors import (
 )
 from limner_client.events import Completed, Event, ImageReady, Preview, Progress, Queued
 from limner_client.portrait import Image, Parameters, Portrait, PortraitWarning, ReferenceUse, Timings
-from limner_client.reference import Reference
+from limner_client.reference import Reference, WeightedReference
 from limner_client.retry import RetryPolicy
 from limner_client.settings import Settings
 
@@ -63,6 +70,7 @@ __all__ = [
     "Progress",
     "Queued",
     "Reference",
+    "ReferenceLayers",
     "ReferenceNotFound",
     "ReferenceUse",
     "RetryPolicy",
@@ -74,4 +82,5 @@ __all__ = [
     "Tls",
     "Unavailable",
     "WarningCode",
+    "WeightedReference",
 ]

@@ -13,12 +13,12 @@ from limner_client.effects import Plan, T
 from limner_client.exchange import Session
 from limner_client.memory import ReferenceMemory
 from limner_client.portrait import Portrait
-from limner_client.reference import Reference, load_image, load_reference
+from limner_client.reference import Reference, load_image, load_references
 from limner_client.retry import RetryPolicy
 from limner_client.settings import PortraitSpec, Settings
 
 if TYPE_CHECKING:
-    from limner_client.reference import ImageSource, ReferenceSource
+    from limner_client.reference import ImageSource, References
 
 
 class AsyncClient:
@@ -50,7 +50,7 @@ class AsyncClient:
     async def generate(
         self,
         prompt: str,
-        reference: "ReferenceSource | None" = None,
+        reference: "References" = None,
         *,
         timeout: float | None = None,  # noqa: ASYNC109  the deadline travels to the server
         idempotency_key: str | None = None,
@@ -60,7 +60,7 @@ class AsyncClient:
         plan = plans.generate(
             self._session,
             PortraitSpec(prompt=prompt, **settings),
-            await asyncio.to_thread(load_reference, reference),
+            await asyncio.to_thread(load_references, reference),
             timeout=timeout or self._timeout,
             idempotency_key=idempotency_key,
         )
@@ -69,7 +69,7 @@ class AsyncClient:
     def stream(
         self,
         prompt: str,
-        reference: "ReferenceSource | None" = None,
+        reference: "References" = None,
         *,
         timeout: float | None = None,
         idempotency_key: str | None = None,
@@ -83,7 +83,7 @@ class AsyncClient:
             plan = plans.stream(
                 self._session,
                 spec,
-                await asyncio.to_thread(load_reference, reference),
+                await asyncio.to_thread(load_references, reference),
                 timeout=timeout or self._timeout,
                 idempotency_key=idempotency_key,
                 preview_interval=preview_interval,
@@ -96,11 +96,13 @@ class AsyncClient:
         self,
         image: "ImageSource",
         *,
+        adapter: str = "",
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> Reference:
-        """Upload a picture and return its digest and what was found in it."""
+        """Upload a picture for an adapter, empty for the default; return its digest and what was found in it."""
         picture = await asyncio.to_thread(load_image, image)
-        return await self._run(plans.upload(self._session, picture, timeout=timeout or self._timeout))
+        plan = plans.upload(self._session, picture, adapter=adapter, timeout=timeout or self._timeout)
+        return await self._run(plan)
 
     async def get_reference(self, digest: str, *, timeout: float = 10.0) -> Reference:  # noqa: ASYNC109
         """Tell what the server knows of a reference. Raises ReferenceNotFound."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from limner_client.choices import Sampler
+from limner_client.choices import ReferenceLayers, Sampler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +21,7 @@ class Model:
     name: str
     family: str
     adapters: tuple[str, ...]
+    """The default first."""
     default_width: int
     default_height: int
     size_multiple: int
@@ -35,6 +36,8 @@ class Model:
     weights_hash: str
     buckets: tuple[int, ...]
     """Batch sizes, in rows, of the default size."""
+    reference_layers: tuple[ReferenceLayers, ...]
+    """What references can act on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,8 @@ class Limits:
     max_guidance_scale: float
     max_ip_adapter_scale: float
     max_requests_in_flight: int
+    max_references: int
+    max_reference_weight: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

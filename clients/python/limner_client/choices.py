@@ -32,6 +32,20 @@ class ImageFormat(StrEnum):
         return {ImageFormat.JPEG: ".jpg", ImageFormat.UNKNOWN: ".bin"}.get(self, f".{self.value}")
 
 
+class ReferenceLayers(StrEnum):
+    """Names the layers of the UNet that references act on; `Model.reference_layers` has those that a model takes."""
+
+    ALL = "all"
+    """Identity, style and layout."""
+    STYLE = "style"
+    """How the reference looks, and neither its content nor its layout."""
+    LAYOUT = "layout"
+    """How the reference is composed."""
+    STYLE_AND_LAYOUT = "style_and_layout"
+    UNKNOWN = "unknown"
+    """A newer server's value that this client does not know yet."""
+
+
 class Priority(StrEnum):
     """Decides who goes first when the engine is full."""
 

@@ -13,12 +13,12 @@ from limner_client.effects import Plan, T
 from limner_client.exchange import Session
 from limner_client.memory import ReferenceMemory
 from limner_client.portrait import Portrait
-from limner_client.reference import Reference, load_image, load_reference
+from limner_client.reference import Reference, load_image, load_references
 from limner_client.retry import RetryPolicy
 from limner_client.settings import PortraitSpec, Settings
 
 if TYPE_CHECKING:
-    from limner_client.reference import ImageSource, ReferenceSource
+    from limner_client.reference import ImageSource, References
 
 
 class Client:
@@ -59,7 +59,7 @@ class Client:
     def generate(
         self,
         prompt: str,
-        reference: "ReferenceSource | None" = None,
+        reference: "References" = None,
         *,
         timeout: float | None = None,
         idempotency_key: str | None = None,
@@ -67,15 +67,16 @@ class Client:
     ) -> Portrait:
         """Generate a portrait and return it when every image is ready.
 
-        reference: bytes, a path or a Pillow image, a digest, or what `upload` returned. Only its digest is
-            sent; the picture is uploaded when the server does not know it (any more), and the call repeated.
+        reference: bytes, a path or a Pillow image, a digest, or what `upload` returned; or a list of up to
+            `Limits.max_references` of them, each alone or as a `WeightedReference`. Only digests are sent; a
+            picture is uploaded when the server does not know it (any more), and the call repeated.
         idempotency_key: one is drawn for each call, so that a retry never makes a second generation; pass
             your own to extend that over calls.
         """
         plan = plans.generate(
             self._session,
             PortraitSpec(prompt=prompt, **settings),
-            load_reference(reference),
+            load_references(reference),
             timeout=timeout or self._timeout,
             idempotency_key=idempotency_key,
         )
@@ -84,7 +85,7 @@ class Client:
     def stream(
         self,
         prompt: str,
-        reference: "ReferenceSource | None" = None,
+        reference: "References" = None,
         *,
         timeout: float | None = None,
         idempotency_key: str | None = None,
@@ -99,16 +100,19 @@ class Client:
         plan = plans.stream(
             self._session,
             PortraitSpec(prompt=prompt, **settings),
-            load_reference(reference),
+            load_references(reference),
             timeout=timeout or self._timeout,
             idempotency_key=idempotency_key,
             preview_interval=preview_interval,
         )
         return PortraitStream(plan, self._lane())
 
-    def upload(self, image: "ImageSource", *, timeout: float | None = None) -> Reference:
-        """Upload a picture and return its digest and what was found in it."""
-        return self._run(plans.upload(self._session, load_image(image), timeout=timeout or self._timeout))
+    def upload(self, image: "ImageSource", *, adapter: str = "", timeout: float | None = None) -> Reference:
+        """Upload a picture for an adapter, empty for the default; return its digest and what was found in it."""
+        plan = plans.upload(
+            self._session, load_image(image), adapter=adapter, timeout=timeout or self._timeout
+        )
+        return self._run(plan)
 
     def get_reference(self, digest: str, *, timeout: float = 10.0) -> Reference:
         """Tell what the server knows of a reference. Raises ReferenceNotFound."""

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from limner_client import wire
 from limner_client.catalog import Health, Info, Limits
+from limner_client.choices import CacheOutcome
 from limner_client.effects import Emit, Open, Plan, Receive
 from limner_client.errors import LimnerError, ReferenceNotFound, ServerFault
 from limner_client.events import Completed, ImageReady
@@ -16,12 +17,13 @@ from limner_client.retry import NO_RETRY
 from limner_client.settings import PortraitSpec
 
 T = TypeVar("T")
+References = tuple[LocalReference, ...]
 
 
-def upload(session: Session, picture: LocalReference, *, timeout: float) -> Plan[Reference]:
-    """Upload a picture."""
+def upload(session: Session, picture: LocalReference, *, adapter: str, timeout: float) -> Plan[Reference]:
+    """Upload a picture for an adapter."""
     exchange = Exchange(session, timeout=timeout, digest=picture.digest)
-    return (yield from _upload(exchange, picture.digest, picture.data or b""))
+    return (yield from _upload(exchange, picture.digest, picture.data or b"", adapter))
 
 
 def get_reference(session: Session, digest: str, *, timeout: float) -> Plan[Reference]:
@@ -64,90 +66,108 @@ def health(session: Session, *, timeout: float) -> Plan[Health]:
 def generate(
     session: Session,
     spec: PortraitSpec,
-    reference: LocalReference | None,
+    references: References,
     *,
     timeout: float,
     idempotency_key: str | None,
 ) -> Plan[Portrait]:
     """Generate a portrait and return it when every image is ready."""
-    exchange, key, spec = _prepare(session, spec, reference, timeout, idempotency_key)
+    exchange, key, spec = _prepare(session, spec, references, timeout, idempotency_key)
 
-    def attempt(given: LocalReference | None) -> Plan[Portrait]:
+    def attempt(given: References) -> Plan[Portrait]:
         reply = yield from exchange.ask(wire.GENERATE, wire.encode_generate(spec, given, key))
         portrait = wire.decode_generate(reply, exchange.request_id)
         return replace(portrait, upload_outcome=exchange.upload_outcome)
 
-    return (yield from _with_reference(exchange, reference, attempt))
+    return (yield from _with_references(exchange, references, spec.adapter or "", attempt))
 
 
 def stream(
     session: Session,
     spec: PortraitSpec,
-    reference: LocalReference | None,
+    references: References,
     *,
     timeout: float,
     idempotency_key: str | None,
     preview_interval: int,
 ) -> Plan[None]:
     """Generate a portrait and emit news of it, each image once, and `Completed` last."""
-    exchange, key, spec = _prepare(session, spec, reference, timeout, idempotency_key)
+    exchange, key, spec = _prepare(session, spec, references, timeout, idempotency_key)
     images: dict[int, Image] = {}
 
-    def attempt(given: LocalReference | None) -> Plan[None]:
+    def attempt(given: References) -> Plan[None]:
         request = wire.encode_generate_stream(spec, given, key, preview_interval)
         return _stream_with_retries(exchange, request, images)
 
-    yield from _with_reference(exchange, reference, attempt)
+    yield from _with_references(exchange, references, spec.adapter or "", attempt)
 
 
 def _prepare(
     session: Session,
     spec: PortraitSpec,
-    reference: LocalReference | None,
+    references: References,
     timeout: float,
     idempotency_key: str | None,
 ) -> tuple[Exchange, str, PortraitSpec]:
     """Fix what a retry must repeat: the idempotency key, and the seed, so that any replica makes the same."""
-    if reference is not None and reference.data is not None:
-        session.memory.keep(reference.digest, reference.data)
-    exchange = Exchange(session, timeout=timeout, digest=reference.digest if reference else "")
+    for reference in references:
+        if reference.data is not None:
+            session.memory.keep(reference.digest, reference.data)
+    # A proxy hashes the first one's digest: the same blend always meets the same replica.
+    exchange = Exchange(session, timeout=timeout, digest=references[0].digest if references else "")
     if spec.seed is None:
         spec = replace(spec, seed=session.random.getrandbits(32))
     return exchange, idempotency_key or session.new_id(), spec
 
 
-def _upload(exchange: Exchange, digest: str, data: bytes) -> Plan[Reference]:
+def _upload(exchange: Exchange, digest: str, data: bytes, adapter: str) -> Plan[Reference]:
     exchange.session.memory.keep(digest, data)
-    reply = yield from exchange.ask(wire.UPLOAD_REFERENCE, wire.encode_upload_reference(data))
+    reply = yield from exchange.ask(wire.UPLOAD_REFERENCE, wire.encode_upload_reference(data, adapter))
     reference = wire.decode_upload_reference(reply)
-    exchange.upload_outcome = reference.cache_outcome
+    if exchange.upload_outcome is not CacheOutcome.MISS:
+        exchange.upload_outcome = reference.cache_outcome
     return reference
 
 
-def _with_reference(
-    exchange: Exchange,
-    reference: LocalReference | None,
-    attempt: Callable[[LocalReference | None], Plan[T]],
+def _with_references(
+    exchange: Exchange, references: References, adapter: str, attempt: Callable[[References], Plan[T]]
 ) -> Plan[T]:
-    """Try with the digest alone; where it is unknown, upload the picture and try again.
+    """Try with the digests alone; where some are unknown, upload their pictures and try again.
 
-    A digest that is unknown right after its upload means that the two calls reached different servers (no
-    hashing on `x-limner-reference` in front of them); then the picture travels in the request itself.
+    A digest that is unknown after its upload means that the two calls reached different servers (no hashing on
+    `x-limner-reference` in front of them); then the picture travels in the request itself.
     """
-    if reference is None:
-        return (yield from attempt(None))
-    by_digest = LocalReference(digest=reference.digest)
-    try:
-        return (yield from attempt(by_digest))
-    except ReferenceNotFound:
-        data = reference.data or exchange.session.memory.find(reference.digest)
+    uploaded: set[str] = set()
+    inline: dict[str, bytes] = {}
+    while True:
+        given = tuple(replace(reference, data=inline.get(reference.digest)) for reference in references)
+        try:
+            return (yield from attempt(given))
+        except ReferenceNotFound as error:
+            pictures = _pictures_of_unknown(exchange, references, error)
+            if not pictures or pictures.keys() <= inline.keys():
+                raise
+        for digest, data in pictures.items():
+            if digest in uploaded:
+                inline[digest] = data
+            else:
+                yield from _upload(exchange, digest, data, adapter)
+                uploaded.add(digest)
+
+
+def _pictures_of_unknown(
+    exchange: Exchange, references: References, error: ReferenceNotFound
+) -> dict[str, bytes]:
+    """Give the pictures that the server lacks, by digest; none when one of them is not at hand."""
+    told = (error.metadata.get("digests") or error.metadata.get("digest", "")).split()
+    at_hand = {reference.digest: reference.data for reference in references}
+    pictures: dict[str, bytes] = {}
+    for digest in [digest for digest in told if digest in at_hand] or at_hand:
+        data = at_hand[digest] or exchange.session.memory.find(digest)
         if data is None:
-            raise
-    yield from _upload(exchange, reference.digest, data)
-    try:
-        return (yield from attempt(by_digest))
-    except ReferenceNotFound:
-        return (yield from attempt(LocalReference(digest=reference.digest, data=data)))
+            return {}
+        pictures[digest] = data
+    return pictures
 
 
 def _stream_with_retries(exchange: Exchange, request: bytes, images: dict[int, Image]) -> Plan[None]:

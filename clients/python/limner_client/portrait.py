@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from limner_client.choices import CacheOutcome, ImageFormat, Sampler, WarningCode
+from limner_client.choices import CacheOutcome, ImageFormat, ReferenceLayers, Sampler, WarningCode
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -57,6 +57,10 @@ class Parameters:
     deterministic: bool
     prompt: str
     """The part of the prompt that the text encoder saw."""
+    adapter: str
+    """What the references went through; empty without one."""
+    reference_layers: ReferenceLayers | None
+    """What the references acted on; None without one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +69,7 @@ class ReferenceUse:
 
     digest: str
     cache_outcome: CacheOutcome
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,10 +109,13 @@ class Portrait:
     images: tuple[Image, ...]
     parameters: Parameters
     reference: ReferenceUse | None
+    """The first of `references`."""
+    references: tuple[ReferenceUse, ...]
     timings: Timings
     warnings: tuple[PortraitWarning, ...]
     upload_outcome: CacheOutcome | None = None
-    """What became of the reference when this call had to upload it first; None when it did not."""
+    """What became of the reference when this call had to upload it first; None when it did not. Of several uploads, a
+    miss if any was one."""
 
     @property
     def image(self) -> Image:

@@ -3,7 +3,8 @@
 import hashlib
 import io
 import re
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +41,15 @@ class LocalReference:
 
     digest: str
     data: bytes | None = field(default=None, repr=False)
+    weight: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightedReference:
+    """Is one of several references, with its share: 0 (none) to `Limits.max_reference_weight`, 1 by default."""
+
+    source: "ReferenceSource"
+    weight: float = 1.0
 
 
 if TYPE_CHECKING:
@@ -47,6 +57,8 @@ if TYPE_CHECKING:
     """A picture's encoded bytes, its file, or a Pillow image."""
     ReferenceSource = ImageSource | Reference
     """A picture, or what an upload answered. A string of 64 lower-case hexadecimal digits is a digest."""
+    References = ReferenceSource | WeightedReference | Sequence[ReferenceSource | WeightedReference] | None
+    """One reference, or several in a list or tuple, or none."""
 
 
 def is_digest(text: str) -> bool:
@@ -72,10 +84,18 @@ def load_image(image: "ImageSource") -> LocalReference:
     return LocalReference(digest=hashlib.sha256(data).hexdigest(), data=data)
 
 
-def load_reference(reference: "ReferenceSource | None") -> LocalReference | None:
-    """Turn whatever names a reference into its digest and, where at hand, its bytes. Raises as `load_image`."""
-    if reference is None:
-        return None
+def load_references(references: "References") -> tuple[LocalReference, ...]:
+    """Turn whatever names references into their digests and, where at hand, their bytes. Raises as `load_image`."""
+    if references is None:
+        return ()
+    if isinstance(references, list | tuple):
+        return tuple(_load_reference(reference) for reference in references)
+    return (_load_reference(references),)  # type: ignore[arg-type]  # a sequence of another kind raises TypeError
+
+
+def _load_reference(reference: "ReferenceSource | WeightedReference") -> LocalReference:
+    if isinstance(reference, WeightedReference):
+        return replace(_load_reference(reference.source), weight=reference.weight)
     if isinstance(reference, Reference):
         return LocalReference(digest=reference.digest)
     if isinstance(reference, str) and is_digest(reference):

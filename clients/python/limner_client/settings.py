@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TypedDict
 
-from limner_client.choices import ImageFormat, Priority, Sampler
+from limner_client.choices import ImageFormat, Priority, ReferenceLayers, Sampler
 
 
 class Settings(TypedDict, total=False):
@@ -35,6 +35,10 @@ class Settings(TypedDict, total=False):
     deterministic: bool
     """Asks for the same bits whatever shares the batch, at some cost in throughput."""
     model: str
+    adapter: str
+    """One of `Model.adapters`; all references go through it."""
+    reference_layers: ReferenceLayers | str
+    """Which layers the references act on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,3 +61,5 @@ class PortraitSpec:
     priority: Priority | str | None = None
     deterministic: bool | None = None
     model: str | None = None
+    adapter: str | None = None
+    reference_layers: ReferenceLayers | str | None = None

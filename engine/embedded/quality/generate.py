@@ -115,7 +115,7 @@ class Generator:
             height=self.size,
             seeds=(order.seed,),
         )
-        tokens = None if order.reference is None else self._encode(order.reference)
+        tokens = None if order.reference is None else self._encode(order.reference)[None]
         self._mailbox.put(Frame(message=job, tensor=tokens), time.monotonic())
 
     def _encode(self, reference: Picture) -> Tensor:

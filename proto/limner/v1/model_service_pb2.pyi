@@ -18,7 +18,7 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "family", "adapters", "default_width", "default_height", "size_multiple", "min_size", "max_size", "prompt_tokens", "samplers", "default_steps", "default_guidance_scale", "weights_hash", "buckets")
+    __slots__ = ("name", "family", "adapters", "default_width", "default_height", "size_multiple", "min_size", "max_size", "prompt_tokens", "samplers", "default_steps", "default_guidance_scale", "weights_hash", "buckets", "reference_layers")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
     ADAPTERS_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +33,7 @@ class Model(_message.Message):
     DEFAULT_GUIDANCE_SCALE_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_HASH_FIELD_NUMBER: _ClassVar[int]
     BUCKETS_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_LAYERS_FIELD_NUMBER: _ClassVar[int]
     name: str
     family: str
     adapters: _containers.RepeatedScalarFieldContainer[str]
@@ -47,7 +48,8 @@ class Model(_message.Message):
     default_guidance_scale: float
     weights_hash: str
     buckets: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, name: _Optional[str] = ..., family: _Optional[str] = ..., adapters: _Optional[_Iterable[str]] = ..., default_width: _Optional[int] = ..., default_height: _Optional[int] = ..., size_multiple: _Optional[int] = ..., min_size: _Optional[int] = ..., max_size: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., samplers: _Optional[_Iterable[_Union[SamplerLimits, _Mapping]]] = ..., default_steps: _Optional[int] = ..., default_guidance_scale: _Optional[float] = ..., weights_hash: _Optional[str] = ..., buckets: _Optional[_Iterable[int]] = ...) -> None: ...
+    reference_layers: _containers.RepeatedScalarFieldContainer[_portrait_pb2.ReferenceLayers]
+    def __init__(self, name: _Optional[str] = ..., family: _Optional[str] = ..., adapters: _Optional[_Iterable[str]] = ..., default_width: _Optional[int] = ..., default_height: _Optional[int] = ..., size_multiple: _Optional[int] = ..., min_size: _Optional[int] = ..., max_size: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., samplers: _Optional[_Iterable[_Union[SamplerLimits, _Mapping]]] = ..., default_steps: _Optional[int] = ..., default_guidance_scale: _Optional[float] = ..., weights_hash: _Optional[str] = ..., buckets: _Optional[_Iterable[int]] = ..., reference_layers: _Optional[_Iterable[_Union[_portrait_pb2.ReferenceLayers, str]]] = ...) -> None: ...
 
 class SamplerLimits(_message.Message):
     __slots__ = ("sampler", "min_steps", "max_steps")
@@ -70,7 +72,7 @@ class GetLimitsResponse(_message.Message):
     def __init__(self, limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_image_bytes", "max_image_pixels", "min_image_side", "max_prompt_characters", "max_steps", "max_images", "max_guidance_scale", "max_ip_adapter_scale", "max_requests_in_flight")
+    __slots__ = ("max_image_bytes", "max_image_pixels", "min_image_side", "max_prompt_characters", "max_steps", "max_images", "max_guidance_scale", "max_ip_adapter_scale", "max_requests_in_flight", "max_references", "max_reference_weight")
     MAX_IMAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_IMAGE_PIXELS_FIELD_NUMBER: _ClassVar[int]
     MIN_IMAGE_SIDE_FIELD_NUMBER: _ClassVar[int]
@@ -80,6 +82,8 @@ class Limits(_message.Message):
     MAX_GUIDANCE_SCALE_FIELD_NUMBER: _ClassVar[int]
     MAX_IP_ADAPTER_SCALE_FIELD_NUMBER: _ClassVar[int]
     MAX_REQUESTS_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    MAX_REFERENCES_FIELD_NUMBER: _ClassVar[int]
+    MAX_REFERENCE_WEIGHT_FIELD_NUMBER: _ClassVar[int]
     max_image_bytes: int
     max_image_pixels: int
     min_image_side: int
@@ -89,4 +93,6 @@ class Limits(_message.Message):
     max_guidance_scale: float
     max_ip_adapter_scale: float
     max_requests_in_flight: int
-    def __init__(self, max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., min_image_side: _Optional[int] = ..., max_prompt_characters: _Optional[int] = ..., max_steps: _Optional[int] = ..., max_images: _Optional[int] = ..., max_guidance_scale: _Optional[float] = ..., max_ip_adapter_scale: _Optional[float] = ..., max_requests_in_flight: _Optional[int] = ...) -> None: ...
+    max_references: int
+    max_reference_weight: float
+    def __init__(self, max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., min_image_side: _Optional[int] = ..., max_prompt_characters: _Optional[int] = ..., max_steps: _Optional[int] = ..., max_images: _Optional[int] = ..., max_guidance_scale: _Optional[float] = ..., max_ip_adapter_scale: _Optional[float] = ..., max_requests_in_flight: _Optional[int] = ..., max_references: _Optional[int] = ..., max_reference_weight: _Optional[float] = ...) -> None: ...

@@ -7,6 +7,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class ReferenceLayers(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REFERENCE_LAYERS_UNSPECIFIED: _ClassVar[ReferenceLayers]
+    REFERENCE_LAYERS_ALL: _ClassVar[ReferenceLayers]
+    REFERENCE_LAYERS_STYLE: _ClassVar[ReferenceLayers]
+    REFERENCE_LAYERS_LAYOUT: _ClassVar[ReferenceLayers]
+    REFERENCE_LAYERS_STYLE_AND_LAYOUT: _ClassVar[ReferenceLayers]
+
 class Sampler(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     SAMPLER_UNSPECIFIED: _ClassVar[Sampler]
@@ -51,6 +59,11 @@ class WarningCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     WARNING_CODE_GUIDANCE_HIGH: _ClassVar[WarningCode]
     WARNING_CODE_NEGATIVE_PROMPT_UNUSED: _ClassVar[WarningCode]
     WARNING_CODE_REFERENCE_UNUSED: _ClassVar[WarningCode]
+REFERENCE_LAYERS_UNSPECIFIED: ReferenceLayers
+REFERENCE_LAYERS_ALL: ReferenceLayers
+REFERENCE_LAYERS_STYLE: ReferenceLayers
+REFERENCE_LAYERS_LAYOUT: ReferenceLayers
+REFERENCE_LAYERS_STYLE_AND_LAYOUT: ReferenceLayers
 SAMPLER_UNSPECIFIED: Sampler
 SAMPLER_DDIM: Sampler
 SAMPLER_EULER: Sampler
@@ -83,7 +96,7 @@ WARNING_CODE_NEGATIVE_PROMPT_UNUSED: WarningCode
 WARNING_CODE_REFERENCE_UNUSED: WarningCode
 
 class PortraitSpec(_message.Message):
-    __slots__ = ("prompt", "negative_prompt", "reference_image", "reference_digest", "ip_adapter_scale", "guidance_scale", "guidance_rescale", "steps", "sampler", "width", "height", "image_count", "seed", "format", "quality", "priority", "deterministic", "model")
+    __slots__ = ("prompt", "negative_prompt", "reference_image", "reference_digest", "ip_adapter_scale", "guidance_scale", "guidance_rescale", "steps", "sampler", "width", "height", "image_count", "seed", "format", "quality", "priority", "deterministic", "model", "references", "reference_layers", "adapter")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     NEGATIVE_PROMPT_FIELD_NUMBER: _ClassVar[int]
     REFERENCE_IMAGE_FIELD_NUMBER: _ClassVar[int]
@@ -102,6 +115,9 @@ class PortraitSpec(_message.Message):
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     DETERMINISTIC_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    REFERENCES_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_LAYERS_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
     prompt: str
     negative_prompt: str
     reference_image: bytes
@@ -120,7 +136,20 @@ class PortraitSpec(_message.Message):
     priority: Priority
     deterministic: bool
     model: str
-    def __init__(self, prompt: _Optional[str] = ..., negative_prompt: _Optional[str] = ..., reference_image: _Optional[bytes] = ..., reference_digest: _Optional[str] = ..., ip_adapter_scale: _Optional[float] = ..., guidance_scale: _Optional[float] = ..., guidance_rescale: _Optional[float] = ..., steps: _Optional[int] = ..., sampler: _Optional[_Union[Sampler, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., image_count: _Optional[int] = ..., seed: _Optional[int] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., quality: _Optional[int] = ..., priority: _Optional[_Union[Priority, str]] = ..., deterministic: _Optional[bool] = ..., model: _Optional[str] = ...) -> None: ...
+    references: _containers.RepeatedCompositeFieldContainer[WeightedReference]
+    reference_layers: ReferenceLayers
+    adapter: str
+    def __init__(self, prompt: _Optional[str] = ..., negative_prompt: _Optional[str] = ..., reference_image: _Optional[bytes] = ..., reference_digest: _Optional[str] = ..., ip_adapter_scale: _Optional[float] = ..., guidance_scale: _Optional[float] = ..., guidance_rescale: _Optional[float] = ..., steps: _Optional[int] = ..., sampler: _Optional[_Union[Sampler, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., image_count: _Optional[int] = ..., seed: _Optional[int] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., quality: _Optional[int] = ..., priority: _Optional[_Union[Priority, str]] = ..., deterministic: _Optional[bool] = ..., model: _Optional[str] = ..., references: _Optional[_Iterable[_Union[WeightedReference, _Mapping]]] = ..., reference_layers: _Optional[_Union[ReferenceLayers, str]] = ..., adapter: _Optional[str] = ...) -> None: ...
+
+class WeightedReference(_message.Message):
+    __slots__ = ("image", "digest", "weight")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    image: bytes
+    digest: str
+    weight: float
+    def __init__(self, image: _Optional[bytes] = ..., digest: _Optional[str] = ..., weight: _Optional[float] = ...) -> None: ...
 
 class PortraitImage(_message.Message):
     __slots__ = ("index", "data", "format", "width", "height", "seed")
@@ -139,19 +168,21 @@ class PortraitImage(_message.Message):
     def __init__(self, index: _Optional[int] = ..., data: _Optional[bytes] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class GenerationSummary(_message.Message):
-    __slots__ = ("parameters", "reference", "timings", "warnings")
+    __slots__ = ("parameters", "reference", "timings", "warnings", "references")
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     REFERENCE_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    REFERENCES_FIELD_NUMBER: _ClassVar[int]
     parameters: GenerationParameters
     reference: ReferenceUse
     timings: Timings
     warnings: _containers.RepeatedCompositeFieldContainer[Warning]
-    def __init__(self, parameters: _Optional[_Union[GenerationParameters, _Mapping]] = ..., reference: _Optional[_Union[ReferenceUse, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ...) -> None: ...
+    references: _containers.RepeatedCompositeFieldContainer[ReferenceUse]
+    def __init__(self, parameters: _Optional[_Union[GenerationParameters, _Mapping]] = ..., reference: _Optional[_Union[ReferenceUse, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., references: _Optional[_Iterable[_Union[ReferenceUse, _Mapping]]] = ...) -> None: ...
 
 class GenerationParameters(_message.Message):
-    __slots__ = ("model", "sampler", "steps", "guidance_scale", "guidance_rescale", "ip_adapter_scale", "width", "height", "seed", "deterministic", "prompt")
+    __slots__ = ("model", "sampler", "steps", "guidance_scale", "guidance_rescale", "ip_adapter_scale", "width", "height", "seed", "deterministic", "prompt", "adapter", "reference_layers")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SAMPLER_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
@@ -163,6 +194,8 @@ class GenerationParameters(_message.Message):
     SEED_FIELD_NUMBER: _ClassVar[int]
     DETERMINISTIC_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_LAYERS_FIELD_NUMBER: _ClassVar[int]
     model: str
     sampler: Sampler
     steps: int
@@ -174,15 +207,19 @@ class GenerationParameters(_message.Message):
     seed: int
     deterministic: bool
     prompt: str
-    def __init__(self, model: _Optional[str] = ..., sampler: _Optional[_Union[Sampler, str]] = ..., steps: _Optional[int] = ..., guidance_scale: _Optional[float] = ..., guidance_rescale: _Optional[float] = ..., ip_adapter_scale: _Optional[float] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., seed: _Optional[int] = ..., deterministic: _Optional[bool] = ..., prompt: _Optional[str] = ...) -> None: ...
+    adapter: str
+    reference_layers: ReferenceLayers
+    def __init__(self, model: _Optional[str] = ..., sampler: _Optional[_Union[Sampler, str]] = ..., steps: _Optional[int] = ..., guidance_scale: _Optional[float] = ..., guidance_rescale: _Optional[float] = ..., ip_adapter_scale: _Optional[float] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., seed: _Optional[int] = ..., deterministic: _Optional[bool] = ..., prompt: _Optional[str] = ..., adapter: _Optional[str] = ..., reference_layers: _Optional[_Union[ReferenceLayers, str]] = ...) -> None: ...
 
 class ReferenceUse(_message.Message):
-    __slots__ = ("digest", "cache_outcome")
+    __slots__ = ("digest", "cache_outcome", "weight")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     CACHE_OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
     digest: str
     cache_outcome: CacheOutcome
-    def __init__(self, digest: _Optional[str] = ..., cache_outcome: _Optional[_Union[CacheOutcome, str]] = ...) -> None: ...
+    weight: float
+    def __init__(self, digest: _Optional[str] = ..., cache_outcome: _Optional[_Union[CacheOutcome, str]] = ..., weight: _Optional[float] = ...) -> None: ...
 
 class Timings(_message.Message):
     __slots__ = ("decode_input_seconds", "reference_seconds", "queue_seconds", "encode_prompt_seconds", "denoise_seconds", "decode_latents_seconds", "encode_output_seconds", "total_seconds", "mean_batch_rows")

@@ -11,10 +11,12 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class UploadReferenceRequest(_message.Message):
-    __slots__ = ("image",)
+    __slots__ = ("image", "adapter")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
     image: bytes
-    def __init__(self, image: _Optional[bytes] = ...) -> None: ...
+    adapter: str
+    def __init__(self, image: _Optional[bytes] = ..., adapter: _Optional[str] = ...) -> None: ...
 
 class UploadReferenceResponse(_message.Message):
     __slots__ = ("reference", "cache_outcome")

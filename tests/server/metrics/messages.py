@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from engine.protocol.messages import Finished, ModelInfo, Ready, TickReport
+from engine.protocol.messages import AdapterInfo, Finished, ModelInfo, Ready, TickReport
 
 MODEL = ModelInfo(
     name="limner-portraits",
     family="sd1",
     weights_hash="0123",
-    adapters=("base",),
+    adapters=(AdapterInfo(name="base", kind="base", tokens=4, weights_hash="abc"),),
+    reference_layers=("all",),
+    max_references=4,
     latent_channels=4,
     latent_scale=8,
     default_height=128,
@@ -18,7 +20,6 @@ MODEL = ModelInfo(
     max_size=256,
     prompt_tokens=77,
     reference_size=64,
-    reference_tokens=4,
     token_width=256,
     preprocessing="clip",
     preprocessor={},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
 
@@ -23,6 +24,7 @@ from server.references.record import CacheOutcome, ReferenceRecord
 
 TOKENS, WIDTH = 4, 8
 FACTS = EncoderFacts(
+    adapter="base",
     preprocessing=ReferencePreprocessing(size=32, shortest_edge=32).version,
     weights_hash="weights-1",
     tokens=TOKENS,
@@ -69,6 +71,7 @@ class FakeEncoder:
     def __init__(self) -> None:
         self.current = FACTS
         self.calls = 0
+        self.adapters: list[str] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.entered = asyncio.Event()
@@ -76,14 +79,15 @@ class FakeEncoder:
         self.answer: NDArray[np.float32] | None = None
         self.away: Exception | None = None
 
-    def facts(self) -> EncoderFacts:
+    def facts(self, adapter: str = "") -> EncoderFacts:
         if self.away is not None:
             raise self.away
-        return self.current
+        return replace(self.current, adapter=adapter, weights_hash=adapter) if adapter else self.current
 
-    async def encode(self, pixels: NDArray[np.uint8]) -> EncodedReference:
+    async def encode(self, pixels: NDArray[np.uint8], adapter: str = "") -> EncodedReference:
         assert pixels.shape == (32, 32, 3)
         self.calls += 1
+        self.adapters.append(adapter)
         self.entered.set()
         await self.gate.wait()
         if self.failure is not None:

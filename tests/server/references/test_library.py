@@ -69,6 +69,23 @@ async def test_a_hit_is_ready_in_well_under_a_millisecond() -> None:
     assert statistics.median(seconds) < 0.5e-3
 
 
+async def test_each_adapter_encodes_for_itself_and_deleting_forgets_all() -> None:
+    async with Bench() as bench:
+        image = picture()
+        first = await bench.library.resolve("t", image)
+        with pytest.raises(ReferenceNotFound):
+            await bench.library.lookup("t", first.digest, adapter="plus")
+        other = await bench.library.resolve("t", image, adapter="plus")
+        assert (other.digest, other.outcome) == (first.digest, CacheOutcome.MISS)
+        found = await bench.library.lookup("t", first.digest, adapter="plus")
+        assert found.tokens is other.tokens is not first.tokens
+        assert bench.encoder.adapters == ["base", "plus"]
+        await bench.library.delete("t", first.digest)
+        for adapter in ("", "plus"):
+            with pytest.raises(ReferenceNotFound):
+                await bench.library.lookup("t", first.digest, adapter=adapter)
+
+
 async def test_large_uploads_are_hashed_and_hit() -> None:
     async with Bench() as bench:
         image = picture() + b"\0" * 1_000_000  # PNG readers ignore what follows the end.

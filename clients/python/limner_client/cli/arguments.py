@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from limner_client.channel import DEFAULT_TARGET
-from limner_client.choices import ImageFormat, Priority, Sampler
+from limner_client.choices import ImageFormat, Priority, ReferenceLayers, Sampler
 from limner_client.cli.exits import HELP
 from limner_client.reference import is_digest
 
@@ -81,7 +81,10 @@ def _connection(environment: Mapping[str, str]) -> argparse.ArgumentParser:
 def _generate(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("prompt", help="scene, mood, camera, light and expression, in a neutral style")
-    add("-r", "--reference", type=_reference, metavar="FILE|DIGEST", help="who the portrait looks like")
+    add("-r", "--reference", type=_reference, action="append", metavar="FILE|DIGEST",
+        help="who the portrait looks like; several are blended")  # fmt: skip
+    add("--reference-weights", type=_weights, metavar="X,X,...",
+        help="of several references, one each; 1 is the default")  # fmt: skip
     add("-o", "--output", type=Path, default=Path("portrait.png"), metavar="FILE",
         help="default %(default)s; several images become FILE-0, FILE-1, ...; overwrites")  # fmt: skip
     portrait = command.add_argument_group("portrait (what is left out takes the model's default)")
@@ -89,6 +92,10 @@ def _generate(command: argparse.ArgumentParser) -> None:
     add("--negative-prompt", metavar="TEXT", help="what to keep out; acts only with guidance above 1")
     add("--ip-adapter-scale", type=float, metavar="X",
         help="weight of the reference against the prompt: 0 is the prompt alone, 1 the default")  # fmt: skip
+    add("--adapter", metavar="NAME", help="the adapter that references go through, from `limner info`")
+    add("--reference-layers",
+        choices=[value.value for value in ReferenceLayers if value != ReferenceLayers.UNKNOWN],
+        help="take the reference's style or layout alone, where the model knows the layers")  # fmt: skip
     add("--guidance-scale", type=float, metavar="X",
         help="how strictly the prompt is obeyed; too high gives brittle, overcooked pictures")  # fmt: skip
     add("--guidance-rescale", type=float, metavar="X", help="tempers over-exposure at high guidance: 0 to 1")
@@ -108,6 +115,7 @@ def _generate(command: argparse.ArgumentParser) -> None:
 
 def _upload(command: argparse.ArgumentParser) -> None:
     command.add_argument("image", type=Path, metavar="FILE", help="a JPEG, PNG or WebP picture")
+    command.add_argument("--adapter", default="", metavar="NAME", help="the adapter that it is for")
 
 
 def _delete(command: argparse.ArgumentParser) -> None:
@@ -118,6 +126,13 @@ def _reference(text: str) -> Path | str:
     """Take a digest for a digest, unless a file has that name."""
     path = Path(text)
     return text if is_digest(text) and not path.exists() else path
+
+
+def _weights(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(weight) for weight in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of weights such as 1,0.5") from None
 
 
 def _size(text: str) -> tuple[int, int]:

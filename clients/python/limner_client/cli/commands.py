@@ -12,6 +12,7 @@ from limner_client.cli.progress import ProgressLine
 from limner_client.client import Client
 from limner_client.events import Completed
 from limner_client.portrait import Portrait
+from limner_client.reference import WeightedReference
 from limner_client.settings import Settings
 
 _SETTINGS = (
@@ -27,6 +28,8 @@ _SETTINGS = (
     "priority",
     "deterministic",
     "model",
+    "adapter",
+    "reference_layers",
 )
 _SUFFIXES = {
     ".png": ImageFormat.PNG,
@@ -42,7 +45,7 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
         case "generate":
             return _generate(client, arguments)
         case "upload":
-            reference = client.upload(arguments.image, timeout=arguments.timeout)
+            reference = client.upload(arguments.image, adapter=arguments.adapter, timeout=arguments.timeout)
             _print(arguments, render.reference_text(reference), asdict(reference))
         case "delete":
             client.delete_reference(arguments.digest, timeout=arguments.timeout or 10.0)
@@ -74,6 +77,21 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     return cast(Settings, {name: value for name, value in given.items() if value is not None})
 
 
+def references_of(
+    arguments: argparse.Namespace,
+) -> list[Path | str | WeightedReference]:
+    """Collect the references with their weights. Raises ValueError unless there is one for each."""
+    sources, weights = arguments.reference or [], arguments.reference_weights
+    if weights is None:
+        return list(sources)
+    if len(weights) != len(sources):
+        raise ValueError(f"{len(weights)} weights for {len(sources)} references")
+    return [
+        WeightedReference(source=source, weight=weight)
+        for source, weight in zip(sources, weights, strict=True)
+    ]
+
+
 def output_paths(output: Path, count: int) -> list[Path]:
     """Name the files: `output` for one image, else with -0, -1 and so on before the suffix."""
     if count == 1:
@@ -89,7 +107,7 @@ def _generate(client: Client, arguments: argparse.Namespace) -> int:
     portrait: Portrait | None = None
     try:
         with client.stream(
-            arguments.prompt, arguments.reference, timeout=arguments.timeout, **settings
+            arguments.prompt, references_of(arguments), timeout=arguments.timeout, **settings
         ) as news:
             for event in news:
                 progress.show(event)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from limner_client.catalog import Health, Info, Limits
+from limner_client.choices import ReferenceLayers
 from limner_client.errors import InvalidRequest, LimnerError
 from limner_client.portrait import Parameters, Portrait, PortraitWarning
 from limner_client.reference import Reference
@@ -50,7 +51,7 @@ def portrait_text(portrait: Portrait, paths: list[Path]) -> str:
             for image, path in zip(portrait.images, paths, strict=True)
         ),
         f"model      {_parameters(portrait.parameters)}",
-        f"reference  {_reference_use(portrait)}",
+        *_reference_lines(portrait),
         f"time       {timings.total_seconds:.3f} s; in ms: {spent}",
         f"batch      {timings.mean_batch_rows:.1f} rows on average",
         f"task       {portrait.task_id}",
@@ -60,16 +61,28 @@ def portrait_text(portrait: Portrait, paths: list[Path]) -> str:
 
 
 def _parameters(used: Parameters) -> str:
+    through = f", adapter {used.adapter}" if used.adapter else ""
+    if used.reference_layers not in (None, ReferenceLayers.ALL):
+        through += f", layers {used.reference_layers}"
     return (
         f"{used.model}, {used.sampler}, {used.steps} steps, guidance {used.guidance_scale:g}, "
-        f"ip-adapter scale {used.ip_adapter_scale:g}"
+        f"ip-adapter scale {used.ip_adapter_scale:g}{through}"
     )
 
 
-def _reference_use(portrait: Portrait) -> str:
-    use = portrait.reference
+def _reference_lines(portrait: Portrait) -> list[str]:
     uploaded = ", uploaded" if portrait.upload_outcome else ""
-    return f"{use.digest[:12]}, cache {portrait.cache_outcome}{uploaded}" if use else "none"
+    if len(portrait.references) > 1:
+        return [
+            f"reference  {use.digest[:12]}, weight {use.weight:g}, cache {use.cache_outcome}{uploaded}"
+            for use in portrait.references
+        ]
+    use = portrait.reference
+    return [
+        f"reference  {use.digest[:12]}, cache {portrait.cache_outcome}{uploaded}"
+        if use
+        else "reference  none"
+    ]
 
 
 def reference_text(reference: Reference) -> str:
@@ -92,6 +105,7 @@ def info_text(info: Info, limits: Limits) -> str:
         lines.append(f"model {model.name} ({model.family}){', the default' if position == 0 else ''}")
         rows = {
             "adapters": ", ".join(model.adapters) or "none",
+            "layers": ", ".join(model.reference_layers) or "all",
             "size": f"{model.default_width}x{model.default_height}",
             "sizes": f"{model.min_size} to {model.max_size} in steps of {model.size_multiple}",
             "steps": str(model.default_steps),

@@ -5,6 +5,7 @@ from limner.v1 import model_service_pb2, portrait_pb2
 
 from limner_client.catalog import Info, Limits, Model, SamplerLimits
 from limner_client.choices import Sampler
+from limner_client.wire.portraits import decode_layers
 from limner_client.wire.values import from_enum, from_float
 
 
@@ -37,6 +38,8 @@ def decode_get_limits(data: bytes) -> Limits:
         max_guidance_scale=from_float(limits.max_guidance_scale),
         max_ip_adapter_scale=from_float(limits.max_ip_adapter_scale),
         max_requests_in_flight=limits.max_requests_in_flight,
+        max_references=limits.max_references,
+        max_reference_weight=from_float(limits.max_reference_weight),
     )
 
 
@@ -75,4 +78,5 @@ def _model(model: model_service_pb2.Model) -> Model:
         default_guidance_scale=from_float(model.default_guidance_scale),
         weights_hash=model.weights_hash,
         buckets=tuple(model.buckets),
+        reference_layers=tuple(decode_layers(layers) for layers in model.reference_layers),
     )

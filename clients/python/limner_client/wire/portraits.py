@@ -2,7 +2,7 @@
 
 from limner.v1 import portrait_pb2, portrait_service_pb2
 
-from limner_client.choices import CacheOutcome, ImageFormat, Sampler, WarningCode
+from limner_client.choices import CacheOutcome, ImageFormat, ReferenceLayers, Sampler, WarningCode
 from limner_client.events import Completed, Event, ImageReady, Preview, Progress, Queued
 from limner_client.portrait import Image, Parameters, Portrait, PortraitWarning, ReferenceUse, Timings
 from limner_client.wire.values import from_enum, from_float
@@ -53,12 +53,14 @@ def decode_summary(
     summary: portrait_pb2.GenerationSummary, images: tuple[Image, ...], task_id: str, request_id: str
 ) -> Portrait:
     """Join a summary and its images into a portrait."""
+    references = _reference_uses(summary)
     return Portrait(
         task_id=task_id,
         request_id=request_id,
         images=images,
         parameters=_parameters(summary.parameters),
-        reference=_reference_use(summary.reference),
+        reference=references[0] if references else None,
+        references=references,
         timings=_timings(summary.timings),
         # mypy takes the stub's Warning for the builtin of that name
         warnings=tuple(decode_warning(warning) for warning in summary.warnings),  # type: ignore[arg-type]
@@ -92,6 +94,11 @@ def decode_format(number: int) -> ImageFormat:
     return from_enum(portrait_pb2.ImageFormat, "IMAGE_FORMAT_", number, ImageFormat)
 
 
+def decode_layers(number: int) -> ReferenceLayers:
+    """Convert a preset of layers."""
+    return from_enum(portrait_pb2.ReferenceLayers, "REFERENCE_LAYERS_", number, ReferenceLayers)
+
+
 def decode_cache_outcome(number: int) -> CacheOutcome | None:
     """Convert a cache outcome; unspecified means that there was no reference."""
     return from_enum(portrait_pb2.CacheOutcome, "CACHE_OUTCOME_", number, CacheOutcome) if number else None
@@ -110,12 +117,24 @@ def _parameters(parameters: portrait_pb2.GenerationParameters) -> Parameters:
         seed=parameters.seed,
         deterministic=parameters.deterministic,
         prompt=parameters.prompt,
+        adapter=parameters.adapter,
+        reference_layers=decode_layers(parameters.reference_layers) if parameters.reference_layers else None,
     )
 
 
-def _reference_use(use: portrait_pb2.ReferenceUse) -> ReferenceUse | None:
-    outcome = decode_cache_outcome(use.cache_outcome)
-    return ReferenceUse(digest=use.digest, cache_outcome=outcome) if outcome else None
+def _reference_uses(summary: portrait_pb2.GenerationSummary) -> tuple[ReferenceUse, ...]:
+    """Give every reference; a server of before several references tells of the one alone, without its weight."""
+    if summary.references:
+        return tuple(
+            ReferenceUse(
+                digest=use.digest,
+                cache_outcome=decode_cache_outcome(use.cache_outcome) or CacheOutcome.UNKNOWN,
+                weight=from_float(use.weight),
+            )
+            for use in summary.references
+        )
+    outcome = decode_cache_outcome(summary.reference.cache_outcome)
+    return (ReferenceUse(digest=summary.reference.digest, cache_outcome=outcome),) if outcome else ()
 
 
 def _timings(timings: portrait_pb2.Timings) -> Timings:

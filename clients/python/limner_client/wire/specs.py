@@ -19,32 +19,34 @@ _PLAIN = (
     "quality",
     "deterministic",
     "model",
+    "adapter",
 )
 _ENUMS = (
     ("sampler", "SAMPLER_", portrait_pb2.Sampler),
     ("format", "IMAGE_FORMAT_", portrait_pb2.ImageFormat),
     ("priority", "PRIORITY_", portrait_pb2.Priority),
+    ("reference_layers", "REFERENCE_LAYERS_", portrait_pb2.ReferenceLayers),
 )
 
 
-def encode_generate(spec: PortraitSpec, reference: LocalReference | None, key: str) -> bytes:
+def encode_generate(spec: PortraitSpec, references: tuple[LocalReference, ...], key: str) -> bytes:
     """Encode a GenerateRequest. Raises ValueError or TypeError for a value that the message cannot hold."""
-    request = portrait_service_pb2.GenerateRequest(portrait=_spec(spec, reference), idempotency_key=key)
+    request = portrait_service_pb2.GenerateRequest(portrait=_spec(spec, references), idempotency_key=key)
     return request.SerializeToString()
 
 
 def encode_generate_stream(
-    spec: PortraitSpec, reference: LocalReference | None, key: str, preview_interval: int
+    spec: PortraitSpec, references: tuple[LocalReference, ...], key: str, preview_interval: int
 ) -> bytes:
     """Encode a GenerateStreamRequest. Raises as `encode_generate`."""
     request = portrait_service_pb2.GenerateStreamRequest(
-        portrait=_spec(spec, reference), idempotency_key=key, preview_interval=preview_interval
+        portrait=_spec(spec, references), idempotency_key=key, preview_interval=preview_interval
     )
     return request.SerializeToString()
 
 
-def _spec(spec: PortraitSpec, reference: LocalReference | None) -> portrait_pb2.PortraitSpec:
-    """Build the message; the picture goes in when it is at hand, otherwise its digest."""
+def _spec(spec: PortraitSpec, references: tuple[LocalReference, ...]) -> portrait_pb2.PortraitSpec:
+    """Build the message; a picture goes in when it is at hand, otherwise its digest."""
     message = portrait_pb2.PortraitSpec(prompt=spec.prompt)
     for name in _PLAIN:
         if (value := getattr(spec, name)) is not None:
@@ -52,8 +54,15 @@ def _spec(spec: PortraitSpec, reference: LocalReference | None) -> portrait_pb2.
     for name, prefix, proto_enum in _ENUMS:
         if (value := getattr(spec, name)) is not None:
             setattr(message, name, to_enum(proto_enum, prefix, value))
-    if reference is not None and reference.data is not None:
-        message.reference_image = reference.data
-    elif reference is not None:
-        message.reference_digest = reference.digest
+    if len(references) == 1 and references[0].weight is None:
+        # As servers of before several references know it.
+        (reference,) = references
+        if reference.data is not None:
+            message.reference_image = reference.data
+        else:
+            message.reference_digest = reference.digest
+        return message
+    for reference in references:
+        source = {"digest": reference.digest} if reference.data is None else {"image": reference.data}
+        message.references.add(weight=reference.weight, **source)
     return message
