@@ -58,6 +58,10 @@ def test_not_a_model(tmp_path: Path) -> None:
     assert caught.value.path == tmp_path
     with pytest.raises(errors.NotAModelError):
         load_model(tmp_path / "nowhere")
+    checkpoint = tmp_path / "v1-5-pruned.safetensors"
+    checkpoint.write_bytes(b"")
+    with pytest.raises(errors.NotAModelError):
+        load_model(checkpoint)
 
 
 @pytest.mark.parametrize(
