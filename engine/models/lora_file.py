@@ -84,7 +84,12 @@ def read_lora(choice: LoraChoice) -> list[LoraLayer]:
             alphas[component, _flat(name.removesuffix(".alpha"))] = float(tensors[key])
             continue
         layer, half = _half(path, key, name)
-        halves.setdefault((component, _flat(layer)), {})[half] = key
+        mine = halves.setdefault((component, _flat(layer)), {})
+        if half in mine:
+            raise UnexpectedTensorError(
+                f"LoRA has a {half} twice, also as {mine[half]}", path=path, tensor=key
+            )
+        mine[half] = key
     for at in alphas:
         if at not in halves:
             raise MissingTensorError("LoRA has an alpha without its weights", path=path, tensor=at[1])

@@ -259,8 +259,14 @@ def test_a_lora_for_another_base_says_so(
 def test_a_layer_under_two_names_is_an_error(roots: dict[str, Path], tmp_path: Path) -> None:
     lora = write_lora(tmp_path / "a.safetensors", roots["sdxl"], "sdxl", kohya)
     twice = write_lora(tmp_path / "b.safetensors", roots["sdxl"], "sdxl", FORMATS["kohya-sgm"])
-    save_file(load_file(lora) | load_file(twice), lora)
-    with pytest.raises(errors.UnexpectedTensorError, match="twice"):
+    own = {key: tensor for key, tensor in load_file(twice).items() if key.startswith("lora_unet_")}
+    save_file(load_file(lora) | own, lora)
+    with pytest.raises(errors.UnexpectedTensorError, match="changes a layer twice"):
+        load_model(roots["sdxl"], loras=[LoraChoice(path=lora)])
+    write_lora(lora, roots["sdxl"], "sdxl", peft, alpha=False)
+    other = {f"base_model.model.{key}": tensor for key, tensor in load_file(lora).items() if "unet." in key}
+    save_file(load_file(lora) | other, lora)
+    with pytest.raises(errors.UnexpectedTensorError, match=r"twice, also as"):
         load_model(roots["sdxl"], loras=[LoraChoice(path=lora)])
 
 
