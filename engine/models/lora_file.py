@@ -76,12 +76,12 @@ def read_lora(choice: LoraChoice) -> list[LoraLayer]:
     tensors = read_tensors([path])
     settings = _peft_settings(path)
     halves: dict[tuple[str, str], dict[str, str]] = {}
-    alphas: dict[tuple[str, str], float] = {}
+    alphas: dict[tuple[str, str], str] = {}
     for key in tensors:
         component, name = _component(path, key)
         if name.endswith(".alpha"):
             _check_shape(path, key, tensors[key], tensors[key].numel() == 1, "a number")
-            alphas[component, _flat(name.removesuffix(".alpha"))] = float(tensors[key])
+            alphas[component, _flat(name.removesuffix(".alpha"))] = key
             continue
         layer, half = _half(path, key, name)
         mine = halves.setdefault((component, _flat(layer)), {})
@@ -90,11 +90,18 @@ def read_lora(choice: LoraChoice) -> list[LoraLayer]:
                 f"LoRA has a {half} twice, also as {mine[half]}", path=path, tensor=key
             )
         mine[half] = key
-    for at in alphas:
+    for at, key in alphas.items():
         if at not in halves:
-            raise MissingTensorError("LoRA has an alpha without its weights", path=path, tensor=at[1])
+            raise MissingTensorError("LoRA has an alpha without its weights", path=path, tensor=key)
     return [
-        _layer(choice, tensors, at, keys, alphas.get(at), settings.get(at[0], {}))
+        _layer(
+            choice,
+            tensors,
+            at,
+            keys,
+            float(tensors[alphas[at]]) if at in alphas else None,
+            settings.get(at[0], {}),
+        )
         for at, keys in halves.items()
     ]
 

@@ -185,6 +185,21 @@ Q = f"lora_unet_{ATTN.format(0).replace('.', '_')}_attn1_to_q"
             errors.UnexpectedTensorError,
             "lora_unet_x.lora_down.weight",
         ),
+        (
+            lambda t: t.update({"lora_unet_x.alpha": torch.tensor(1.0)}),
+            errors.MissingTensorError,
+            "lora_unet_x.alpha",
+        ),
+        (
+            lambda t: t.update(
+                {
+                    "lora_te2_x.lora_down.weight": torch.zeros(3, 4),
+                    "lora_te2_x.lora_up.weight": torch.zeros(4, 3),
+                }
+            ),
+            errors.UnexpectedTensorError,
+            "lora_te2_x.lora_down.weight",
+        ),
         (lambda t: t.update({"something": torch.zeros(1)}), errors.UnexpectedTensorError, "something"),
         (
             lambda t: t.update({"unet.conv_in.weight": torch.zeros(1)}),
