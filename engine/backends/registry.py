@@ -65,9 +65,7 @@ def _torch(request: BackendRequest) -> Backend:
         settings = TorchDeviceSettings()
         if request.buckets is not None:
             settings = TorchDeviceSettings(buckets=request.buckets)
-        return torch_device_backend(
-            model, device, settings
-        )
+        return torch_device_backend(model, device, settings)
     from engine.backends.torch_backend import TorchBackend
 
     return TorchBackend(model)

@@ -78,7 +78,7 @@ def _weights_hash(layout: ModelLayout, adapters: dict[str, LoadedAdapter], loras
         parts = [hash_files(layout.root, layout.weights("unet", "diffusion_pytorch_model"))]
     else:
         # In this order: tokens are cached under the hash, and are those of the first adapter unless one is named.
-        parts = [hash_files(layout.root, adapter.files) for adapter in adapters.values()]
+        parts = [adapter.weights_hash for adapter in adapters.values()]
     if loras.identity:
         parts.append(loras.identity)
     return parts[0] if len(parts) == 1 else hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -13,6 +13,7 @@ from engine.models.image_encoder import ImageEncoder, check_adapter, load_image_
 from engine.models.layout import ModelLayout
 from engine.models.projection import KVProjector
 from engine.models.unet import ConditionedUNet
+from engine.models.weights import hash_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +24,8 @@ class LoadedAdapter:
     encoder: ImageEncoder
     unconditional_tokens: torch.Tensor
     """``[tokens, E]`` f32: the reference tokens of the unconditional row of a request with a reference."""
-    files: tuple[Path, ...]
-    """Everything on disk that decides its tokens."""
+    weights_hash: str
+    """SHA-256 of all files that its tokens depend on: its own, the image encoder's and its preprocessing."""
 
     @property
     def name(self) -> str:
@@ -64,6 +65,7 @@ def load_adapters(
     paths = layout.adapters()
     loaded: dict[str, LoadedAdapter] = {}
     encoders: dict[str, ImageEncoder] = {}
+    digests: dict[Path, str] = {}
     for name in (default, *(other for other in paths if other != default)):
         folder = layout.image_encoder_of(name)
         adapter = load_adapter(paths[name], unet, token_width=token_width, dtype=dtype)
@@ -75,7 +77,7 @@ def load_adapters(
             adapter=adapter,
             encoder=encoder,
             unconditional_tokens=encoder.unconditional(adapter),
-            files=(paths[name], *encoder.files),
+            weights_hash=hash_files(layout.root, (paths[name], *encoder.files), digests),
         )
         wanted = loaded[default].encoder.preprocessing
         if encoder.preprocessing != wanted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 
@@ -48,6 +49,7 @@ class LoraSet:
             for name in tensors
             if name.endswith(".weight")
         }
+        done: set[tuple[Path, str]] = set()
         for layer in mine:
             name = names.get(layer.layer) or names.get(_alias(layer.layer, aliases or {}))
             if name is None:
@@ -56,6 +58,11 @@ class LoraSet:
                     path=layer.path,
                     tensor=layer.key,
                 )
+            if (layer.path, name) in done:
+                raise UnexpectedTensorError(
+                    "LoRA changes a layer twice, under two names", path=layer.path, tensor=layer.key
+                )
+            done.add((layer.path, name))
             tensors[name] = _fused(tensors[name], layer)
 
     def check_all_used(self) -> None:
@@ -78,10 +85,10 @@ def _alias(layer: str, aliases: Mapping[str, str]) -> str:
 def _fused(weight: torch.Tensor, layer: LoraLayer) -> torch.Tensor:
     # A convolution's halves are a convolution of the kernel's size and one of 1x1: matrices once flattened.
     flat = weight.flatten(1)
-    rank = layer.down.shape[0] if layer.down.dim() else 0
+    down, up = layer.down.flatten(1), layer.up.flatten(1)
+    rank = down.shape[0]
     wanted = ([rank, flat.shape[1]], [flat.shape[0], rank])
-    halves = [half.flatten(1) if half.dim() > 1 else half for half in (layer.down, layer.up)]
-    found = tuple(list(half.shape) for half in halves)
+    found = (list(down.shape), list(up.shape))
     if found != wanted:
         raise TensorShapeError(
             "LoRA does not fit the layer; it is for another base model",
@@ -90,5 +97,5 @@ def _fused(weight: torch.Tensor, layer: LoraLayer) -> torch.Tensor:
             expected=f"down {wanted[0]}, up {wanted[1]}",
             found=f"down {found[0]}, up {found[1]}",
         )
-    change = halves[1].float() @ halves[0].float()
+    change = up.float() @ down.float()
     return weight.float() + layer.factor * change.view(weight.shape)

@@ -16,6 +16,7 @@ from engine.models.errors import (
     MissingFileError,
     MissingTensorError,
     PickleRefusedError,
+    TensorShapeError,
     UnexpectedTensorError,
     UnsupportedModelError,
 )
@@ -75,19 +76,32 @@ def read_lora(choice: LoraChoice) -> list[LoraLayer]:
     tensors = read_tensors([path])
     settings = _peft_settings(path)
     halves: dict[tuple[str, str], dict[str, str]] = {}
-    alphas: dict[tuple[str, str], float] = {}
+    alphas: dict[tuple[str, str], str] = {}
     for key in tensors:
         component, name = _component(path, key)
         if name.endswith(".alpha"):
-            alphas[component, _flat(name.removesuffix(".alpha"))] = float(tensors[key])
+            _check_shape(path, key, tensors[key], tensors[key].numel() == 1, "a number")
+            alphas[component, _flat(name.removesuffix(".alpha"))] = key
             continue
         layer, half = _half(path, key, name)
-        halves.setdefault((component, _flat(layer)), {})[half] = key
-    for at in alphas:
+        mine = halves.setdefault((component, _flat(layer)), {})
+        if half in mine:
+            raise UnexpectedTensorError(
+                f"LoRA has a {half} twice, also as {mine[half]}", path=path, tensor=key
+            )
+        mine[half] = key
+    for at, key in alphas.items():
         if at not in halves:
-            raise MissingTensorError("LoRA has an alpha without its weights", path=path, tensor=at[1])
+            raise MissingTensorError("LoRA has an alpha without its weights", path=path, tensor=key)
     return [
-        _layer(choice, tensors, at, keys, alphas.get(at), settings.get(at[0], {}))
+        _layer(
+            choice,
+            tensors,
+            at,
+            keys,
+            float(tensors[alphas[at]]) if at in alphas else None,
+            settings.get(at[0], {}),
+        )
         for at, keys in halves.items()
     ]
 
@@ -106,8 +120,11 @@ def _layer(
             raise MissingTensorError(
                 f"LoRA has one half of a layer, without its {half}", path=choice.path, tensor=other
             )
+        matrix = tensors[keys[half]]
+        sound = matrix.dim() in (2, 4) and matrix.numel() > 0
+        _check_shape(choice.path, keys[half], matrix, sound, "a matrix or a convolution")
     down, up = tensors[keys["down"]], tensors[keys["up"]]
-    rank = down.shape[0] if down.dim() else 1
+    rank = down.shape[0]
     if alpha is None:
         alpha = float(settings.get("lora_alpha", rank))
     divisor = rank**0.5 if settings.get("use_rslora") else rank
@@ -120,6 +137,17 @@ def _layer(
         up=up,
         factor=choice.scale * alpha / divisor,
     )
+
+
+def _check_shape(path: Path, key: str, tensor: torch.Tensor, sound: bool, expected: str) -> None:
+    if not sound:
+        raise TensorShapeError(
+            "tensor of a LoRA has another shape",
+            path=path,
+            tensor=key,
+            expected=expected,
+            found=str(list(tensor.shape)),
+        )
 
 
 def _component(path: Path, key: str) -> tuple[str, str]:

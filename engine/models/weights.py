@@ -115,11 +115,16 @@ def _restore_position_ids(module: nn.Module) -> None:
                 )
 
 
-def hash_files(root: Path, paths: Sequence[Path]) -> str:
-    """Return the SHA-256 (hex) over the names (relative to ``root``) and the contents of these files."""
+def hash_files(root: Path, paths: Sequence[Path], known: dict[Path, str] | None = None) -> str:
+    """Return the SHA-256 (hex) over the names (relative to ``root``) and the contents of these files.
+
+    ``known`` keeps the contents' digests from call to call, so that a file of gigabytes is read once.
+    """
     digest = hashlib.sha256()
+    known = {} if known is None else known
     for path in sorted(paths):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.relative_to(root).as_posix()}\0{content}\n".encode())
+        if path not in known:
+            with path.open("rb") as file:
+                known[path] = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.relative_to(root).as_posix()}\0{known[path]}\n".encode())
     return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 
 from engine.backends.base import EncodedPrompt, PlacedReference, RowConditioning
 from engine.backends.torch_backend import TorchBackend, TorchSettings
+from engine.loop.warmup import calibrate
 from engine.models.added import AddedInputs, guidance_embedding
 from engine.models.model import load_model
 from tests.tinymodels import LCM, TinyXLSettings, build_tiny_model, build_tiny_xl, open_pipeline
@@ -105,6 +107,11 @@ def test_a_prompt_without_what_the_unet_reads_is_an_error(backend: TorchBackend)
     slot = backend.place(sound)
     assert slot == 0, "a row that could not be placed holds nothing"
     backend.release(slot)
+
+
+def test_warm_up_runs(backend: TorchBackend) -> None:
+    measured = calibrate(backend, (1, 2), time.monotonic, decode_batch=2, patience_ticks=1, reference_batch=2)
+    assert set(measured.tick_seconds) == {1, 2}
 
 
 def test_time_ids_are_diffusers(root: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.equivalence.harness import (
     Case,
@@ -195,3 +199,25 @@ def test_sdxls_pooled_text_and_sizes_are_heard(root_of: Callable[[str], Path]) -
         deaf = draw_with_diffusers(root_of("sdxl"), "base", base)
         weight.data = kept
         assert max_channel_error(heard, deaf) > TOLERANCE, columns
+
+
+def test_a_latent_consistency_pipelines_directory_draws_its_pictures(
+    root_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    from diffusers import LatentConsistencyModelPipeline
+
+    root = Path(shutil.copytree(root_of("lcm"), tmp_path / "model"))
+    index = root / "model_index.json"
+    named = {"_class_name": "LatentConsistencyModelPipeline"}
+    index.write_text(json.dumps(json.loads(index.read_text()) | named))
+    pipeline: Any = LatentConsistencyModelPipeline.from_pretrained(str(root), low_cpu_mem_usage=False)
+    pipeline.set_progress_bar_config(disable=True)
+    case = Case(sampler="lcm", steps=4, guidance=8.5, scale=None)
+    theirs = pipeline(
+        case.prompt,
+        num_inference_steps=case.steps,
+        guidance_scale=case.guidance,
+        generator=torch.Generator().manual_seed(case.seeds[0]),
+    ).images
+    ours = Engine(root).draw_case(case)
+    assert max_channel_error(ours, [np.asarray(theirs[0])]) <= TOLERANCE

@@ -7,10 +7,10 @@ import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from engine.backends.base import RowConditioning
@@ -18,100 +18,22 @@ from engine.backends.torch_backend import TorchBackend, TorchSettings
 from engine.models import errors
 from engine.models.lora_choice import LoraChoice
 from engine.models.model import Model, load_model
+from engine.models.sgm_names import RESNET, sgm_names
 from tests.tinymodels import TinySettings, TinyXLSettings, build_tiny_model, build_tiny_xl
+from tests.tinymodels.loras import (
+    ALPHA,
+    ATTN,
+    FORMATS,
+    LAYERS,
+    RANK,
+    densely,
+    kohya,
+    peft,
+    unet_alone,
+    write_lora,
+)
 
 Tensors = dict[str, torch.Tensor]
-RANK, ALPHA = 3, 2.0
-UNET = "unet/diffusion_pytorch_model.safetensors"
-FILES = {
-    "unet": UNET,
-    "text_encoder": "text_encoder/model.safetensors",
-    "text_encoder_2": "text_encoder_2/model.safetensors",
-}
-ATTN = "down_blocks.{}.attentions.0.transformer_blocks.0"
-MIDDLE = "mid_block.attentions.0.transformer_blocks.0"
-TEXT = "encoder.layers.0"
-LAYERS = {
-    "sd1": [
-        ("unet", f"{ATTN.format(0)}.attn1.to_q"),
-        ("unet", f"{ATTN.format(0)}.attn2.to_k"),
-        ("unet", f"{ATTN.format(0)}.attn2.to_v"),
-        ("unet", f"{MIDDLE}.attn1.to_out.0"),
-        ("unet", f"{MIDDLE}.ff.net.0.proj"),
-        ("unet", "down_blocks.0.attentions.0.proj_in"),
-        ("unet", "down_blocks.0.resnets.0.conv1"),
-        ("unet", "up_blocks.0.upsamplers.0.conv"),
-        ("text_encoder", f"{TEXT}.self_attn.q_proj"),
-        ("text_encoder", f"{TEXT}.mlp.fc1"),
-    ],
-    "sdxl": [
-        ("unet", f"{ATTN.format(2)}.attn1.to_q"),
-        ("unet", "down_blocks.2.attentions.0.transformer_blocks.2.attn2.to_v"),
-        ("unet", f"{MIDDLE}.attn2.to_k"),
-        ("unet", f"{MIDDLE}.ff.net.2"),
-        ("unet", "up_blocks.1.attentions.1.transformer_blocks.1.attn1.to_out.0"),
-        ("unet", "down_blocks.1.resnets.0.time_emb_proj"),
-        ("unet", "up_blocks.0.resnets.1.conv_shortcut"),
-        ("unet", "down_blocks.0.downsamplers.0.conv"),
-        ("unet", "add_embedding.linear_1"),
-        ("text_encoder", f"{TEXT}.self_attn.q_proj"),
-        ("text_encoder_2", f"{TEXT}.mlp.fc2"),
-    ],
-}
-SGM = {
-    # layers of the tiny SDXL in the names of SDXL's own code, counted by hand: one layer a block
-    f"{ATTN.format(2)}.attn1.to_q": "input_blocks_5_1_transformer_blocks_0_attn1_to_q",
-    "down_blocks.2.attentions.0.transformer_blocks.2.attn2.to_v": (
-        "input_blocks_5_1_transformer_blocks_2_attn2_to_v"
-    ),
-    f"{MIDDLE}.attn2.to_k": "middle_block_1_transformer_blocks_0_attn2_to_k",
-    f"{MIDDLE}.ff.net.2": "middle_block_1_transformer_blocks_0_ff_net_2",
-    "up_blocks.1.attentions.1.transformer_blocks.1.attn1.to_out.0": (
-        "output_blocks_3_1_transformer_blocks_1_attn1_to_out_0"
-    ),
-    "down_blocks.1.resnets.0.time_emb_proj": "input_blocks_3_0_emb_layers_1",
-    "up_blocks.0.resnets.1.conv_shortcut": "output_blocks_1_0_skip_connection",
-    "down_blocks.0.downsamplers.0.conv": "input_blocks_2_0_op",
-    "add_embedding.linear_1": "label_emb_0_0",
-}
-
-
-def kohya(component: str, layer: str, half: str) -> str:
-    prefix = {"unet": "lora_unet", "text_encoder": "lora_te", "text_encoder_2": "lora_te2"}[component]
-    inner = "" if component == "unet" else "text_model_"
-    return f"{prefix}_{inner}{layer.replace('.', '_')}.lora_{half}.weight"
-
-
-def kohya_sgm(component: str, layer: str, half: str) -> str:
-    if component == "unet":
-        return f"lora_unet_{SGM[layer]}.lora_{half}.weight"
-    return kohya(component, layer, half).replace("lora_te_", "lora_te1_")
-
-
-def peft(component: str, layer: str, half: str) -> str:
-    inner = "" if component == "unet" else "text_model."
-    return f"{component}.{inner}{layer}.lora_{'A' if half == 'down' else 'B'}.weight"
-
-
-def old_diffusers(component: str, layer: str, half: str) -> str:
-    if component != "unet":
-        return f"{component}.text_model.{layer}.lora_linear_layer.{half}.weight"
-    owner, _, projection = layer.removesuffix(".0").rpartition(".")
-    if projection in ("to_q", "to_k", "to_v", "to_out"):
-        return f"unet.{owner}.processor.{projection}_lora.{half}.weight"
-    return f"unet.{layer}.lora.{half}.weight"
-
-
-def unet_alone(component: str, layer: str, half: str) -> str:
-    return f"{layer}.lora.{half}.weight" if component == "unet" else peft(component, layer, half)
-
-
-FORMATS: dict[str, Callable[[str, str, str], str]] = {
-    "kohya": kohya,
-    "kohya-sgm": kohya_sgm,
-    "peft": peft,
-    "old-diffusers": old_diffusers,
-}
 
 
 @pytest.fixture(scope="module")
@@ -121,60 +43,6 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "sd1": build_tiny_model(folder / "sd1", TinySettings(adapters=())),
         "sdxl": build_tiny_xl(folder / "sdxl", TinyXLSettings(adapters=())),
     }
-
-
-def weight_name(root: Path, component: str, layer: str) -> str:
-    with safe_open(root / FILES[component], framework="pt") as file:
-        names = set(file.keys())
-    return next(name for name in (f"{layer}.weight", f"text_model.{layer}.weight") if name in names)
-
-
-def halves(root: Path, component: str, layer: str, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return random ``down`` and ``up`` of a layer, as a convolution where it is one."""
-    weight = load_file(root / FILES[component])[weight_name(root, component, layer)]
-    generator = torch.Generator().manual_seed(seed + len(layer))
-    down = torch.randn(RANK, *weight.shape[1:], generator=generator) / weight[0].numel() ** 0.5
-    up = torch.randn(weight.shape[0], RANK, *(1,) * (weight.dim() - 2), generator=generator)
-    return down, up
-
-
-def write_lora(
-    path: Path,
-    root: Path,
-    family: str,
-    name: Callable[[str, str, str], str],
-    *,
-    alpha: bool = True,
-    **metadata: str,
-) -> Path:
-    tensors: Tensors = {}
-    for component, layer in LAYERS[family]:
-        down, up = halves(root, component, layer)
-        tensors[name(component, layer, "down")] = down
-        tensors[name(component, layer, "up")] = up
-        if alpha:
-            key = name(component, layer, "down").partition(".lora_")[0]
-            tensors[f"{key}.alpha"] = torch.tensor(ALPHA)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path, metadata=metadata or None)
-    return path
-
-
-def densely(root: Path, target: Path, family: str, factor: float) -> Path:
-    """Write the model with each layer's change added in float64: the oracle."""
-    shutil.copytree(root, target)
-    for component, file in FILES.items():
-        if not (root / file).exists():
-            continue
-        tensors = load_file(root / file)
-        for owner, layer in LAYERS[family]:
-            if owner == component:
-                down, up = halves(root, component, layer)
-                change = up.double().flatten(1) @ down.double().flatten(1)
-                key = weight_name(root, component, layer)
-                tensors[key] = (tensors[key].double() + factor * change.view(tensors[key].shape)).float()
-        save_file(tensors, target / file)
-    return target
 
 
 def weights(model: Model) -> Tensors:
@@ -317,6 +185,21 @@ Q = f"lora_unet_{ATTN.format(0).replace('.', '_')}_attn1_to_q"
             errors.UnexpectedTensorError,
             "lora_unet_x.lora_down.weight",
         ),
+        (
+            lambda t: t.update({"lora_unet_x.alpha": torch.tensor(1.0)}),
+            errors.MissingTensorError,
+            "lora_unet_x.alpha",
+        ),
+        (
+            lambda t: t.update(
+                {
+                    "lora_te2_x.lora_down.weight": torch.zeros(3, 4),
+                    "lora_te2_x.lora_up.weight": torch.zeros(4, 3),
+                }
+            ),
+            errors.UnexpectedTensorError,
+            "lora_te2_x.lora_down.weight",
+        ),
         (lambda t: t.update({"something": torch.zeros(1)}), errors.UnexpectedTensorError, "something"),
         (
             lambda t: t.update({"unet.conv_in.weight": torch.zeros(1)}),
@@ -339,6 +222,11 @@ Q = f"lora_unet_{ATTN.format(0).replace('.', '_')}_attn1_to_q"
             lambda t: t.update({f"{Q}.lora_down.weight": torch.tensor(1.0)}),
             errors.TensorShapeError,
             f"{Q}.lora_down.weight",
+        ),
+        (
+            lambda t: t.update({f"{Q}.alpha": torch.zeros(2)}),
+            errors.TensorShapeError,
+            f"{Q}.alpha",
         ),
         (
             lambda t: t[f"{Q}.lora_down.weight"].view(-1)[:1].fill_(float("nan")),
@@ -381,6 +269,48 @@ def test_a_lora_for_another_base_says_so(
     with pytest.raises(errors.ModelError, match="another base model") as caught:
         load_model(roots[other], loras=[LoraChoice(path=lora)])
     assert caught.value.path == lora and caught.value.tensor is not None
+
+
+def test_a_layer_under_two_names_is_an_error(roots: dict[str, Path], tmp_path: Path) -> None:
+    lora = write_lora(tmp_path / "a.safetensors", roots["sdxl"], "sdxl", kohya)
+    twice = write_lora(tmp_path / "b.safetensors", roots["sdxl"], "sdxl", FORMATS["kohya-sgm"])
+    own = {key: tensor for key, tensor in load_file(twice).items() if key.startswith("lora_unet_")}
+    save_file(load_file(lora) | own, lora)
+    with pytest.raises(errors.UnexpectedTensorError, match="changes a layer twice"):
+        load_model(roots["sdxl"], loras=[LoraChoice(path=lora)])
+    write_lora(lora, roots["sdxl"], "sdxl", peft, alpha=False)
+    other = {f"base_model.model.{key}": tensor for key, tensor in load_file(lora).items() if "unet." in key}
+    save_file(load_file(lora) | other, lora)
+    with pytest.raises(errors.UnexpectedTensorError, match=r"twice, also as"):
+        load_model(roots["sdxl"], loras=[LoraChoice(path=lora)])
+
+
+def test_sdxls_own_names_are_diffusers_map_of_them() -> None:
+    """At the published size, for every block: diffusers' conversion of kohya's keys is the oracle."""
+    from diffusers.loaders.lora_conversion_utils import _maybe_map_sgm_blocks_to_diffusers
+
+    config = {
+        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+        "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+        "layers_per_block": 2,
+    }
+    blocks = ("input_blocks", "middle_block", "output_blocks")
+    names = {
+        sgm: ours
+        for sgm, ours in sgm_names(config).items()
+        if sgm.startswith(blocks) and sgm != "input_blocks_0_0"
+    }
+    keys = {f"lora_unet_{sgm}_tail": torch.zeros(1) for sgm in names}
+    theirs = list(_maybe_map_sgm_blocks_to_diffusers(dict(keys), SimpleNamespace(layers_per_block=2)))
+    for sgm, ours in names.items():
+        # What is inside resnets and downsamplers diffusers renames elsewhere: here their place alone is compared.
+        inner = next((old for old in RESNET if sgm.endswith(f"_{old}")), None)
+        ours = ours.replace("downsamplers_0_conv", "downsamplers_0_op")
+        expected = ours if inner is None else ours.removesuffix(RESNET[inner]) + inner
+        for mine, other in (("down_", "input_"), ("mid_", "middle_"), ("up_", "output_")):
+            expected = other + expected.removeprefix(mine) if expected.startswith(mine) else expected
+        assert f"lora_unet_{expected}_tail" in theirs, sgm
+    assert len(names) == len(theirs) == 17 * 6 + 11 + 4
 
 
 def test_what_is_no_lora_file(roots: dict[str, Path], tmp_path: Path) -> None:
