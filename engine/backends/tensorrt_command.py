@@ -51,10 +51,12 @@ def run_build(options: argparse.Namespace) -> int:
     from engine.backends.tensorrt_errors import TensorRTError
     from engine.backends.tensorrt_graph import graph_of
     from engine.backends.tensorrt_package import load_package
+    from engine.loop.logs import configure_logging
     from engine.models.errors import ModelError
     from engine.models.model import load_model
 
     began = time.monotonic()
+    configure_logging("warning")
 
     def report(line: str) -> None:
         sys.stderr.write(f"{time.monotonic() - began:7.1f} s  {line}\n")

@@ -26,6 +26,7 @@ from engine.backends.base import Backend
 from engine.backends.cuda_stream import CudaStream, Stream
 from engine.backends.device_backend import BatchInputs, DeviceBackend
 from engine.backends.torch_programs import TorchDeviceSettings, TorchPrograms
+from engine.loop.logs import configure_logging
 from engine.models.attention import CrossKV
 from engine.models.unet import ConditionedUNet
 from loadtests.gpu import published
@@ -482,6 +483,7 @@ def main() -> int:
         "--dry-run", action="store_true", help="tiny networks on the CPU: tries the script itself"
     )
     options = parser.parse_args()
+    configure_logging("warning")
     only = options.only.split(",")
     report = Report(options.output, options.budget_seconds)
     report.figures["environment"] = environment()

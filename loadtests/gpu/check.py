@@ -21,6 +21,7 @@ import torch
 
 from engine.backends.base import Backend, RowConditioning
 from engine.backends.device_backend import BatchInputs, DeviceBackend
+from engine.loop.logs import configure_logging
 from loadtests.gpu.driver import LoopDriver, Pictures, largest_error, picture
 from loadtests.gpu.report import Report, environment
 
@@ -364,6 +365,7 @@ def main() -> int:
         "--probe", nargs=4, metavar=("PACKAGE", "TARGET", "MODEL", "ONNX"), help=argparse.SUPPRESS
     )
     options = parser.parse_args()
+    configure_logging("warning")
     if options.probe:
         package, target, root, onnx = options.probe
         print(probe(package, target, Path(root), Path(onnx)), flush=True)
