@@ -229,8 +229,14 @@ class Bench:
             settings = TorchDeviceSettings(buckets=buckets, channels_last=bool(layout))
             programs = TorchPrograms(ours, self.stream(), settings)
             for bucket in buckets:
-                program = programs.program(self.inputs(family, bucket, ours.width))
-                milliseconds = self.median_ms(program)
+                try:
+                    program = programs.program(self.inputs(family, bucket, ours.width))
+                    milliseconds = self.median_ms(program)
+                except torch.OutOfMemoryError as error:
+                    self.report.row(
+                        f"SKIPPED {family} bucket {bucket} limner graph{layout}: {str(error)[:120]}"
+                    )
+                    break
                 self.tick(family, bucket, f"limner graph{layout}", milliseconds)
                 if not program.call.captured:
                     self.report.row(f"INFO {program.call.name}: no graph, {program.call.reason}")
@@ -296,7 +302,7 @@ class Bench:
 
     def loop(self) -> None:
         """Measure images a second through the engine's loop, and one image alone."""
-        backend = self.backend(settings=TorchDeviceSettings(buckets=(1, 2, 4, 8, 16, 32)))
+        backend = self.backend(settings=TorchDeviceSettings(buckets=(1, 2, 4, 8, 16, 32), capacity=96))
         self.measure_loop("limner loop, graph channels_last", backend)
         del backend
         self.free()
