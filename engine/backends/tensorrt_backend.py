@@ -101,7 +101,8 @@ def create_tensorrt(
     """
     settings = settings or TensorRTSettings()
     if options.buckets is not None:
-        settings = replace(settings, buckets=options.buckets)
+        capacity = max(settings.capacity, 2 * max(options.buckets))
+        settings = replace(settings, buckets=options.buckets, capacity=capacity)
     dtype = options.dtype_of(name, tuple(DTYPES), best="float16")
     # The driver first: TensorRT's runtime would end the process without a word.
     gpu = find_gpu(int(options.device.partition(":")[2] or 0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -122,7 +122,8 @@ def create_torch_on_device(root: Path, options: BackendOptions) -> DeviceBackend
     check_device(device)
     settings = TorchDeviceSettings()
     if options.buckets is not None:
-        settings = TorchDeviceSettings(buckets=options.buckets)
+        capacity = max(settings.capacity, 2 * max(options.buckets))
+        settings = replace(settings, buckets=options.buckets, capacity=capacity)
     return torch_device_backend(load_model(root, adapter=options.adapter, dtype=dtype), device, settings)
 
 
