@@ -247,7 +247,7 @@ class Bench:
         """Time torch.compile, ours with a CUDA graph and diffusers' with compile's own graphs."""
         for bucket in buckets:
             for variant in ("limner compile + graph", "diffusers compile reduce-overhead"):
-                if self.report.left < (0 if self.dry else 150):
+                if self.report.left < (0 if self.dry else 60):
                     self.report.row(
                         f"SKIPPED {family} bucket {bucket} {variant}: {self.report.left:.0f} s left"
                     )
