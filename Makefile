@@ -10,7 +10,7 @@ PIP_ARGS ?=
 export PATH := $(CURDIR)/.cache/tools:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint types imports proto-check stubs format bench tools clean train quality
+.PHONY: help setup demo serve test lint types imports proto-check stubs format bench gpu-check gpu-bench tools clean train quality
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,16 @@ tools: $(STAMP) ## Install what the tests need outside pip, where that is allowe
 
 bench: $(STAMP) ## Measure the service against diffusers and against its own bare engine loop
 	$(BIN)/python -m loadtests.bench
+
+# The environment is the caller's: a GPU machine has its own torch. `make gpu-check PYTHON=/path/to/python`.
+GPU_PYTHON := PYTHONPATH=$(CURDIR):$(CURDIR)/proto:$(CURDIR)/clients/python:$(PYTHONPATH) $(PYTHON)
+GPU_ARGS ?=
+
+gpu-check: ## Compare the GPU backends with diffusers on the GPU at hand; installs nothing
+	$(GPU_PYTHON) -m loadtests.gpu.check --output build/gpu-check.json $(GPU_ARGS)
+
+gpu-bench: ## Measure ticks and images/s at published sizes on the GPU at hand; installs nothing
+	$(GPU_PYTHON) -m loadtests.gpu.bench --output build/gpu-bench.json $(GPU_ARGS)
 
 train: $(STAMP) ## Train the embedded model from nothing (hours on two cores)
 	for stage in world vae clip image reader unet adapter export; do $(BIN)/python -m engine.embedded.recipe $$stage || exit; done

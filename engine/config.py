@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
 from engine.models.lora_choice import LoraChoice
+
+
+def default_cache_dir() -> Path:
+    """Return ``limner`` in the user's cache directory: ``XDG_CACHE_HOME``, or ``~/.cache``."""
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    # The specification ignores relative paths.
+    base = Path(given) if Path(given).is_absolute() else Path.home() / ".cache"
+    return base / "limner"
 
 
 class ConfigError(ValueError):
@@ -28,8 +37,8 @@ class EngineConfig:
         where ``limner.json`` names it.
     loras: LoRAs to fuse into the model's weights, beside those in its ``lora/``.
     device, dtype: as torch names them.
-    cache: folder of what a backend builds for itself (engines, exports); None for the backend's own default.
     threads: CPU threads of the backend; None leaves their number to it.
+    cache_dir: where exports, compiled graphs and engines are kept; None for ``default_cache_dir``.
     buckets: batch sizes in rows to use, of those that the backend has; None for all.
     deterministic_bucket: the one bucket of ticks that hold a deterministic image, a power of two; None chooses
         the largest up to 4, which costs little when such an image runs by itself.
@@ -46,8 +55,8 @@ class EngineConfig:
     loras: tuple[LoraChoice, ...] = ()
     device: str = "cpu"
     dtype: str = "float32"
-    cache: Path | None = None
     threads: int | None = None
+    cache_dir: Path | None = None
     buckets: tuple[int, ...] | None = None
     deterministic_bucket: int | None = None
     prompt_cache_bytes: int = 64 << 20

@@ -3,87 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from engine.backends.base import Backend, BackendStartError
+from engine.backends.base import Backend
+from engine.backends.options import BackendOptions, UnknownBackendError
 from engine.models.lora_choice import LoraChoice
 
+__all__ = ["CREATORS", "UnknownBackendError", "create_backend"]
 
-class UnknownBackendError(BackendStartError, ValueError):
-    """No backend of that name, or a type of numbers or a device that it does not compute on."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackendRequest:
-    """What is asked of a backend.
-
-    root: model directory. adapter: file in its ``ip_adapter/`` without suffix. device, dtype: as torch names them.
-    buckets: batch sizes in rows; None for the backend's own. cache: folder of built engines; None for the default one.
-    loras: fused into the weights.
-    """
-
-    root: Path
-    adapter: str | None = None
-    dtype: str = "float32"
-    device: str = "cpu"
-    buckets: tuple[int, ...] | None = None
-    cache: Path | None = None
-    loras: Sequence[LoraChoice] = ()
+Creator = Callable[[Path, BackendOptions], Backend]
 
 
-Creator = Callable[[BackendRequest], Backend]
-
-
-def _torch(request: BackendRequest) -> Backend:
+def _torch(root: Path, options: BackendOptions) -> Backend:
     import torch
 
+    from engine.backends.torch_backend import TorchBackend
     from engine.models.model import load_model
 
-    try:
-        device = torch.device(request.device)
-    except RuntimeError as error:
-        raise UnknownBackendError(f"no device {request.device!r}: {error}") from error
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if device.type == "cuda":
-        dtypes["float16"] = torch.float16
-    elif device.type != "cpu":
-        raise UnknownBackendError(f"torch backend computes on cpu or cuda, not {request.device}")
-    if request.dtype not in dtypes:
-        raise UnknownBackendError(
-            f"torch backend computes in {' or '.join(dtypes)} on {device.type}, not {request.dtype}"
-        )
-    dtype = dtypes[request.dtype]
-    if device.type == "cuda":
-        from engine.backends.torch_programs import check_device
+    if options.device.startswith("cuda"):
+        from engine.backends.torch_programs import create_torch_on_device
 
-        check_device(device)
-    model = load_model(request.root, adapter=request.adapter, dtype=dtype, loras=request.loras)
-    if device.type == "cuda":
-        from engine.backends.torch_programs import TorchDeviceSettings, torch_device_backend
-
-        settings = TorchDeviceSettings()
-        if request.buckets is not None:
-            settings = TorchDeviceSettings(buckets=request.buckets)
-        return torch_device_backend(model, device, settings)
-    from engine.backends.torch_backend import TorchBackend
-
-    return TorchBackend(model)
+        return create_torch_on_device(root, options)
+    dtype: torch.dtype = getattr(torch, options.dtype_of("torch", ("float32", "bfloat16")))
+    return TorchBackend(load_model(root, adapter=options.adapter, dtype=dtype, loras=options.loras))
 
 
-def _tensorrt(request: BackendRequest) -> Backend:
-    from engine.backends.tensorrt_backend import tensorrt_backend
+def _openvino(root: Path, options: BackendOptions) -> Backend:
+    from engine.backends.compiled.create import create_openvino
 
-    return tensorrt_backend("tensorrt", request)
-
-
-def _tensorrt_rtx(request: BackendRequest) -> Backend:
-    from engine.backends.tensorrt_backend import tensorrt_backend
-
-    return tensorrt_backend("tensorrt-rtx", request)
+    return create_openvino(root, options)
 
 
-CREATORS: dict[str, Creator] = {"torch": _torch, "tensorrt": _tensorrt, "tensorrt-rtx": _tensorrt_rtx}
+def _onnxruntime(root: Path, options: BackendOptions) -> Backend:
+    from engine.backends.compiled.create import create_onnxruntime
+
+    return create_onnxruntime(root, options)
+
+
+def _tensorrt(name: str, root: Path, options: BackendOptions) -> Backend:
+    from engine.backends.tensorrt_backend import create_tensorrt
+
+    return create_tensorrt(name, root, options)
+
+
+CREATORS: dict[str, Creator] = {
+    "torch": _torch,
+    "openvino": _openvino,
+    "onnxruntime": _onnxruntime,
+    "tensorrt": partial(_tensorrt, "tensorrt"),
+    "tensorrt-rtx": partial(_tensorrt, "tensorrt-rtx"),
+}
 
 
 def create_backend(
@@ -93,18 +63,25 @@ def create_backend(
     adapter: str | None = None,
     dtype: str = "float32",
     device: str = "cpu",
+    threads: int | None = None,
     buckets: tuple[int, ...] | None = None,
     cache: Path | None = None,
     loras: Sequence[LoraChoice] = (),
 ) -> Backend:
-    """Load the model in ``root`` on a backend, with LoRAs fused and ``adapter`` as its default.
+    """Load a model directory, or for a compiled backend an export, on a backend; see ``BackendOptions``.
 
-    Raises ``UnknownBackendError``, the ``ModelError`` family and, for a GPU, ``DeviceMissingError`` or the
-    ``TensorRTError`` family.
+    Raises the ``BackendStartError`` family (``UnknownBackendError``, and for a GPU ``DeviceMissingError`` and
+    ``TensorRTError``) and the ``ModelError`` family.
     """
     if name not in CREATORS:
         raise UnknownBackendError(f"no backend {name!r}; there are {', '.join(sorted(CREATORS))}")
-    request = BackendRequest(
-        root=root, adapter=adapter, dtype=dtype, device=device, buckets=buckets, cache=cache, loras=loras
+    options = BackendOptions(
+        adapter=adapter,
+        dtype=dtype,
+        device=device,
+        threads=threads,
+        buckets=buckets,
+        cache=cache,
+        loras=tuple(loras),
     )
-    return CREATORS[name](request)
+    return CREATORS[name](root, options)

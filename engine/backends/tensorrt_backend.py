@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import structlog
 import torch
@@ -13,6 +12,7 @@ from engine.backends.cuda_stream import CudaStream, Stream
 from engine.backends.device_backend import DeviceBackend
 from engine.backends.engine_cache import CALIBRATION, EngineCache
 from engine.backends.nvidia_driver import Gpu, find_gpu
+from engine.backends.options import BackendOptions, UnknownBackendError
 from engine.backends.tensorrt_builder import BuildSettings
 from engine.backends.tensorrt_engines import Engines, Obtained, key_of
 from engine.backends.tensorrt_errors import DriverMissingError
@@ -23,19 +23,11 @@ from engine.backends.tensorrt_runner import TensorRTPrograms, create_runtime, lo
 from engine.models.model import Model, load_model
 from engine.models.placement import move_model
 
-if TYPE_CHECKING:
-    from engine.backends.registry import BackendRequest
-
 log = structlog.get_logger()
 
 BUCKETS = (1, 2, 4, 8, 16)
 CAPACITY = 64
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-def default_cache() -> Path:
-    """Return the folder of exports and engines where none is configured."""
-    return Path.home() / ".cache" / "limner" / "engines"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,36 +92,35 @@ class TensorRTBackend(DeviceBackend):
             }
 
 
-def tensorrt_backend(
-    name: str, request: BackendRequest, settings: TensorRTSettings | None = None
+def create_tensorrt(
+    name: str, root: Path, options: BackendOptions, settings: TensorRTSettings | None = None
 ) -> TensorRTBackend:
     """Load a model on ``tensorrt`` or ``tensorrt-rtx``, building its engine if the cache has none that matches.
 
-    Raises the ``TensorRTError`` and ``ModelError`` families, and ``ValueError`` for settings that cannot hold.
+    Raises the ``BackendStartError`` and ``ModelError`` families, and ``ValueError`` for settings that cannot hold.
     """
     settings = settings or TensorRTSettings()
-    if request.buckets is not None:
-        settings = replace(settings, buckets=request.buckets)
-    if request.dtype not in DTYPES:
-        raise ValueError(f"{name} computes in {' or '.join(DTYPES)}, not {request.dtype}")
-    device = torch.device(request.device)
+    if options.buckets is not None:
+        capacity = max(settings.capacity, 2 * max(options.buckets))
+        settings = replace(settings, buckets=options.buckets, capacity=capacity)
+    dtype = options.dtype_of(name, tuple(DTYPES), best="float16")
     # The driver first: TensorRT's runtime would end the process without a word.
-    gpu = find_gpu(device.index or 0)
+    gpu = find_gpu(int(options.device.partition(":")[2] or 0))
     package = load_package(name)
-    if device.type != "cuda" or not torch.cuda.is_available():
+    if not options.device.startswith("cuda") or not torch.cuda.is_available():
         raise DriverMissingError(
             f"{name} needs a torch with CUDA beside it",
             expected="device cuda",
-            found=f"{request.device}, torch {torch.__version__}",
+            found=f"device {options.device}, torch {torch.__version__}",
         )
-    cache = request.cache or default_cache()
-    graph = graph_of(
-        request.root, cache / "exports", adapter=request.adapter, dtype=request.dtype, report=_report
-    )
-    model = load_model(request.root, adapter=request.adapter, dtype=DTYPES[request.dtype])
-    return assemble(
-        package, gpu, model, graph, EngineCache(cache), settings, device=device, stream=CudaStream(device)
-    )
+    if options.cache is None:
+        raise UnknownBackendError(f"{name} backend keeps its engine in a cache, and there is none")
+    graph = graph_of(root, options.cache / "exports", adapter=options.adapter, dtype=dtype, report=_report)
+    model = load_model(root, adapter=options.adapter, dtype=DTYPES[dtype])
+    device = torch.device(options.device)
+    torch.cuda.set_device(device)
+    cache = EngineCache(options.cache)
+    return assemble(package, gpu, model, graph, cache, settings, device=device, stream=CudaStream(device))
 
 
 def assemble(

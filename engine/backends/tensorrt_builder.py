@@ -154,7 +154,7 @@ def _attach_timing_cache(config: Any, content: bytes) -> Any:
 
 def _monitor(trt: Any, report: Report) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        """Reports the two outer levels of phases; those below come by the thousand."""
+        """Reports the two outer levels of phases, and how far the outermost is; those below come by the thousand."""
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
@@ -173,7 +173,7 @@ def _monitor(trt: Any, report: Report) -> Any:
 
         def step_complete(self, phase: str, step: int) -> bool:
             tenths = 10 * step // self._steps.get(phase, 1)
-            if self._depth.get(phase, 2) < 2 and tenths > self._told.get(phase, 0):
+            if self._depth.get(phase) == 0 and tenths > self._told.get(phase, 0):
                 self._told[phase] = tenths
                 report(f"{phase}: {10 * tenths} %")
             return True

@@ -20,7 +20,10 @@ def add_build(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--size", type=_sizes, metavar="WxH[,WxH]", help="in pixels; the model's own if not given"
     )
     parser.add_argument(
-        "--output", type=Path, metavar="CACHE", help="engine cache (default ~/.cache/limner/engines)"
+        "--output",
+        type=Path,
+        metavar="CACHE",
+        help="engine cache (default limner in the user's cache directory)",
     )
     parser.add_argument("--adapter", help="IP-Adapter, by its file's stem, where the model has several")
     parser.add_argument("--dtype", default="float16", choices=("float32", "float16", "bfloat16"))
@@ -45,16 +48,19 @@ def run_build(options: argparse.Namespace) -> int:
     """Build, telling of each phase on standard error; return the exit status."""
     from engine.backends.engine_cache import EngineCache
     from engine.backends.nvidia_driver import find_gpu
-    from engine.backends.tensorrt_backend import BUCKETS, DTYPES, TensorRTSettings, default_cache
+    from engine.backends.tensorrt_backend import BUCKETS, DTYPES, TensorRTSettings
     from engine.backends.tensorrt_builder import BuildSettings
     from engine.backends.tensorrt_engines import Engines, key_of
     from engine.backends.tensorrt_errors import TensorRTError
     from engine.backends.tensorrt_graph import graph_of
     from engine.backends.tensorrt_package import load_package
+    from engine.config import default_cache_dir
+    from engine.loop.logs import configure_logging
     from engine.models.errors import ModelError
     from engine.models.model import load_model
 
     began = time.monotonic()
+    configure_logging("warning")
 
     def report(line: str) -> None:
         sys.stderr.write(f"{time.monotonic() - began:7.1f} s  {line}\n")
@@ -75,7 +81,7 @@ def run_build(options: argparse.Namespace) -> int:
         package = load_package(options.backend)
         # Ahead of time no driver is needed, and with one its GPU does not matter.
         gpu = None if options.target else find_gpu()
-        cache = options.output or default_cache()
+        cache = options.output or default_cache_dir()
         graph = graph_of(
             options.model, cache / "exports", adapter=options.adapter, dtype=options.dtype, report=report
         )

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from engine.backends.build_lock import build_lock
-from engine.backends.engine_cache import EngineCache, EngineManifest
+from engine.backends.engine_cache import MANIFEST, EngineCache, EngineManifest
 from engine.backends.engine_key import EngineKey
 from engine.backends.nvidia_driver import Gpu
 from engine.backends.tensorrt_builder import BuildSettings, build_engine
@@ -192,6 +192,8 @@ class Engines:
     def _refit(self, key: EngineKey, graph: UNetGraph) -> list[tuple[Any, tuple[Profile, ...]]] | None:
         """Return the engine that is there with this graph's weights, if only those differ and it can be refitted."""
         folder = self._cache.root / key.place
+        if not (folder / MANIFEST).exists():
+            return None
         try:
             manifest = self._cache.manifest(folder)
             same_but_weights = not key.differences(replace(manifest.key, weights=key.weights))

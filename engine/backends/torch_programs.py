@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
 from engine.backends.base import BackendStartError, LatentShape
 from engine.backends.cuda_stream import CapturedCall, CudaStream, Stream
 from engine.backends.device_backend import BatchInputs, DeviceBackend, Program
-from engine.models.model import Model
+from engine.backends.options import BackendOptions, UnknownBackendError
+from engine.models.model import Model, load_model
 from engine.models.placement import move_model
 from engine.models.unet import ConditionedUNet
 
@@ -106,6 +108,23 @@ def torch_device_backend(
         capacity=settings.capacity,
         max_references=settings.max_references,
     )
+
+
+def create_torch_on_device(root: Path, options: BackendOptions) -> DeviceBackend:
+    """Load a model on a CUDA device. Raises the ``BackendStartError`` and ``ModelError`` families."""
+    dtype: torch.dtype = getattr(
+        torch, options.dtype_of("torch", ("float32", "bfloat16", "float16"), best="float16")
+    )
+    try:
+        device = torch.device(options.device)
+    except RuntimeError as error:
+        raise UnknownBackendError(f"no device {options.device!r}: {error}") from error
+    check_device(device)
+    settings = TorchDeviceSettings()
+    if options.buckets is not None:
+        capacity = max(settings.capacity, 2 * max(options.buckets))
+        settings = replace(settings, buckets=options.buckets, capacity=capacity)
+    return torch_device_backend(load_model(root, adapter=options.adapter, dtype=dtype), device, settings)
 
 
 def check_device(device: torch.device) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from engine.backends.base import Backend, BackendStartError
 from engine.backends.registry import create_backend
-from engine.config import ConfigError, EngineConfig
+from engine.config import ConfigError, EngineConfig, default_cache_dir
 from engine.models.errors import ModelError
 from engine.protocol.channel import read_frame
 from engine.protocol.framing import ProtocolError
@@ -163,8 +163,9 @@ def load_backend(config: EngineConfig) -> Backend:
         adapter=config.adapter,
         dtype=config.dtype,
         device=config.device,
+        threads=config.threads,
         buckets=config.buckets,
-        cache=config.cache,
+        cache=config.cache_dir or default_cache_dir(),
         loras=config.loras,
     )
     if backend.device.type != config.device.partition(":")[0]:

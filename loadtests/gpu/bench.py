@@ -26,6 +26,7 @@ from engine.backends.base import Backend
 from engine.backends.cuda_stream import CudaStream, Stream
 from engine.backends.device_backend import BatchInputs, DeviceBackend
 from engine.backends.torch_programs import TorchDeviceSettings, TorchPrograms
+from engine.loop.logs import configure_logging
 from engine.models.attention import CrossKV
 from engine.models.unet import ConditionedUNet
 from loadtests.gpu import published
@@ -228,8 +229,14 @@ class Bench:
             settings = TorchDeviceSettings(buckets=buckets, channels_last=bool(layout))
             programs = TorchPrograms(ours, self.stream(), settings)
             for bucket in buckets:
-                program = programs.program(self.inputs(family, bucket, ours.width))
-                milliseconds = self.median_ms(program)
+                try:
+                    program = programs.program(self.inputs(family, bucket, ours.width))
+                    milliseconds = self.median_ms(program)
+                except torch.OutOfMemoryError as error:
+                    self.report.row(
+                        f"SKIPPED {family} bucket {bucket} limner graph{layout}: {str(error)[:120]}"
+                    )
+                    break
                 self.tick(family, bucket, f"limner graph{layout}", milliseconds)
                 if not program.call.captured:
                     self.report.row(f"INFO {program.call.name}: no graph, {program.call.reason}")
@@ -240,7 +247,7 @@ class Bench:
         """Time torch.compile, ours with a CUDA graph and diffusers' with compile's own graphs."""
         for bucket in buckets:
             for variant in ("limner compile + graph", "diffusers compile reduce-overhead"):
-                if self.report.left < (0 if self.dry else 150):
+                if self.report.left < (0 if self.dry else 60):
                     self.report.row(
                         f"SKIPPED {family} bucket {bucket} {variant}: {self.report.left:.0f} s left"
                     )
@@ -295,7 +302,7 @@ class Bench:
 
     def loop(self) -> None:
         """Measure images a second through the engine's loop, and one image alone."""
-        backend = self.backend(settings=TorchDeviceSettings(buckets=(1, 2, 4, 8, 16, 32)))
+        backend = self.backend(settings=TorchDeviceSettings(buckets=(1, 2, 4, 8, 16, 32), capacity=96))
         self.measure_loop("limner loop, graph channels_last", backend)
         del backend
         self.free()
@@ -482,6 +489,7 @@ def main() -> int:
         "--dry-run", action="store_true", help="tiny networks on the CPU: tries the script itself"
     )
     options = parser.parse_args()
+    configure_logging("warning")
     only = options.only.split(",")
     report = Report(options.output, options.budget_seconds)
     report.figures["environment"] = environment()

@@ -11,6 +11,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ import torch
 
 from engine.backends.base import Backend, RowConditioning
 from engine.backends.device_backend import BatchInputs, DeviceBackend
+from engine.loop.logs import configure_logging
 from loadtests.gpu.driver import LoopDriver, Pictures, largest_error, picture
 from loadtests.gpu.report import Report, environment
 
@@ -252,41 +254,54 @@ class Check:
         self.report.check("torch graph = torch without, to the bit", same, f"{len(outputs)} runs")
 
     def tensorrt(self, name: str, root: Path, adapter: str | None, label: str, dtype: str) -> None:
-        """Build on the device, run, compare."""
-        from engine.backends.cuda_stream import CudaStream
-        from engine.backends.nvidia_driver import find_gpu
-        from engine.backends.tensorrt_builder import BuildSettings, build_engine
-        from engine.backends.tensorrt_package import load_package
-        from engine.backends.tensorrt_profiles import profiles_of
-        from engine.backends.tensorrt_runner import TensorRTPrograms, create_runtime, load_engine
-        from engine.models.model import load_model
-        from engine.models.placement import move_model
+        """Build on the device into a cache, run, compare; then start again from the cache."""
+        import hashlib
 
-        package = load_package(name)
-        model = load_model(root, adapter=adapter, dtype=DTYPES[dtype])
-        facts = model.facts
-        cells = facts.default_height // facts.latent_scale
-        onnx = exported(self.folder, model, label, dtype)
-        profiles = profiles_of(
-            (1, 2, 4, 8),
-            [(cells, cells)],
-            text_tokens=facts.prompt_tokens,
-            ip_tokens=max(1, facts.reference_tokens),
-        )
-        built = build_engine(package, onnx, profiles, BuildSettings())
-        self.report.row(
-            f"INFO {name} {label} {dtype}: engine built in {built.seconds:.1f} s, {built.plan.nbytes} bytes"
-        )
-        runtime, logger = create_runtime(package, find_gpu())
-        loaded = load_engine(package, runtime, built.plan, profiles, errors=logger.errors)
-        programs = TensorRTPrograms(package, [loaded], CudaStream(self.device))
-        backend = DeviceBackend(
-            move_model(model, self.device, unet=False), programs, device=self.device, capacity=32
-        )
+        from engine.backends.cuda_stream import CudaStream
+        from engine.backends.engine_cache import EngineCache
+        from engine.backends.nvidia_driver import find_gpu
+        from engine.backends.tensorrt_backend import TensorRTSettings, assemble
+        from engine.backends.tensorrt_graph import UNetGraph
+        from engine.backends.tensorrt_package import load_package
+        from engine.models.model import load_model
+
+        package, gpu = load_package(name), find_gpu()
+        settings = TensorRTSettings(buckets=(1, 2, 4, 8), capacity=32)
+        onnx = exported(self.folder, load_model(root, adapter=adapter, dtype=DTYPES[dtype]), label, dtype)
+        digest = hashlib.sha256(onnx.read_bytes()).hexdigest()
+        graph = UNetGraph(path=onnx, graph=digest, weights=None, dtype=dtype)
+        cache = EngineCache(self.folder / "cache" / label)
+
+        def start() -> DeviceBackend:
+            model = load_model(root, adapter=adapter, dtype=DTYPES[dtype])
+            began = time.monotonic()
+            backend = assemble(
+                package,
+                gpu,
+                model,
+                graph,
+                cache,
+                settings,
+                device=self.device,
+                stream=CudaStream(self.device),
+            )
+            self.report.row(
+                f"INFO {name} {label} {dtype}: engine there after {time.monotonic() - began:.1f} s"
+            )
+            return backend
+
+        backend = start()
         self.rows(f"{name} {label} {dtype}", backend)
         self.against_diffusers(f"{name} {label} {dtype}", root, adapter, dtype, backend)
         for call in backend.calls():
             self.report.row(f"INFO {call.name}: graph {call.captured}, {call.reason}")
+        before = sorted(self.folder.rglob("*.plan"))
+        self.rows(f"{name} {label} {dtype} from the cache", start())
+        self.report.check(
+            f"{name} {label} {dtype}: a second start builds nothing",
+            before == sorted(self.folder.rglob("*.plan")),
+            f"{len(before)} plans",
+        )
 
 
 def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -364,6 +379,7 @@ def main() -> int:
         "--probe", nargs=4, metavar=("PACKAGE", "TARGET", "MODEL", "ONNX"), help=argparse.SUPPRESS
     )
     options = parser.parse_args()
+    configure_logging("warning")
     if options.probe:
         package, target, root, onnx = options.probe
         print(probe(package, target, Path(root), Path(onnx)), flush=True)

@@ -35,6 +35,8 @@ class Report:
         """Print a line that the last table repeats."""
         self.lines.append(text)
         self.say(text)
+        # A run may be ended from outside at any moment.
+        self.save()
 
     def check(self, name: str, passed: bool, figure: str) -> None:
         """Print and keep PASS or FAIL with its figure."""

@@ -55,13 +55,14 @@ def write_graph(
 
 
 def describe_graph(folder: Path, *, dtype: str) -> None:
-    """Write the manifest of ``unet.onnx`` and ``unet.onnx.data``, as ``engine.export`` has it."""
+    """Write the manifest of ``unet.onnx`` and, if there is one, ``unet.onnx.data``, as ``engine.export`` has it."""
 
     def entry(name: str) -> dict[str, Any]:
         content = (folder / name).read_bytes()
         return {"file": name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
-    unet = {"onnx": entry("unet.onnx"), "data": entry("unet.onnx.data")}
+    data = entry("unet.onnx.data") if (folder / "unet.onnx.data").exists() else None
+    unet = {"onnx": entry("unet.onnx"), "data": data}
     manifest = {"format": 1, "dtype": dtype, "graphs": {"unet": unet}}
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 

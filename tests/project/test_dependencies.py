@@ -20,13 +20,17 @@ NOT_IMPORTED = {
     "import-linter": "is run",
     "mypy": "is run",
     "nvidia-ml-py": "is imported by name, where there is a GPU",
-    "onnx": "comes with the compiled backends",
+    "limner": "is this package, with an extra",
+    "onnx": "is what torch.onnx writes with",
+    "onnxscript": "is what torch.onnx writes with",
     "pre-commit": "is run",
     "pytest-asyncio": "is a plugin of pytest",
     "pytest-timeout": "is a plugin of pytest",
     "pytest-xdist": "is a plugin of pytest",
     "ruff": "is run",
-    "tensorrt": "comes with the compiled backends",
+    "tensorrt": "is imported by name, where it is chosen",
+    "tensorrt-rtx-cu13-bindings": "is imported by name, where it is chosen",
+    "tensorrt-rtx-cu13-libs": "is what the bindings load",
     "types-protobuf": "is for mypy",
     "types-psutil": "is for mypy",
 }
@@ -123,5 +127,5 @@ def test_only_the_recipe_needs_the_train_extra() -> None:
 def test_what_is_declared_is_imported() -> None:
     folders = ("server", "engine", "clients/python", "proto", "tools", "loadtests", "tests")
     needed = {name for folder in folders for name in distributions(ROOT / folder)}
-    everything = CLIENT | declared(ROOT, "dev", "train", "tensorrt")
+    everything = CLIENT | declared(ROOT, "dev", "train", "tensorrt", "tensorrt-rtx")
     assert everything - needed - {"limner-client", "limner-proto"} == set(NOT_IMPORTED)
