@@ -11,6 +11,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from engine.config import ConfigError, EngineConfig
+from engine.export.command import add_export
 
 SPIN_COUNT = "20000"
 """How often OpenMP's threads look for work before they sleep; the engine shares its cores with the server.
@@ -36,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--socket-fd", type=int, metavar="N", help="inherited, connected socket")
     where.add_argument("--socket", type=Path, metavar="PATH", help="socket that a server listens on")
     serve.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    add_export(commands)
     defaults = {field.name: field.default for field in fields(EngineConfig)}
     for name, kind, what in _SETTINGS:
         default = defaults[name]
