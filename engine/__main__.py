@@ -57,6 +57,11 @@ _SETTINGS = (
     ("device", str, "device to compute on"),
     ("dtype", str, "type to compute in"),
     ("threads", int, "CPU threads of the backend"),
+    (
+        "cache_dir",
+        Path,
+        "where exports and compiled graphs are kept (default limner in the user's cache directory)",
+    ),
     ("buckets", _buckets, "batch sizes in rows, comma separated"),
     ("deterministic_bucket", int, "bucket of ticks that hold a deterministic image"),
     ("prompt_cache_bytes", int, "prompt embeddings to keep, in bytes"),

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
+
+DEFAULT_BACKEND = "openvino"
+"""What computes where nothing was chosen. The server leaves the choice to the engine, so it is made here alone."""
+
+
+def default_cache_dir() -> Path:
+    """Return ``limner`` in the user's cache directory: ``XDG_CACHE_HOME``, or ``~/.cache``."""
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    # The specification ignores relative paths.
+    base = Path(given) if Path(given).is_absolute() else Path.home() / ".cache"
+    return base / "limner"
 
 
 class ConfigError(ValueError):
@@ -20,11 +32,12 @@ class ConfigError(ValueError):
 class EngineConfig:
     """All settings of an engine process. Raises ``ConfigError``.
 
-    model: directory in diffusers' layout, or None for the shipped model.
+    model: directory in diffusers' layout, or an export of one for a compiled backend; None for the shipped model.
     backend: what computes; ``engine.backends.registry`` lists the names.
     adapter: file in the model's ``ip_adapter/`` without suffix; None where there is only one.
     device, dtype: as torch names them.
     threads: CPU threads of the backend; None leaves their number to it.
+    cache_dir: where exports and compiled graphs are kept; None for ``default_cache_dir``.
     buckets: batch sizes in rows to use, of those that the backend has; None for all.
     deterministic_bucket: the one bucket of ticks that hold a deterministic image, a power of two; None chooses
         the largest up to 4, which costs little when such an image runs by itself.
@@ -36,11 +49,12 @@ class EngineConfig:
     """
 
     model: Path | None = None
-    backend: str = "torch"
+    backend: str = DEFAULT_BACKEND
     adapter: str | None = None
     device: str = "cpu"
     dtype: str = "float32"
     threads: int | None = None
+    cache_dir: Path | None = None
     buckets: tuple[int, ...] | None = None
     deterministic_bucket: int | None = None
     prompt_cache_bytes: int = 64 << 20

@@ -10,7 +10,8 @@ import torch
 from engine.backends.base import EncodedPrompt, LatentShape, ModelFacts, RowConditioning
 from engine.backends.packed_decoder import pack_decoder
 from engine.backends.packed_unet import pack_unet
-from engine.backends.slots import SlotBuffers, Staging
+from engine.backends.slots import SlotBuffers
+from engine.backends.slotted import SlottedRows
 from engine.models.model import Model
 
 Network = Callable[
@@ -54,7 +55,7 @@ class TorchBackend:
         self.unconditional_tokens = model.unconditional_tokens
         self._buckets = tuple(sorted(settings.buckets))
         self._dtype = model.text_kv.weight.dtype
-        self._slots = SlotBuffers(
+        slots = SlotBuffers(
             capacity=settings.capacity,
             text_tokens=model.facts.prompt_tokens,
             ip_tokens=max(1, model.facts.reference_tokens * settings.max_references),
@@ -62,8 +63,7 @@ class TorchBackend:
             masked=settings.max_references > 1,
             dtype=self._dtype,
         )
-        self._rows: dict[int, RowConditioning] = {}
-        self._staging = Staging(self._slots, self._buckets[-1])
+        self._rows = SlottedRows(slots, self._buckets[-1], self._project)
         packed_unet = packed_decoder = None
         if settings.packed:
             height, width = (
@@ -93,54 +93,23 @@ class TorchBackend:
         return self._image_encoder.encode(pixels, self._adapter)
 
     def place(self, row: RowConditioning) -> int:
-        """Compute the row's K/V, or copy them from a slot that holds this very row, and write them to a free slot.
-
-        Raises ``SlotsExhaustedError``, ``ReferenceTooLongError``, and ``ValueError`` for tokens without an adapter.
-        """
-        with torch.inference_mode():
-            twin = next((slot for slot, placed in self._rows.items() if placed is row), None)
-            kv_text, kv_ip = self._project(row) if twin is None else self._slots.values(twin, _tokens(row))
-            slot = self._slots.place(kv_text, kv_ip)
-        self._rows[slot] = row
-        return slot
+        """Place a row; see ``SlottedRows.place``. Raises ``ValueError`` for tokens without an adapter."""
+        return self._rows.place(row)
 
     def release(self, slot: int) -> None:
         """Free a slot. Raises ``SlotError`` if it is not taken."""
-        self._slots.release(slot)
-        del self._rows[slot]
+        self._rows.release(slot)
 
     def predict_noise(
         self, slots: Sequence[int], sample: torch.Tensor, timestep: torch.Tensor, bucket: int
     ) -> torch.Tensor:
-        """Run one tick; see ``Backend.predict_noise``. Padding rows are zero latents at timestep 0.
-
-        Raises ``SlotError`` for a slot that is not taken and ``ValueError`` for a bucket that is too small.
-        """
-        rows = len(slots)
-        if not 0 < rows <= bucket <= self._buckets[-1]:
-            raise ValueError(f"{rows} rows do not fit bucket {bucket}")
-        self._slots.check(slots)
-        source: SlotBuffers | Staging = self._slots
-        positions = list(slots)
-        if max(slots) >= bucket:
-            source = self._staging
-            positions = source.arrange(slots, bucket)
-        in_place = rows == bucket and positions == list(range(bucket))
+        """Run one tick; see ``Backend.predict_noise`` and, for what it raises, ``SlottedRows.batch``."""
         with torch.inference_mode():
-            batch, steps = sample, timestep
-            if not in_place:
-                batch = sample.new_zeros(bucket, *sample.shape[1:])
-                batch[positions] = sample
-                steps = timestep.new_zeros(bucket)
-                steps[positions] = timestep
+            batch = self._rows.batch(slots, sample, timestep, bucket)
             noise = self._network(
-                batch.to(self._dtype),
-                steps,
-                source.kv_text[:bucket],
-                source.kv_ip[:bucket],
-                None if source.ip_mask is None else source.ip_mask[:bucket],
-            ).float()
-            return noise if in_place else noise[positions]
+                batch.sample.to(self._dtype), batch.timestep, batch.kv_text, batch.kv_ip, batch.ip_mask
+            )
+            return batch.rows_of(noise.float())
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         """Decode ``[N, C, h, w]`` f32 to ``[N, H, W, 3]`` uint8."""
@@ -153,7 +122,3 @@ class TorchBackend:
                 raise ValueError("this model has no adapter, so it takes no references")
             kv_ip = self._adapter.kv.project(row.reference_tokens, row.scale)
         return self._text_kv.project(row.prompt.embedding), kv_ip
-
-
-def _tokens(row: RowConditioning) -> int:
-    return 0 if row.reference_tokens is None else row.reference_tokens.shape[0]

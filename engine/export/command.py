@@ -27,7 +27,8 @@ def add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run_export(options: argparse.Namespace) -> int:
     """Export, telling of each part on standard error; return the exit status."""
-    from engine.export.writer import ExportSettings, export_model
+    from engine.export.settings import ExportSettings
+    from engine.export.writer import export_model
 
     began = time.monotonic()
 

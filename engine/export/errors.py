@@ -25,12 +25,24 @@ class DamagedExportError(ExportError):
     """A file of the export is missing, cut short, or not the one that the manifest describes."""
 
 
+class ExportMismatchError(ExportError):
+    """A sound export, but not of what was asked for."""
+
+
 class GraphMismatchError(ExportError):
     """A graph's inputs or outputs are not what the manifest says."""
 
 
 class GraphError(ExportError):
     """A graph could not be traced, or does not pass the ONNX checker."""
+
+
+class GraphCompileError(ExportError):
+    """A runtime could not compile a graph."""
+
+
+class ExportFailedError(ExportError):
+    """The process that was to export a model ended with an error, which is told."""
 
 
 class ExportWriteError(ExportError):

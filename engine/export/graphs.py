@@ -24,9 +24,8 @@ def graph_sources(model: Model, size: tuple[int, int] | None) -> Iterator[GraphS
     """Yield the graphs of a model one by one; ``size`` in pixels makes height and width of the UNet static."""
     facts = model.facts
     dtype = model.text_kv.weight.dtype
-    height, width = (
-        pixels // facts.latent_scale for pixels in size or (facts.default_height, facts.default_width)
-    )
+    # Tracing computes: dynamic sizes are traced at the smallest at which no axis of the UNet is 1.
+    height, width = (pixels // facts.latent_scale for pixels in size or (2 * facts.size_multiple,) * 2)
     yield _unet(model, height, width, static=size is not None)
     vae = model.decoder.vae
     yield GraphSource(

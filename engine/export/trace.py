@@ -14,12 +14,10 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
+from engine.export.settings import OPSETS
+
 if TYPE_CHECKING:
     import onnx
-
-OPSETS = (20, 21, 22)
-"""20 writes GroupNorm as InstanceNormalization, 21 as GroupNormalization; convolutions of bfloat16 begin with 22.
-23's Attention crashes TensorRT-RTX."""
 
 TRACED_OPSET = 20
 """The newest that the tracing exporter knows. Up to 22 only types were added to the operators used here."""

@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,44 +28,14 @@ from engine.export.manifest import (
     PromptSettings,
     write_manifest,
 )
+from engine.export.settings import PACKAGES, ExportSettings
 from engine.export.source import source_files
-from engine.export.trace import OPSETS
 from engine.models.errors import UnsupportedModelError
 from engine.models.model import Model, load_model
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-PACKAGES = ("torch", "diffusers", "transformers", "onnx")
 
 Progress = Callable[[str], object]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportSettings:
-    """What may be chosen about an export.
-
-    ``size`` is (height, width) in pixels, None leaves it dynamic. ``opset`` None is 21, or 22 for bfloat16, which the
-    operators of earlier ones don't take.
-    """
-
-    adapter: str | None = None
-    dtype: str = "float32"
-    size: tuple[int, int] | None = None
-    opset: int | None = None
-
-    def __post_init__(self) -> None:
-        """Raise ``ValueError`` for settings that cannot hold."""
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype is {self.dtype}; one of {', '.join(DTYPES)} is possible")
-        possible = [opset for opset in OPSETS if opset >= 22 or self.dtype != "bfloat16"]
-        if self.opset is not None and self.opset not in possible:
-            raise ValueError(f"opset is {self.opset}; for {self.dtype} {possible} are possible")
-        if self.size is not None and min(self.size) < 1:
-            raise ValueError(f"size is {self.size}; it must be positive")
-
-    @property
-    def chosen_opset(self) -> int:
-        """The opset of the graphs."""
-        return self.opset or (22 if self.dtype == "bfloat16" else 21)
 
 
 def export_model(root: Path, output: Path, settings: ExportSettings, progress: Progress = print) -> Manifest:

@@ -15,7 +15,7 @@ import torch
 
 from engine.backends.base import Backend
 from engine.backends.registry import UnknownBackendError, create_backend
-from engine.config import ConfigError, EngineConfig
+from engine.config import ConfigError, EngineConfig, default_cache_dir
 from engine.models.errors import ModelError
 from engine.protocol.channel import read_frame
 from engine.protocol.framing import ProtocolError
@@ -157,7 +157,15 @@ def load_backend(config: EngineConfig) -> Backend:
         from engine.embedded import model_directory
 
         model = model_directory()
-    backend = create_backend(config.backend, model, adapter=config.adapter, dtype=config.dtype)
+    backend = create_backend(
+        config.backend,
+        model,
+        adapter=config.adapter,
+        dtype=config.dtype,
+        threads=config.threads,
+        buckets=config.buckets,
+        cache=config.cache_dir or default_cache_dir(),
+    )
     if backend.device.type != config.device.partition(":")[0]:
         raise ConfigError("device", config.device, f"backend {config.backend} runs on {backend.device}")
     return backend

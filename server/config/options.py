@@ -123,7 +123,10 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     model: Annotated[
         str,
-        Meta(description="Directory of the model, in diffusers' layout. Empty for the one in the package."),
+        Meta(
+            description="Directory of the model, in diffusers' layout or exported (docs/backends.md). Empty for the "
+            "one in the package."
+        ),
     ] = ""
     adapter: Annotated[
         str,
@@ -131,7 +134,20 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             description="IP-Adapter, by its file's stem, where the model has several. Empty for the only one."
         ),
     ] = ""
-    backend: Annotated[str, Meta(description="What computes.")] = "torch"
+    backend: Annotated[
+        str,
+        Meta(
+            description="What computes: `openvino`, `onnxruntime` or `torch`. Empty leaves it to the engine, which "
+            "takes `openvino`; docs/backends.md says how to choose."
+        ),
+    ] = ""
+    cache_dir: Annotated[
+        str,
+        Meta(
+            description="Folder for exported and compiled models, which the first start fills. Empty for `limner` in "
+            "the user's cache directory (`XDG_CACHE_HOME`, or `~/.cache`)."
+        ),
+    ] = ""
     device: Annotated[
         str, Meta(description="Device to compute on, as torch names it, such as `cpu` or `cuda:0`.")
     ] = "cpu"
