@@ -122,18 +122,18 @@ def _write_tokenizer(model: Model, path: Path) -> None:
     plain = Tokenizer.from_str(model.prompts.tokenizer.backend_tokenizer.to_str())
     plain.no_padding()
     plain.no_truncation()
-    plain.save(str(path), pretty=False)
+    path.write_text(plain.to_str(), encoding="utf-8")
 
 
 def _write_unconditional(model: Model, path: Path) -> bool:
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     if model.unconditional_tokens is None:
         return False
     tokens: dict[str, np.ndarray] = {
         adapter.name: model.unconditional_tokens.contiguous().numpy() for adapter in adapters_of(model)
     }
-    save_file(tokens, path)
+    path.write_bytes(save(tokens))
     return True
 
 

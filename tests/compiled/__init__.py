@@ -16,11 +16,15 @@ from engine.export.writer import export_model
 RUNTIMES = ("openvino", "onnxruntime")
 
 
-@cache
-def exported(root: Path, adapter: str | None = None, opset: int | None = None) -> ExportDirectory:
+def exported(root: Path, adapter: str | None = None) -> ExportDirectory:
     """Export a model beside its directory."""
-    output = root.with_name(f"{root.name}-{adapter}-{opset}.export")
-    export_model(root, output, ExportSettings(adapter=adapter, opset=opset), progress=lambda line: None)
+    return _exported(root, adapter)
+
+
+@cache
+def _exported(root: Path, adapter: str | None) -> ExportDirectory:
+    output = root.with_name(f"{root.name}-{adapter}.export")
+    export_model(root, output, ExportSettings(adapter=adapter), progress=lambda line: None)
     return ExportDirectory.open(output)
 
 

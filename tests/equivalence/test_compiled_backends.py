@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +36,6 @@ EMBEDDED = [
     Case(sampler="dpmpp_2m", steps=4, guidance=2.0, seeds=(1, 2)),
     Case(sampler="unipc", steps=3, scale=None),
 ]
-
-Draw = Callable[[str, Path, str, Case], tuple[list[np.ndarray], list[np.ndarray]]]
 
 
 @pytest.fixture(scope="module")

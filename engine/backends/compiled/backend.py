@@ -53,6 +53,7 @@ class CompiledBackend:
         manifest = export.manifest
         self.facts: ModelFacts = manifest.facts
         self.device = runtime.device
+        self.runtime = runtime
         self._manifest = manifest
         self._graphs = Graphs(export, runtime)
         self._tokenizer = PromptTokenizer(export)
