@@ -35,7 +35,7 @@ class EngineConfig:
     model: directory in diffusers' layout, or an export of one for a compiled backend; None for the shipped model.
     backend: what computes; ``engine.backends.registry`` lists the names.
     adapter: file in the model's ``ip_adapter/`` without suffix; None where there is only one.
-    device, dtype: as torch names them.
+    device, dtype: as torch names them; the type ``auto`` leaves it to the backend.
     threads: CPU threads of the backend; None leaves their number to it.
     cache_dir: where exports and compiled graphs are kept; None for ``default_cache_dir``.
     buckets: batch sizes in rows to use, of those that the backend has; None for all.
@@ -52,7 +52,7 @@ class EngineConfig:
     backend: str = DEFAULT_BACKEND
     adapter: str | None = None
     device: str = "cpu"
-    dtype: str = "float32"
+    dtype: str = "auto"
     threads: int | None = None
     cache_dir: Path | None = None
     buckets: tuple[int, ...] | None = None

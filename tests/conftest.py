@@ -11,8 +11,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 
-if "LIMNER_TEST_CACHE" not in os.environ:
-    cache = os.environ["LIMNER_TEST_CACHE"] = os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(
+if "PYTEST_LIMNER_CACHE" not in os.environ:
+    cache = os.environ["PYTEST_LIMNER_CACHE"] = os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(
         prefix="limner-"
     )
     atexit.register(shutil.rmtree, cache, ignore_errors=True)

@@ -19,8 +19,7 @@ def _torch(root: Path, options: BackendOptions) -> Backend:
     from engine.backends.torch_backend import TorchBackend
     from engine.models.model import load_model
 
-    options.check_dtype("torch", ("float32", "bfloat16"))
-    dtype: torch.dtype = getattr(torch, options.dtype)
+    dtype: torch.dtype = getattr(torch, options.dtype_of("torch", ("float32", "bfloat16")))
     return TorchBackend(load_model(root, adapter=options.adapter, dtype=dtype))
 
 

@@ -151,9 +151,13 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     device: Annotated[
         str, Meta(description="Device to compute on, as torch names it, such as `cpu` or `cuda:0`.")
     ] = "cpu"
-    dtype: Annotated[Literal["float32", "bfloat16", "float16"], Meta(description="Type to compute in.")] = (
-        "float32"
-    )
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        Meta(
+            description="Type to compute in. `auto` is bfloat16 with `openvino` on a CPU that has instructions for it, "
+            "and float32 otherwise."
+        ),
+    ] = "auto"
     threads: Annotated[
         int, Meta(ge=0, le=1024, description="CPU threads of the backend; 0 leaves their number to it.")
     ] = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 
 from engine.backends.base import RowConditioning
 from engine.backends.compiled.backend import CompiledBackend, CompiledSettings
-from engine.backends.options import UnknownBackendError
+from engine.backends.compiled.openvino_runtime import best_dtype
+from engine.backends.options import BackendOptions, UnknownBackendError
 from engine.backends.registry import create_backend
 from engine.backends.slots import SlotError
 from engine.backends.torch_backend import TorchBackend, TorchSettings
@@ -135,7 +137,7 @@ def test_what_the_registry_refuses(root: Path, monkeypatch: pytest.MonkeyPatch) 
         create_backend("openvino", root, dtype="float16")
     with pytest.raises(UnknownBackendError, match="float32, not bfloat16"):
         create_backend("onnxruntime", root, dtype="bfloat16")
-    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UnknownBackendError, match="needs the package onnxruntime"):
         create_backend("onnxruntime", root)
 
@@ -147,3 +149,13 @@ def test_the_cache_is_where_the_user_has_caches(monkeypatch: pytest.MonkeyPatch,
     for none in ("", "relative/path"):
         monkeypatch.setenv("XDG_CACHE_HOME", none)
         assert default_cache_dir() == tmp_path / "home" / ".cache" / "limner"
+
+
+def test_the_type_that_is_left_to_the_backend() -> None:
+    assert (
+        BackendOptions(dtype="auto").dtype_of("openvino", ("float32", "bfloat16"), best="bfloat16")
+        == "bfloat16"
+    )
+    assert BackendOptions(dtype="float32").dtype_of("openvino", ("float32",), best="bfloat16") == "float32"
+    assert BackendOptions(dtype="auto").dtype_of("torch", ("float32",)) == "float32"
+    assert best_dtype() in ("float32", "bfloat16")

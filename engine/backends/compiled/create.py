@@ -18,15 +18,20 @@ from engine.export.settings import ExportSettings
 def create_openvino(root: Path, options: BackendOptions) -> CompiledBackend:
     """Create a backend on OpenVINO. Raises ``UnknownBackendError`` and the ``ModelError`` family.
 
-    bfloat16 is how the UNet is computed, not how weights are kept: both types share one export.
+    bfloat16 is how the UNet is computed, not how weights are kept: both types share one export. It is chosen where the
+    CPU has instructions for it (docs/adr/0006).
     """
-    from engine.backends.compiled.openvino_runtime import OpenVINORuntime, OpenVINOSettings
+    from engine.backends.compiled.openvino_runtime import (
+        OpenVINORuntime,
+        OpenVINOSettings,
+        best_dtype,
+    )
 
-    options.check_dtype("openvino", ("float32", "bfloat16"))
     with _needing("openvino"):
+        dtype = options.dtype_of("openvino", ("float32", "bfloat16"), best=best_dtype())
         runtime = OpenVINORuntime(
             OpenVINOSettings(
-                precision="bf16" if options.dtype == "bfloat16" else "f32",
+                precision="bf16" if dtype == "bfloat16" else "f32",
                 threads=options.threads,
                 cache=None if options.cache is None else options.cache / "openvino",
             )
@@ -38,7 +43,7 @@ def create_onnxruntime(root: Path, options: BackendOptions) -> CompiledBackend:
     """Create a backend on ONNX Runtime. Raises ``UnknownBackendError`` and the ``ModelError`` family."""
     from engine.backends.compiled.onnx_runtime import ONNXRuntime
 
-    options.check_dtype("onnxruntime", ("float32",))
+    options.dtype_of("onnxruntime", ("float32",))
     with _needing("onnxruntime"):
         runtime = ONNXRuntime(options.threads)
     return CompiledBackend(open_export(root, options), runtime, _settings(options))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,6 @@ class OpenVINORuntime:
         self._core = openvino.Core()
         self._blobs = None if settings.cache is None else BlobCache(settings.cache)
         self._models: dict[Path, Any] = {}
-        self._mapped: list[Any] = []
         self.compiled = 0
         """Graphs that were compiled and not read from the cache."""
 
@@ -63,14 +63,16 @@ class OpenVINORuntime:
             content = (entry.onnx.sha256, entry.data.sha256 if entry.data else "")
             here = (self._openvino.__version__, *self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
             kept = self._blobs.path((*content, *here, *sorted(options.items()), *shapes.items()))
-        compiled = None if kept is None else self._read(kept, options)
-        if compiled is None:
-            compiled = self._compile(path, entry, shapes, options)
-            if self._blobs is not None and kept is not None:
-                written = io.BytesIO()
-                compiled.export_model(written)
-                self._blobs.write(kept, written.getbuffer())
-        return _Compiled(self._openvino, compiled, [spec.name for spec in entry.outputs])
+        found = None if kept is None else self._read(kept, options)
+        outputs = [spec.name for spec in entry.outputs]
+        if found is not None:
+            return _Compiled(self._openvino, found[0], outputs, found[1])
+        compiled = self._compile(path, entry, shapes, options)
+        if self._blobs is not None and kept is not None:
+            written = io.BytesIO()
+            compiled.export_model(written)
+            self._blobs.write(kept, written.getbuffer())
+        return _Compiled(self._openvino, compiled, outputs, None)
 
     def _compile(
         self, path: Path, entry: GraphEntry, shapes: Mapping[str, Shape], options: dict[str, Any]
@@ -90,23 +92,23 @@ class OpenVINORuntime:
                 "OpenVINO cannot compile the graph", path=path, found=str(error).strip()[:500]
             ) from error
 
-    def _read(self, kept: Path, options: dict[str, Any]) -> Any:
-        """Return the compiled graph of a file; None if there is none, or none that this OpenVINO takes."""
+    def _read(self, kept: Path, options: dict[str, Any]) -> tuple[Any, mmap.mmap] | None:
+        """Return the compiled graph of a file, and the file; None if there is none that this OpenVINO takes."""
         if self._blobs is None or not self._blobs.valid(kept):
             return None
-        # Mapped, not read, and copied where it is written to, which OpenVINO does not do.
-        content = np.memmap(kept, dtype=np.uint8, mode="c", offset=0)[HEADER:]
+        with kept.open("rb") as file:
+            # A private mapping: OpenVINO's tensors want memory that could be written to.
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        content = np.frombuffer(mapped, dtype=np.uint8, offset=HEADER)
         try:
             tensor = self._openvino.Tensor(content, shared_memory=True)
-            compiled = self._core.import_model(tensor, "CPU", options)
+            return self._core.import_model(tensor, "CPU", options), mapped
         except RuntimeError as error:
             log.warning(
                 "compiled graph is refused and will be compiled again", path=str(kept), error=str(error)[:300]
             )
             self._blobs.discard(kept)
             return None
-        self._mapped.append(content)
-        return compiled
 
     def _options(self, graph: str) -> dict[str, Any]:
         at = self._settings
@@ -120,19 +122,33 @@ class OpenVINORuntime:
         return options
 
 
+def best_dtype() -> str:
+    """Return ``bfloat16`` where the CPU computes in it, ``float32`` where it would be emulated."""
+    import openvino
+
+    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "bfloat16" if "BF16" in capabilities else "float32"
+
+
 def _names(ports: Any) -> list[str]:
     return [port.any_name for port in ports]
 
 
 class _Compiled:
-    def __init__(self, openvino: Any, compiled: Any, outputs: list[str]) -> None:
+    def __init__(self, openvino: Any, compiled: Any, outputs: list[str], mapped: mmap.mmap | None) -> None:
         self._openvino = openvino
         self._request = compiled.create_infer_request()
         self._outputs = outputs
+        self._mapped = mapped
+        self._ran = False
 
     def __call__(self, inputs: Tensors) -> dict[str, torch.Tensor]:
         for name, tensor in inputs.items():
             # Shared, not copied: the conditioning of a row lies in its slot for the row's life.
             self._request.set_tensor(name, self._openvino.Tensor(tensor.numpy(), shared_memory=True))
         self._request.infer()
+        if not self._ran and self._mapped is not None:
+            # The weights are packed by now; what is read again comes from the file's pages, which nobody wrote to.
+            self._mapped.madvise(mmap.MADV_DONTNEED)
+        self._ran = True
         return {name: torch.from_numpy(self._request.get_tensor(name).data.copy()) for name in self._outputs}
