@@ -13,6 +13,7 @@ from pathlib import Path
 from engine.backends.tensorrt_command import add_build
 from engine.config import ConfigError, EngineConfig
 from engine.models.lora_choice import LoraChoice
+from engine.export.command import add_export
 
 SPIN_COUNT = "20000"
 """How often OpenMP's threads look for work before they sleep; the engine shares its cores with the server.
@@ -48,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="LoRA to fuse into the weights; may be given several times",
     )
+    add_export(commands)
     defaults = {field.name: field.default for field in fields(EngineConfig)}
     for name, kind, what in _SETTINGS:
         default = defaults[name]

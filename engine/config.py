@@ -10,6 +10,9 @@ from pathlib import Path
 
 from engine.models.lora_choice import LoraChoice
 
+DEFAULT_BACKEND = "openvino"
+"""What computes where nothing was chosen. The server leaves the choice to the engine, so it is made here alone."""
+
 
 def default_cache_dir() -> Path:
     """Return ``limner`` in the user's cache directory: ``XDG_CACHE_HOME``, or ``~/.cache``."""
@@ -31,12 +34,12 @@ class ConfigError(ValueError):
 class EngineConfig:
     """All settings of an engine process. Raises ``ConfigError``.
 
-    model: directory in diffusers' layout, or None for the shipped model.
+    model: directory in diffusers' layout, or an export of one for a compiled backend; None for the shipped model.
     backend: what computes; ``engine.backends.registry`` lists the names.
     adapter: the default one, a file in the model's ``ip_adapter/`` without suffix; None where there is only one, or
         where ``limner.json`` names it.
     loras: LoRAs to fuse into the model's weights, beside those in its ``lora/``.
-    device, dtype: as torch names them.
+    device, dtype: as torch names them; the type ``auto`` leaves it to the backend.
     threads: CPU threads of the backend; None leaves their number to it.
     cache_dir: where exports, compiled graphs and engines are kept; None for ``default_cache_dir``.
     buckets: batch sizes in rows to use, of those that the backend has; None for all.
@@ -50,11 +53,11 @@ class EngineConfig:
     """
 
     model: Path | None = None
-    backend: str = "torch"
+    backend: str = DEFAULT_BACKEND
     adapter: str | None = None
     loras: tuple[LoraChoice, ...] = ()
     device: str = "cpu"
-    dtype: str = "float32"
+    dtype: str = "auto"
     threads: int | None = None
     cache_dir: Path | None = None
     buckets: tuple[int, ...] | None = None

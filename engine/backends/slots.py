@@ -120,13 +120,15 @@ class Staging:
     """A batch's copy of the conditioning of rows whose slots do not lie side by side.
 
     A row keeps its position in the copy from tick to tick, so only rows that are new to the batch are copied.
+    ``ip_tokens`` makes the copy narrower than the slots, for rows that bring no more reference tokens than that.
     """
 
-    def __init__(self, slots: SlotBuffers, rows: int) -> None:
+    def __init__(self, slots: SlotBuffers, rows: int, ip_tokens: int | None = None) -> None:
         self.slots = slots
+        room = ip_tokens or slots.kv_ip.shape[1]
         self.kv_text = _zeros((rows, *slots.kv_text.shape[1:]), slots.kv_text.dtype, slots.device)
-        self.kv_ip = _sparse_zeros((rows, *slots.kv_ip.shape[1:]), slots.kv_ip.dtype, slots.device)
-        self.ip_mask = None if slots.ip_mask is None else torch.zeros_like(slots.ip_mask[:rows])
+        self.kv_ip = _sparse_zeros((rows, room, slots.kv_ip.shape[2]), slots.kv_ip.dtype, slots.device)
+        self.ip_mask = None if slots.ip_mask is None else torch.zeros_like(slots.ip_mask[:rows, :room])
         self.tokens = [0] * rows
         """How many reference tokens each position holds."""
         self.vectors = {name: torch.zeros_like(buffer[:rows]) for name, buffer in slots.vectors.items()}
@@ -156,7 +158,7 @@ class Staging:
         _overwrite(self.kv_ip[position], self.slots.kv_ip[slot, :tokens], self.tokens[position])
         self.tokens[position] = tokens
         if self.ip_mask is not None and self.slots.ip_mask is not None:
-            self.ip_mask[position] = self.slots.ip_mask[slot]
+            self.ip_mask[position] = self.slots.ip_mask[slot, : self.ip_mask.shape[1]]
         for name, buffer in self.vectors.items():
             buffer[position] = self.slots.vectors[name][slot]
 

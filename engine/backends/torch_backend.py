@@ -17,7 +17,8 @@ from engine.backends.base import (
 )
 from engine.backends.packed_decoder import pack_decoder
 from engine.backends.packed_unet import pack_unet
-from engine.backends.slots import SlotBuffers, Staging
+from engine.backends.slots import SlotBuffers
+from engine.backends.slotted import RowBatch, SlottedRows
 from engine.models.attention import ReferenceSpan
 from engine.models.loaded_adapter import LoadedAdapter
 from engine.models.model import Model
@@ -56,31 +57,28 @@ class TorchBackend:
         # Not the model itself: once packed, its UNet may be freed.
         self._prompts = model.prompts
         self._adapters = model.adapters
-        self._added = model.unet.added
         self._text_kv = model.text_kv
         self.facts: ModelFacts = model.facts
         self.device = torch.device("cpu")
         self.unconditional_tokens: Mapping[str, torch.Tensor] = model.unconditional_tokens
         self._buckets = tuple(sorted(settings.buckets))
         self._dtype = model.text_kv.weight.dtype
-        self._slots = SlotBuffers(
+        added, size = model.unet.added, (model.facts.default_height, model.facts.default_width)
+        slots = SlotBuffers(
             capacity=settings.capacity,
             text_tokens=model.facts.prompt_tokens,
             ip_tokens=max(1, model.facts.most_reference_tokens * settings.max_references),
             width=model.unet.width,
             masked=False,
             dtype=self._dtype,
-            vectors=self._added.widths(),
+            vectors=added.widths(),
         )
-        self._default_size = (model.facts.default_height, model.facts.default_width)
-        self._rows: dict[int, RowConditioning] = {}
-        self._staging = Staging(self._slots, self._buckets[-1])
+        self._rows = SlottedRows(
+            slots, self._buckets[-1], self._project, lambda row: added.vectors(row, size)
+        )
         packed_unet = packed_decoder = None
         if settings.packed:
-            height, width = (
-                size // model.facts.latent_scale
-                for size in (model.facts.default_height, model.facts.default_width)
-            )
+            height, width = (side // model.facts.latent_scale for side in size)
             packed_unet = pack_unet(model.unet, min(8, self._buckets[-1]), height, width)
             packed_decoder = pack_decoder(model.decoder, height, width)
         self._network: Network = packed_unet or model.unet
@@ -99,78 +97,49 @@ class TorchBackend:
         return self._adapter(self.facts.adapter(adapter or "").name).encode(pixels)
 
     def place(self, row: RowConditioning) -> int:
-        """Compute the row's K/V, or copy them from a slot that holds this very row, and write them to a free slot.
-
-        Raises ``SlotsExhaustedError``, ``ReferenceTooLongError`` and ``UnknownAdapterError``.
-        """
-        with torch.inference_mode():
-            twin = next((slot for slot, placed in self._rows.items() if placed is row), None)
-            kv_text, kv_ip = self._project(row) if twin is None else self._slots.values(twin)
-            slot = self._slots.place(kv_text, kv_ip, self._added.vectors(row, self._default_size))
-        self._rows[slot] = row
-        return slot
+        """Place a row; see ``SlottedRows.place``. Raises ``UnknownAdapterError``."""
+        return self._rows.place(row)
 
     def release(self, slot: int) -> None:
         """Free a slot. Raises ``SlotError`` if it is not taken."""
-        self._slots.release(slot)
-        del self._rows[slot]
+        self._rows.release(slot)
 
     def predict_noise(
         self, slots: Sequence[int], sample: torch.Tensor, timestep: torch.Tensor, bucket: int
     ) -> torch.Tensor:
-        """Run one tick; see ``Backend.predict_noise``. Padding rows are zero latents at timestep 0.
-
-        Raises ``SlotError`` for a slot that is not taken and ``ValueError`` for a bucket that is too small.
-        """
-        rows = len(slots)
-        if not 0 < rows <= bucket <= self._buckets[-1]:
-            raise ValueError(f"{rows} rows do not fit bucket {bucket}")
-        self._slots.check(slots)
-        source: SlotBuffers | Staging = self._slots
-        positions = list(slots)
-        if max(slots) >= bucket:
-            source = self._staging
-            positions = source.arrange(slots, bucket)
-        in_place = rows == bucket and positions == list(range(bucket))
+        """Run one tick; see ``Backend.predict_noise`` and, for what it raises, ``SlottedRows.batch``."""
         with torch.inference_mode():
-            batch, steps = sample, timestep
-            if not in_place:
-                batch = sample.new_zeros(bucket, *sample.shape[1:])
-                batch[positions] = sample
-                steps = timestep.new_zeros(bucket)
-                steps[positions] = timestep
-            kv_ip, spans = self._references(source, positions, bucket)
+            batch = self._rows.batch(slots, sample, timestep, bucket)
+            kv_ip, spans = self._references(batch)
             noise = self._network(
-                batch.to(self._dtype),
-                steps,
-                source.kv_text[:bucket],
+                batch.sample.to(self._dtype),
+                batch.timestep,
+                batch.kv_text,
                 kv_ip,
                 spans=spans,
-                **{name: buffer[:bucket] for name, buffer in source.vectors.items()},
-            ).float()
-            return noise if in_place else noise[positions]
+                **batch.vectors,
+            )
+            return batch.rows_of(noise.float())
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         """Decode ``[N, C, h, w]`` f32 to ``[N, H, W, 3]`` uint8."""
         return self._decoder.decode(latents)
 
-    def _references(
-        self, source: SlotBuffers | Staging, positions: Sequence[int], bucket: int
-    ) -> tuple[torch.Tensor, tuple[ReferenceSpan, ...]]:
+    def _references(self, batch: RowBatch) -> tuple[torch.Tensor, tuple[ReferenceSpan, ...]]:
         """Return the tick's reference K/V as wide as its rows have tokens, and spans where they differ in that.
 
         Rows without a reference fit any width: their values are zero.
         """
         by_tokens: dict[int, list[int]] = {}
-        for position in positions:
-            by_tokens.setdefault(source.tokens[position], []).append(position)
+        for place, tokens in zip(batch.places, batch.tokens, strict=True):
+            by_tokens.setdefault(tokens, []).append(place)
         by_tokens.pop(0, None)
         width = max(by_tokens, default=max(1, self.facts.reference_tokens))
         spans: list[ReferenceSpan] = []
         if len(by_tokens) > 1:
             for tokens, rows in by_tokens.items():
-                spans.append(ReferenceSpan(torch.tensor(rows), source.kv_ip[rows, :tokens]))
-        return source.kv_ip[:bucket, :width], tuple(spans)
+                spans.append(ReferenceSpan(torch.tensor(rows), batch.kv_ip[rows, :tokens]))
+        return batch.kv_ip[:, :width], tuple(spans)
 
     def _adapter(self, name: str) -> LoadedAdapter:
         if name not in self._adapters:

@@ -39,14 +39,7 @@ class ImageEncoder:
 
     def encode(self, pixels: torch.Tensor, adapter: ImageAdapter) -> torch.Tensor:
         """Encode ``[N, S, S, 3]`` uint8 RGB to the adapter's tokens ``[N, tokens, E]`` f32."""
-        size = self.preprocessing.size
-        if pixels.dtype != torch.uint8 or pixels.shape[1:] != (size, size, 3):
-            raise ValueError(
-                f"pixels must be uint8 [N, {size}, {size}, 3], not {pixels.dtype} {list(pixels.shape)}"
-            )
-        # In double and then single precision, as transformers' rescale and normalize go.
-        normal = ((pixels.double() * (1 / 255)).float() - self.mean) / self.std
-        return self._project(normal.permute(0, 3, 1, 2).contiguous(), adapter)
+        return self._project(normalise(pixels, self.preprocessing.size, self.mean, self.std), adapter)
 
     def unconditional(self, adapter: ImageAdapter) -> torch.Tensor:
         """Return the tokens ``[tokens, E]`` f32 of the unconditional row under guidance.
@@ -76,6 +69,17 @@ class ImageEncoder:
                 features = self.model(images).image_embeds
             tokens: torch.Tensor = adapter.projection(features)
         return tokens.float()
+
+
+def normalise(pixels: torch.Tensor, size: int, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """Map ``[N, size, size, 3]`` uint8 RGB to ``[N, 3, size, size]`` f32. Raises ``ValueError`` for anything else."""
+    if pixels.dtype != torch.uint8 or pixels.shape[1:] != (size, size, 3):
+        raise ValueError(
+            f"pixels must be uint8 [N, {size}, {size}, 3], not {pixels.dtype} {list(pixels.shape)}"
+        )
+    # In double and then single precision, as transformers' rescale and normalize go.
+    normal = ((pixels.double() * (1 / 255)).float() - mean) / std
+    return normal.permute(0, 3, 1, 2).contiguous()
 
 
 def load_image_encoder(

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from engine.backends.base import Backend
-from engine.config import EngineConfig
+from engine.config import DEFAULT_BACKEND, EngineConfig
 from engine.loop.loop import EngineLoop
 from engine.loop.mailbox import Mailbox
 from engine.loop.process import load_backend
 from engine.loop.warmup import calibrate
 from engine.models.preprocess import ReferencePreprocessing
 from engine.protocol.framing import Frame, Tensor
-from engine.protocol.messages import Failed, Finished, Message, Submit
+from engine.protocol.messages import Failed, Finished, ImageReady, Message, Submit
 from loadtests.bench.settings import BenchSettings
 from loadtests.bench.worker import serve
 
@@ -53,7 +53,9 @@ class BareLoop:
         self.tick_seconds = calibration.tick_seconds
         self.best_bucket = min(buckets, key=lambda bucket: self.tick_seconds[bucket] / bucket)
         self._size = backend.facts.default_height
-        self._tokens = self._encode(backend)
+        self._backend = backend
+        self._tokens = self._encode(settings.reference)
+        self._drawn: Tensor | None = None
         self._done = 0
         self._asked = 0
 
@@ -68,21 +70,34 @@ class BareLoop:
             self._loop.turn()
         return time.perf_counter() - start
 
-    def _encode(self, backend: Backend) -> Tensor:
-        preprocessing = ReferencePreprocessing.parse(backend.facts.preprocessing)
-        picture = Image.open(self._settings.reference).convert("RGB")
-        pixels = torch.from_numpy(preprocessing.apply(picture)).unsqueeze(0)
-        tokens: Tensor = backend.encode_images(pixels)[0].float().numpy()
+    def draw(self, prompt: str, reference: Path, *, seed: int) -> Tensor:
+        """Generate one image ``[H, W, 3]`` of another prompt, reference and seed than the benchmark's."""
+        self._done = self._asked = self._left = 0
+        self._drawn = None
+        self._put(prompt, self._encode(reference), seed)
+        while not self._done:
+            self._loop.turn()
+        assert self._drawn is not None
+        return self._drawn
+
+    def _encode(self, reference: Path) -> Tensor:
+        preprocessing = ReferencePreprocessing.parse(self._backend.facts.preprocessing)
+        picture = Image.open(reference).convert("RGB")
+        pixels = torch.from_numpy(preprocessing.apply(picture).copy()).unsqueeze(0)
+        tokens: Tensor = self._backend.encode_images(pixels)[0].float().numpy()
         return tokens
 
     def _submit(self) -> None:
         if self._asked == self._left:
             return
         self._asked += 1
+        self._put(self._settings.prompt, np.asarray(self._tokens), self._asked)
+
+    def _put(self, prompt: str, tokens: Tensor, seed: int) -> None:
         settings = self._settings
         job = Submit(
-            job_id=f"bench-{self._asked}",
-            prompt=settings.prompt,
+            job_id=f"bench-{seed}",
+            prompt=prompt,
             negative_prompt="",
             sampler=settings.sampler,
             steps=settings.steps,
@@ -91,13 +106,15 @@ class BareLoop:
             ip_adapter_scale=settings.ip_adapter_scale,
             width=self._size,
             height=self._size,
-            seeds=(self._asked,),
+            seeds=(seed,),
         )
-        self._mailbox.put(Frame(message=job, tensor=np.asarray(self._tokens)[None]), time.monotonic())
+        self._mailbox.put(Frame(message=job, tensor=None if tokens is None else tokens[None]), time.monotonic())
 
     def _receive(self, message: Message, tensor: Tensor | None = None) -> None:
         if isinstance(message, Failed):
             raise RuntimeError(message.message)
+        if isinstance(message, ImageReady):
+            self._drawn = tensor
         if isinstance(message, Finished):
             self._done += 1
             self._submit()
@@ -107,11 +124,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--backend", default=DEFAULT_BACKEND)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     settings = BenchSettings()
     bare = BareLoop(
-        settings, EngineConfig(model=settings.model, dtype=arguments.dtype, threads=arguments.threads)
+        settings,
+        EngineConfig(
+            model=settings.model,
+            backend=arguments.backend,
+            dtype=arguments.dtype,
+            threads=arguments.threads,
+        ),
     )
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:

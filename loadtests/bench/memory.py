@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from engine.config import DEFAULT_BACKEND
+
 MB = 1_000_000
 
 
@@ -26,7 +28,7 @@ def resident() -> tuple[float, float]:
     return fields["Rss"], fields["Anonymous"]
 
 
-def stages(dtype: str) -> Iterator[str]:
+def stages(name: str, dtype: str) -> Iterator[str]:
     """Start an engine as its process does, and stop after each stage."""
     yield "interpreter"
     import torch
@@ -39,12 +41,8 @@ def stages(dtype: str) -> Iterator[str]:
     from engine.loop.warmup import calibrate
 
     yield "engine"
-    import diffusers.models.unets.unet_2d_condition  # noqa: F401
-    import transformers.models.clip.modeling_clip  # noqa: F401
-
-    yield "transformers and diffusers"
-    backend = load_backend(EngineConfig(dtype=dtype))
-    yield "loaded and packed"
+    backend = load_backend(EngineConfig(backend=name, dtype=dtype))
+    yield "loaded"
     give_back()
     yield "given back"
     facts = backend.facts
@@ -56,15 +54,15 @@ def stages(dtype: str) -> Iterator[str]:
     yield "given back again"
 
 
-def served(dtype: str, threads: int, jobs: int) -> dict[str, int]:
+def served(name: str, dtype: str, threads: int, jobs: int) -> dict[str, int]:
     """Serve so many guided jobs of 20 steps at once, twice; return resident bytes of server and engine."""
     from loadtests.bench.service import resident_bytes, saturated
     from loadtests.bench.settings import BenchSettings
     from tools.local_server import local_server
 
     settings = BenchSettings(images_a_round=jobs, concurrency=jobs)
-    options = ("--engine-threads", str(threads), "--engine-dtype", dtype, "--log-level", "warning")
-    with local_server(*options) as server:
+    options = ("--engine-backend", name, "--engine-threads", str(threads), "--engine-dtype", dtype)
+    with local_server(*options, "--log-level", "warning") as server:
         for seed in (0, 1000):
             seconds, _ = saturated(server, settings, seed)
             print(f"{jobs} jobs of {settings.steps} steps in {seconds:.1f} s", flush=True)
@@ -73,15 +71,16 @@ def served(dtype: str, threads: int, jobs: int) -> dict[str, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m loadtests.bench.memory", description=__doc__)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--backend", default=DEFAULT_BACKEND)
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--jobs", type=int, default=16, help="in flight at once in the served engine")
     arguments = parser.parse_args()
     print("| stage | resident MB | of it not from files |")
     print("|---|---|---|")
-    for stage in stages(arguments.dtype):
+    for stage in stages(arguments.backend, arguments.dtype):
         print("| {} | {:.0f} | {:.0f} |".format(stage, *resident()), flush=True)
-    memory = served(arguments.dtype, arguments.threads, arguments.jobs)
+    memory = served(arguments.backend, arguments.dtype, arguments.threads, arguments.jobs)
     for process, size in memory.items():
         print(f"| {process} process, after serving | {size / MB:.0f} | |")
 

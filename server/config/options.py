@@ -130,7 +130,10 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     model: Annotated[
         str,
-        Meta(description="Directory of the model, in diffusers' layout. Empty for the one in the package."),
+        Meta(
+            description="Directory of the model, in diffusers' layout or exported (docs/backends.md). Empty for the "
+            "one in the package."
+        ),
     ] = ""
     adapter: Annotated[
         str,
@@ -146,13 +149,30 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             "`lora/`."
         ),
     ] = ()
-    backend: Annotated[str, Meta(description="What computes.")] = "torch"
+    backend: Annotated[
+        str,
+        Meta(
+            description="What computes: `openvino`, `onnxruntime` or `torch`. Empty leaves it to the engine, which "
+            "takes `openvino`; docs/backends.md says how to choose."
+        ),
+    ] = ""
+    cache_dir: Annotated[
+        str,
+        Meta(
+            description="Folder for exported and compiled models, which the first start fills. Empty for `limner` in "
+            "the user's cache directory (`XDG_CACHE_HOME`, or `~/.cache`)."
+        ),
+    ] = ""
     device: Annotated[
         str, Meta(description="Device to compute on, as torch names it, such as `cpu` or `cuda:0`.")
     ] = "cpu"
-    dtype: Annotated[Literal["float32", "bfloat16", "float16"], Meta(description="Type to compute in.")] = (
-        "float32"
-    )
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        Meta(
+            description="Type to compute in. `auto` is bfloat16 with `openvino` on a CPU that has instructions for it, "
+            "and float32 otherwise."
+        ),
+    ] = "auto"
     threads: Annotated[
         int, Meta(ge=0, le=1024, description="CPU threads of the backend; 0 leaves their number to it.")
     ] = 0

@@ -16,7 +16,6 @@ from PIL import Image
 
 from engine.backends.base import Backend
 from engine.backends.registry import create_backend
-from engine.backends.torch_backend import TorchSettings
 from engine.config import EngineConfig
 from engine.loop.decoding import DecodePlan
 from engine.loop.loop import EngineLoop
@@ -37,8 +36,6 @@ from tests.samplers.oracle import ORACLES
 from tests.tinymodels import open_pipeline
 
 Pictures = list[NDArray[np.uint8]]
-
-BUCKETS = TorchSettings().buckets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,20 +84,21 @@ def portrait(number: int) -> Image.Image:
 class Engine:
     """Our loop, driven turn by turn in this thread."""
 
-    def __init__(self, root: Path, adapter: str | None = None) -> None:
-        self.backend: Backend = create_backend("torch", root, adapter=adapter)
+    def __init__(self, root: Path, adapter: str | None = None, backend: Backend | None = None) -> None:
+        self.backend: Backend = backend or create_backend("torch", root, adapter=adapter)
         self.frames: list[Frame] = []
         self.sent: list[Frame] = []
         self.closed = False
         facts = self.backend.facts
         cells = facts.default_height // facts.latent_scale
         shape = (facts.latent_channels, cells, cells)
+        buckets = self.backend.buckets(shape)
         self.loop = EngineLoop(
             backend=self.backend,
-            buckets=BUCKETS,
+            buckets=buckets,
             calibration=Calibration(
                 shape=shape,
-                tick_seconds={bucket: 0.01 + 0.002 * bucket for bucket in BUCKETS},
+                tick_seconds={bucket: 0.01 + 0.002 * bucket for bucket in buckets},
                 decode_seconds={1: 0.01, 2: 0.015},
                 decode_plan=DecodePlan(batch=2, patience_ticks=2, backlog=8),
                 preview=LatentPreview(weight=torch.zeros(3, facts.latent_channels), bias=torch.zeros(3)),

@@ -20,9 +20,7 @@ NOT_IMPORTED = {
     "import-linter": "is run",
     "mypy": "is run",
     "nvidia-ml-py": "is imported by name, where there is a GPU",
-    "limner": "is this package, with an extra",
-    "onnx": "is what torch.onnx writes with",
-    "onnxscript": "is what torch.onnx writes with",
+    "limner": "is this package, with extras",
     "pre-commit": "is run",
     "pytest-asyncio": "is a plugin of pytest",
     "pytest-timeout": "is a plugin of pytest",
@@ -104,7 +102,7 @@ CLIENT = declared(ROOT / "clients/python")
     ("folder", "allowed"),
     [
         ("server", LIMNER),
-        ("engine", LIMNER | declared(ROOT, "train")),
+        ("engine", LIMNER | declared(ROOT, "train", "onnxruntime")),
         ("clients/python/limner_client", CLIENT | declared(ROOT / "clients/python", "pillow")),
         ("proto/limner", declared(ROOT / "proto")),
         ("tools", LIMNER | declared(ROOT, "dev")),
@@ -127,5 +125,5 @@ def test_only_the_recipe_needs_the_train_extra() -> None:
 def test_what_is_declared_is_imported() -> None:
     folders = ("server", "engine", "clients/python", "proto", "tools", "loadtests", "tests")
     needed = {name for folder in folders for name in distributions(ROOT / folder)}
-    everything = CLIENT | declared(ROOT, "dev", "train", "tensorrt", "tensorrt-rtx")
+    everything = CLIENT | declared(ROOT, "dev", "train", "tensorrt", "tensorrt-rtx", "onnxruntime")
     assert everything - needed - {"limner-client", "limner-proto"} == set(NOT_IMPORTED)

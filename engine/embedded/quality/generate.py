@@ -46,7 +46,8 @@ class Generator:
     """
 
     def __init__(self, weights: Path, *, buckets: Sequence[int] = BUCKETS) -> None:
-        config = EngineConfig(model=weights, buckets=tuple(buckets))
+        # torch: weights that are still being trained would each leave an export in the cache.
+        config = EngineConfig(model=weights, backend="torch", buckets=tuple(buckets))
         self._backend = load_backend(config)
         facts = self._backend.facts
         side = facts.default_height // facts.latent_scale

@@ -1,0 +1,86 @@
+"""Compiled backends from a directory: an export as it is, or a model whose export the cache holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from engine.backends.compiled.backend import CompiledBackend, CompiledSettings
+from engine.backends.options import BackendOptions, UnknownBackendError
+from engine.export.cache import cached_export
+from engine.export.directory import ExportDirectory
+from engine.export.errors import ExportError, ExportMismatchError
+from engine.export.manifest import MANIFEST
+from engine.export.settings import ExportSettings
+
+
+def create_openvino(root: Path, options: BackendOptions) -> CompiledBackend:
+    """Create a backend on OpenVINO. Raises ``UnknownBackendError`` and the ``ModelError`` family.
+
+    bfloat16 is how the UNet is computed, not how weights are kept: both types share one export. It is chosen where the
+    CPU has instructions for it (docs/adr/0006).
+    """
+    from engine.backends.compiled.openvino_runtime import (
+        OpenVINORuntime,
+        OpenVINOSettings,
+        best_dtype,
+    )
+
+    with _needing("openvino"):
+        dtype = options.dtype_of("openvino", ("float32", "bfloat16"), best=best_dtype())
+        runtime = OpenVINORuntime(
+            OpenVINOSettings(
+                precision="bf16" if dtype == "bfloat16" else "f32",
+                threads=options.threads,
+                cache=None if options.cache is None else options.cache / "openvino",
+            )
+        )
+    return CompiledBackend(open_export(root, options), runtime, _settings(options))
+
+
+def create_onnxruntime(root: Path, options: BackendOptions) -> CompiledBackend:
+    """Create a backend on ONNX Runtime. Raises ``UnknownBackendError`` and the ``ModelError`` family."""
+    from engine.backends.compiled.onnx_runtime import ONNXRuntime
+
+    options.dtype_of("onnxruntime", ("float32",))
+    with _needing("onnxruntime"):
+        runtime = ONNXRuntime(options.threads)
+    return CompiledBackend(open_export(root, options), runtime, _settings(options))
+
+
+def open_export(root: Path, options: BackendOptions) -> ExportDirectory:
+    """Open an export, or the cached export of a model directory. Raises the ``ModelError`` family."""
+    if not (root / MANIFEST).is_file():
+        if options.cache is None:
+            raise ExportError("a model directory can be compiled only where there is a cache", path=root)
+        return cached_export(root, options.cache, ExportSettings(adapter=options.adapter))
+    export = ExportDirectory.open(root)
+    names = [adapter.name for adapter in export.manifest.adapters]
+    if options.adapter is not None and options.adapter not in names:
+        raise ExportMismatchError(
+            "the export has another adapter",
+            path=root,
+            expected=options.adapter,
+            found=", ".join(names) or "none",
+        )
+    if export.manifest.dtype != "float32":
+        raise ExportMismatchError(
+            "the export has weights of another type than this backend takes",
+            path=root / MANIFEST,
+            expected="float32",
+            found=export.manifest.dtype,
+        )
+    return export
+
+
+def _settings(options: BackendOptions) -> CompiledSettings:
+    return CompiledSettings() if options.buckets is None else CompiledSettings(buckets=options.buckets)
+
+
+@contextmanager
+def _needing(package: str) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UnknownBackendError(f"backend {package} needs the package {package}: {error}") from error

@@ -1,0 +1,53 @@
+"""An export's graphs, compiled when they are first needed."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import torch
+
+from engine.backends.compiled.runtime import CompiledGraph, Runtime, Shape, Tensors
+from engine.export.directory import ExportDirectory
+
+KEPT = 16
+"""Compiled graphs of one name that are kept; those used least recently go first."""
+
+Shapes = tuple[tuple[str, Shape], ...]
+
+
+class Graphs:
+    """Runs graphs by name, each compiled for the very shapes of its inputs, or for dynamic ones where asked."""
+
+    def __init__(self, export: ExportDirectory, runtime: Runtime) -> None:
+        self._export = export
+        self._runtime = runtime
+        self._compiled: dict[str, OrderedDict[Shapes, CompiledGraph]] = {}
+        self._types = {
+            name: {spec.name: getattr(torch, spec.dtype) for spec in graph.inputs}
+            for name, graph in export.manifest.graphs.items()
+        }
+
+    def run(self, graph: str, inputs: Tensors, *, dynamic: bool = False) -> dict[str, torch.Tensor]:
+        """Run a graph; inputs are brought to its types. ``dynamic`` leaves every dimension dynamic that may be."""
+        types = self._types[graph]
+        given = {name: inputs[name].to(kind).contiguous() for name, kind in types.items()}
+        shapes = {name: tuple(tensor.shape) for name, tensor in given.items()}
+        return self.compiled(graph, self._free(graph) if dynamic else shapes)(given)
+
+    def compiled(self, graph: str, shapes: Mapping[str, Shape]) -> CompiledGraph:
+        """Return a graph compiled for these shapes. Raises the ``ExportError`` family."""
+        kept = self._compiled.setdefault(graph, OrderedDict())
+        key = tuple(shapes.items())
+        if key not in kept:
+            kept[key] = self._runtime.compile(self._export, graph, shapes)
+            while len(kept) > KEPT:
+                kept.popitem(last=False)
+        kept.move_to_end(key)
+        return kept[key]
+
+    def _free(self, graph: str) -> dict[str, Shape]:
+        return {
+            spec.name: tuple(size if isinstance(size, int) else None for size in spec.shape)
+            for spec in self._export.manifest.graphs[graph].inputs
+        }

@@ -1,0 +1,154 @@
+"""OpenVINO: the embedded default on any CPU."""
+
+from __future__ import annotations
+
+import io
+import mmap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import structlog
+import torch
+
+from engine.backends.compiled.blobs import HEADER, BlobCache
+from engine.backends.compiled.runtime import CompiledGraph, Shape, Tensors
+from engine.export.directory import ExportDirectory
+from engine.export.errors import GraphCompileError
+from engine.export.manifest import GraphEntry
+from engine.export.signature import check_signature
+
+log = structlog.get_logger()
+
+REDUCED = ("unet",)
+"""Graphs that bfloat16 speeds up; encoders, projections and the decoder take little of a picture's time: exact."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenVINOSettings:
+    """``precision`` is the UNet's arithmetic, ``threads`` None leaves their number to OpenVINO, ``cache`` is a folder
+    for compiled graphs, or None to compile them anew in every process.
+    """
+
+    precision: Literal["f32", "bf16"] = "f32"
+    threads: int | None = None
+    cache: Path | None = None
+
+
+class OpenVINORuntime:
+    """Compiles graphs for the CPU, one request at a time and with all threads on it."""
+
+    name = "openvino"
+
+    def __init__(self, settings: OpenVINOSettings) -> None:
+        import openvino
+
+        self.device = torch.device("cpu")
+        self._settings = settings
+        self._openvino = openvino
+        self._core = openvino.Core()
+        self._blobs = None if settings.cache is None else BlobCache(settings.cache)
+        self._models: dict[Path, Any] = {}
+        self.compiled = 0
+        """Graphs that were compiled and not read from the cache."""
+
+    def compile(self, export: ExportDirectory, graph: str, shapes: Mapping[str, Shape]) -> CompiledGraph:
+        """Compile a graph for input shapes, or read what was compiled before."""
+        path, entry = export.graph(graph)
+        options = self._options(graph)
+        kept: Path | None = None
+        if self._blobs is not None:
+            content = (entry.onnx.sha256, entry.data.sha256 if entry.data else "")
+            here = (self._openvino.__version__, *self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+            kept = self._blobs.path((*content, *here, *sorted(options.items()), *shapes.items()))
+        found = None if kept is None else self._read(kept, options)
+        outputs = [spec.name for spec in entry.outputs]
+        if found is not None:
+            return _Compiled(self._openvino, found[0], outputs, found[1])
+        compiled = self._compile(path, entry, shapes, options)
+        if self._blobs is not None and kept is not None:
+            written = io.BytesIO()
+            compiled.export_model(written)
+            self._blobs.write(kept, written.getbuffer())
+        return _Compiled(self._openvino, compiled, outputs, None)
+
+    def _compile(
+        self, path: Path, entry: GraphEntry, shapes: Mapping[str, Shape], options: dict[str, Any]
+    ) -> Any:
+        try:
+            # The weights are mapped from the export once and shared by all that is compiled from it.
+            if path not in self._models:
+                self._models[path] = self._core.read_model(path)
+            model = self._models[path].clone()
+            check_signature(path, entry, _names(model.inputs), _names(model.outputs))
+            sizes = {name: [-1 if size is None else size for size in shape] for name, shape in shapes.items()}
+            model.reshape(sizes)
+            self.compiled += 1
+            return self._core.compile_model(model, "CPU", options)
+        except RuntimeError as error:
+            raise GraphCompileError(
+                "OpenVINO cannot compile the graph", path=path, found=str(error).strip()[:500]
+            ) from error
+
+    def _read(self, kept: Path, options: dict[str, Any]) -> tuple[Any, mmap.mmap] | None:
+        """Return the compiled graph of a file, and the file; None if there is none that this OpenVINO takes."""
+        if self._blobs is None or not self._blobs.valid(kept):
+            return None
+        with kept.open("rb") as file:
+            # A private mapping: OpenVINO's tensors want memory that could be written to.
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        content = np.frombuffer(mapped, dtype=np.uint8, offset=HEADER)
+        try:
+            tensor = self._openvino.Tensor(content, shared_memory=True)
+            return self._core.import_model(tensor, "CPU", options), mapped
+        except RuntimeError as error:
+            log.warning(
+                "compiled graph is refused and will be compiled again", path=str(kept), error=str(error)[:300]
+            )
+            self._blobs.discard(kept)
+            return None
+
+    def _options(self, graph: str) -> dict[str, Any]:
+        at = self._settings
+        options: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_PRECISION_HINT": at.precision if graph in REDUCED else "f32",
+        }
+        if at.threads is not None:
+            options["INFERENCE_NUM_THREADS"] = at.threads
+        return options
+
+
+def best_dtype() -> str:
+    """Return ``bfloat16`` where the CPU computes in it, ``float32`` where it would be emulated."""
+    import openvino
+
+    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "bfloat16" if "BF16" in capabilities else "float32"
+
+
+def _names(ports: Any) -> list[str]:
+    return [port.any_name for port in ports]
+
+
+class _Compiled:
+    def __init__(self, openvino: Any, compiled: Any, outputs: list[str], mapped: mmap.mmap | None) -> None:
+        self._openvino = openvino
+        self._request = compiled.create_infer_request()
+        self._outputs = outputs
+        self._mapped = mapped
+        self._ran = False
+
+    def __call__(self, inputs: Tensors) -> dict[str, torch.Tensor]:
+        for name, tensor in inputs.items():
+            # Shared, not copied: the conditioning of a row lies in its slot for the row's life.
+            self._request.set_tensor(name, self._openvino.Tensor(tensor.numpy(), shared_memory=True))
+        self._request.infer()
+        if not self._ran and self._mapped is not None:
+            # The weights are packed by now; what is read again comes from the file's pages, which nobody wrote to.
+            self._mapped.madvise(mmap.MADV_DONTNEED)
+        self._ran = True
+        return {name: torch.from_numpy(self._request.get_tensor(name).data.copy()) for name in self._outputs}

@@ -1,0 +1,32 @@
+"""The runtime protocol: compile a graph of an export for shapes, get something to call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+
+from engine.export.directory import ExportDirectory
+
+Shape = tuple[int | None, ...]
+"""A shape to compile for; None leaves a dimension dynamic."""
+
+Tensors = Mapping[str, torch.Tensor]
+
+
+class CompiledGraph(Protocol):
+    """A graph that was compiled for shapes."""
+
+    def __call__(self, inputs: Tensors) -> dict[str, torch.Tensor]:
+        """Run on inputs by name, contiguous and of the graph's types; outputs by name belong to the caller."""
+
+
+class Runtime(Protocol):
+    """What compiles. Whether a graph was compiled at another time, and is only read, is the runtime's own affair."""
+
+    name: str
+    device: torch.device
+
+    def compile(self, export: ExportDirectory, graph: str, shapes: Mapping[str, Shape]) -> CompiledGraph:
+        """Compile a graph for input shapes. Raises ``GraphCompileError`` and ``GraphMismatchError``."""

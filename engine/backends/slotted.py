@@ -1,0 +1,118 @@
+"""Rows in slots: what every backend does between ``place`` and ``predict_noise``, whatever computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from engine.backends.base import RowConditioning
+from engine.backends.slots import SlotBuffers, Staging
+
+Project = Callable[[RowConditioning], tuple[torch.Tensor, torch.Tensor | None]]
+"""Computes a row's K/V: of its prompt ``[T, D]``, and of its references ``[tokens, D]`` with the scales folded in."""
+
+Vectors = Callable[[RowConditioning], Mapping[str, torch.Tensor]]
+"""Computes what else the UNet reads of a row, one vector for each name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowBatch:
+    """A tick's inputs, padded to its bucket. Padding rows are zero latents at timestep 0.
+
+    ``places`` says where in the batch each asked row lies, ``tokens`` how many reference tokens it brings.
+    """
+
+    sample: torch.Tensor
+    timestep: torch.Tensor
+    kv_text: torch.Tensor
+    kv_ip: torch.Tensor
+    ip_mask: torch.Tensor | None
+    vectors: Mapping[str, torch.Tensor]
+    places: list[int]
+    tokens: list[int]
+
+    def rows_of(self, noise: torch.Tensor) -> torch.Tensor:
+        """Return the asked rows of the network's output, in the order in which they were asked."""
+        return noise if self.places == list(range(noise.shape[0])) else noise[self.places]
+
+
+class SlottedRows:
+    """Rows placed in conditioning buffers, and batches of them."""
+
+    def __init__(
+        self, slots: SlotBuffers, largest_bucket: int, project: Project, vectors: Vectors | None = None
+    ) -> None:
+        self.slots = slots
+        self._largest = largest_bucket
+        self._project = project
+        self._vectors = vectors
+        self._rows: dict[int, RowConditioning] = {}
+
+    def place(self, row: RowConditioning) -> int:
+        """Compute the row's K/V, or copy them from a slot that holds this very row, and write them to a free slot.
+
+        Raises ``SlotsExhaustedError``, ``ReferenceTooLongError``, and what the projection raises.
+        """
+        with torch.inference_mode():
+            twin = next((slot for slot, placed in self._rows.items() if placed is row), None)
+            kv_text, kv_ip = self._project(row) if twin is None else self.slots.values(twin)
+            slot = self.slots.place(kv_text, kv_ip, self._vectors(row) if self._vectors else None)
+        self._rows[slot] = row
+        return slot
+
+    def release(self, slot: int) -> None:
+        """Free a slot. Raises ``SlotError`` if it is not taken."""
+        self.slots.release(slot)
+        del self._rows[slot]
+
+    def by_width(self, slots: Sequence[int], narrow: int) -> list[list[int]]:
+        """Part rows into those that bring at most ``narrow`` reference tokens and those that bring more, as indices.
+
+        Each group runs in a batch of its own, read only as wide as it must be: a row's width, and with it its last
+        bits, do not depend on its neighbours. Raises ``SlotError``.
+        """
+        self.slots.check(slots)
+        groups: tuple[list[int], list[int]] = ([], [])
+        for index, slot in enumerate(slots):
+            groups[self.slots.tokens[slot] > narrow].append(index)
+        return [group for group in groups if group]
+
+    def batch(
+        self, slots: Sequence[int], sample: torch.Tensor, timestep: torch.Tensor, bucket: int
+    ) -> RowBatch:
+        """Lay out a tick: ``sample [R, C, h, w]`` and ``timestep [R]`` padded to ``bucket``, with their conditioning.
+
+        Raises ``SlotError`` for a slot that is not taken and ``ValueError`` for a bucket that does not fit.
+        """
+        rows = len(slots)
+        if not 0 < rows <= bucket <= self._largest:
+            raise ValueError(f"{rows} rows do not fit bucket {bucket}")
+        self.slots.check(slots)
+        source: SlotBuffers | Staging = self.slots
+        places = list(slots)
+        if max(slots) >= bucket:
+            source = self._staging
+            places = self._staging.arrange(slots, bucket)
+        batch, steps = sample, timestep
+        if rows < bucket or places != list(range(bucket)):
+            batch = sample.new_zeros(bucket, *sample.shape[1:])
+            batch[places] = sample
+            steps = timestep.new_zeros(bucket)
+            steps[places] = timestep
+        return RowBatch(
+            sample=batch,
+            timestep=steps,
+            kv_text=source.kv_text[:bucket],
+            kv_ip=source.kv_ip[:bucket],
+            ip_mask=None if source.ip_mask is None else source.ip_mask[:bucket],
+            vectors={name: buffer[:bucket] for name, buffer in source.vectors.items()},
+            places=places,
+            tokens=[self.slots.tokens[slot] for slot in slots],
+        )
+
+    @cached_property
+    def _staging(self) -> Staging:
+        return Staging(self.slots, self._largest)

@@ -1,0 +1,84 @@
+"""An export on the disk, opened for serving: nothing is read from it that its manifest does not vouch for."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from engine.export.digest import verify_files
+from engine.export.errors import CorruptManifestError, GraphMismatchError
+from engine.export.manifest import (
+    MANIFEST,
+    TOKENIZER,
+    UNCONDITIONAL,
+    GraphEntry,
+    Manifest,
+    read_manifest,
+)
+
+GRAPHS = ("unet", "vae_decoder", "text_encoder", "text_kv")
+IMAGE_GRAPHS = ("image_encoder",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportDirectory:
+    """An export whose files are those that the manifest describes. ``digest`` is the manifest's own SHA-256 (hex)."""
+
+    root: Path
+    manifest: Manifest
+    digest: str
+
+    @classmethod
+    def open(cls, root: Path) -> ExportDirectory:
+        """Open an export and compare every file with its digest (about a second a gigabyte).
+
+        Raises the ``ExportError`` family, naming the file, what was expected and what was found.
+        """
+        manifest = read_manifest(root)
+        _check_graphs(root, manifest)
+        verify_files(root, manifest.everything)
+        digest = hashlib.sha256((root / MANIFEST).read_bytes()).hexdigest()
+        return cls(root=root, manifest=manifest, digest=digest)
+
+    def graph(self, name: str) -> tuple[Path, GraphEntry]:
+        """Return a graph's ONNX file and what the manifest says about it."""
+        entry = self.manifest.graphs[name]
+        return self.root / entry.onnx.file, entry
+
+    @property
+    def tokenizer(self) -> Path:
+        """The tokenizer's file."""
+        return self.root / TOKENIZER
+
+    def unconditional_tokens(self) -> dict[str, torch.Tensor]:
+        """Return each adapter's tokens of the unconditional row, ``[tokens, E]`` f32, by the adapter's name."""
+        from safetensors.torch import load_file
+
+        return load_file(self.root / UNCONDITIONAL) if self.manifest.adapters else {}
+
+
+def _check_graphs(root: Path, manifest: Manifest) -> None:
+    """Raise ``CorruptManifestError`` or ``GraphMismatchError`` for a manifest that does not fit together."""
+    path = root / MANIFEST
+    wanted = [*GRAPHS, *(IMAGE_GRAPHS if manifest.adapters else ())]
+    for adapter in manifest.adapters:
+        wanted += [f"adapters/{adapter.name}", f"adapters/{adapter.name}_kv"]
+    for name in wanted:
+        if name not in manifest.graphs:
+            raise CorruptManifestError("a graph is missing", path=path, expected=name)
+    for file in manifest.everything:
+        if Path(file.file).is_absolute() or ".." in Path(file.file).parts:
+            raise CorruptManifestError("a file lies outside the export", path=path, found=file.file)
+    for name, width in (("unet", "kv_text"), ("unet", "kv_ip"), ("text_kv", "kv")):
+        graph = manifest.graphs[name]
+        found = {spec.name: spec.shape for spec in (*graph.inputs, *graph.outputs)}.get(width)
+        if found is None or found[-1] != manifest.width:
+            raise GraphMismatchError(
+                f"{name}: {width} does not fit the packed keys and values",
+                path=path,
+                expected=f"{manifest.width} columns",
+                found=str(found),
+            )

@@ -1,0 +1,110 @@
+"""Which graphs a model has, each with example inputs for tracing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from engine.export.modules import DecoderGraph, ImageGraph, KVGraph, TextGraph
+from engine.export.trace import GraphSource
+from engine.models.adapter import ImageAdapter
+from engine.models.model import Model
+
+ROWS = 2
+"""Rows of the example inputs: not 1, which the tracer would take for an axis to broadcast."""
+
+
+def adapters_of(model: Model) -> tuple[ImageAdapter, ...]:
+    """List the model's adapters."""
+    return () if model.adapter is None else (model.adapter,)
+
+
+def graph_sources(model: Model, size: tuple[int, int] | None) -> Iterator[GraphSource]:
+    """Yield the graphs of a model one by one; ``size`` in pixels makes height and width of the UNet static."""
+    facts = model.facts
+    dtype = model.text_kv.weight.dtype
+    # Tracing computes: dynamic sizes are traced at the smallest at which no axis of the UNet is 1.
+    height, width = (pixels // facts.latent_scale for pixels in size or (2 * facts.size_multiple,) * 2)
+    yield _unet(model, height, width, static=size is not None)
+    vae = model.decoder.vae
+    yield GraphSource(
+        name="vae_decoder",
+        module=DecoderGraph(vae),
+        inputs={"latents": torch.zeros(ROWS, facts.latent_channels, height, width, dtype=vae.dtype)},
+        outputs=("pixels",),
+        axes={"latents": {0: "N", 2: "h", 3: "w"}, "pixels": {0: "N", 2: "H", 3: "W"}},
+    )
+    yield GraphSource(
+        name="text_encoder",
+        module=TextGraph(model.prompts.model),
+        inputs={"input_ids": torch.zeros(ROWS, model.prompts.tokens, dtype=torch.int64)},
+        outputs=("hidden",),
+        axes={"input_ids": {0: "N"}, "hidden": {0: "N"}},
+    )
+    yield GraphSource(
+        name="text_kv",
+        module=KVGraph(model.text_kv),
+        inputs={"embedding": torch.zeros(ROWS, model.prompts.tokens, facts.token_width, dtype=dtype)},
+        outputs=("kv",),
+        axes={"embedding": {0: "N", 1: "T"}, "kv": {0: "N", 1: "T"}},
+    )
+    encoder = model.image_encoder
+    if encoder is None:
+        return
+    side = encoder.preprocessing.size
+    yield GraphSource(
+        name="image_encoder",
+        module=ImageGraph(encoder.model),
+        inputs={"pixels": torch.zeros(ROWS, 3, side, side, dtype=encoder.model.dtype)},
+        outputs=("image_embeds", "hidden"),
+        axes={"pixels": {0: "N"}, "image_embeds": {0: "N"}, "hidden": {0: "N"}},
+    )
+    for adapter in adapters_of(model):
+        features = torch.zeros(ROWS, encoder.width(adapter), dtype=dtype)
+        if adapter.takes_hidden_states:
+            patches = (side // encoder.model.config.patch_size) ** 2 + 1
+            features = features.unsqueeze(1).repeat(1, patches, 1)
+        yield GraphSource(
+            name=f"adapters/{adapter.name}",
+            module=adapter.projection,
+            inputs={"features": features},
+            outputs=("tokens",),
+            axes={"features": {0: "N"}, "tokens": {0: "N"}},
+        )
+        yield GraphSource(
+            name=f"adapters/{adapter.name}_kv",
+            module=KVGraph(adapter.kv),
+            inputs={"tokens": torch.zeros(ROWS, 4, facts.token_width, dtype=dtype)},
+            outputs=("kv",),
+            axes={"tokens": {0: "N", 1: "t"}, "kv": {0: "N", 1: "t"}},
+        )
+
+
+def _unet(model: Model, height: int, width: int, *, static: bool) -> GraphSource:
+    """Return the UNet; its inputs are ``ConditionedUNet.forward``'s, in that order, the mask among them."""
+    facts = model.facts
+    dtype = model.text_kv.weight.dtype
+    columns = model.unet.width
+    tokens = max(2, facts.reference_tokens)
+    size = {} if static else {2: "h", 3: "w"}
+    return GraphSource(
+        name="unet",
+        module=model.unet,
+        inputs={
+            "sample": torch.zeros(ROWS, facts.latent_channels, height, width, dtype=dtype),
+            "timestep": torch.full((ROWS,), 500.0),
+            "kv_text": torch.zeros(ROWS, facts.prompt_tokens, columns, dtype=dtype),
+            "kv_ip": torch.zeros(ROWS, tokens, columns, dtype=dtype),
+            "ip_mask": torch.zeros(ROWS, tokens, dtype=dtype),
+        },
+        outputs=("noise",),
+        axes={
+            "sample": {0: "B", **size},
+            "timestep": {0: "B"},
+            "kv_text": {0: "B", 1: "T"},
+            "kv_ip": {0: "B", 1: "Tip"},
+            "ip_mask": {0: "B", 1: "Tip"},
+            "noise": {0: "B", **size},
+        },
+    )

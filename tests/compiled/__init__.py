@@ -1,0 +1,49 @@
+"""Exports of tiny models and backends that run them, each made once a session."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from engine.backends.compiled.backend import CompiledBackend, CompiledSettings
+from engine.backends.compiled.onnx_runtime import ONNXRuntime
+from engine.backends.compiled.openvino_runtime import OpenVINORuntime, OpenVINOSettings
+from engine.backends.compiled.runtime import Runtime
+from engine.export.directory import ExportDirectory
+from engine.export.settings import ExportSettings
+from engine.export.writer import export_model
+
+RUNTIMES = ("openvino", "onnxruntime")
+
+
+def exported(root: Path, adapter: str | None = None) -> ExportDirectory:
+    """Export a model beside its directory."""
+    return _exported(root, adapter)
+
+
+@cache
+def _exported(root: Path, adapter: str | None) -> ExportDirectory:
+    output = root.with_name(f"{root.name}-{adapter}.export")
+    export_model(root, output, ExportSettings(adapter=adapter), progress=lambda line: None)
+    return ExportDirectory.open(output)
+
+
+def make_runtime(name: str, dtype: str = "float32") -> Runtime:
+    """Return a runtime of one thread, as the tests run everything else."""
+    if name == "onnxruntime":
+        return ONNXRuntime(threads=1)
+    return OpenVINORuntime(OpenVINOSettings(precision="bf16" if dtype == "bfloat16" else "f32", threads=1))
+
+
+@cache
+def compiled(
+    runtime: str,
+    root: Path,
+    adapter: str | None = None,
+    dtype: str = "float32",
+    buckets: tuple[int, ...] = (1, 2, 4, 8),
+) -> CompiledBackend:
+    """Return a backend on the export of a model."""
+    return CompiledBackend(
+        exported(root, adapter), make_runtime(runtime, dtype), CompiledSettings(buckets=buckets)
+    )

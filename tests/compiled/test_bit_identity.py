@@ -1,0 +1,133 @@
+"""On compiled backends a picture is the same, bit for bit, alone and in any batch."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engine.backends.base import RowConditioning
+from engine.backends.compiled.backend import CompiledBackend
+from engine.protocol.framing import Tensor
+from engine.protocol.messages import Submit
+from tests.compiled import RUNTIMES, compiled
+from tests.equivalence.harness import Case, Engine, portrait
+from tests.tinymodels import build_tiny_model
+
+ROWS = 24
+BUCKETS = (1, 2, 3, 4, 8)
+SAMPLERS = ("ddim", "euler", "euler_ancestral", "dpmpp_2m_karras", "unipc", "lcm")
+QUICK = settings(
+    deadline=None,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    derandomize=True,
+)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@cache
+def placed(runtime: str, root: Path, dtype: str) -> tuple[CompiledBackend, list[int]]:
+    """Return a backend that holds many different rows, some without a reference."""
+    backend = compiled(runtime, root, dtype=dtype, buckets=BUCKETS)
+    prompts = backend.encode_prompts(["a portrait of a woman", "a man smiling", "", "a red hat"])
+    generator = torch.Generator().manual_seed(0)
+    shape = (backend.facts.reference_tokens, backend.facts.token_width)
+    slots = [
+        backend.place(
+            RowConditioning(
+                prompt=prompts[index % 4],
+                reference_tokens=None if index % 3 == 2 else torch.randn(shape, generator=generator),
+                scale=(1.0, 0.3, 0.0, 1.5)[index % 4],
+            )
+        )
+        for index in range(ROWS)
+    ]
+    return backend, slots
+
+
+@cache
+def inputs() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(ROWS, 4, 8, 8, generator=generator), torch.linspace(1, 999, ROWS)
+
+
+@cache
+def alone(runtime: str, root: Path, dtype: str) -> torch.Tensor:
+    """Return each row's noise, predicted by itself in the smallest bucket."""
+    backend, slots = placed(runtime, root, dtype)
+    sample, step = inputs()
+    return torch.cat(
+        [backend.predict_noise(slots[i : i + 1], sample[i : i + 1], step[i : i + 1], 1) for i in range(ROWS)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("runtime", "dtype"), [("openvino", "float32"), ("openvino", "bfloat16"), ("onnxruntime", "float32")]
+)
+@given(data=st.data())
+@QUICK
+def test_a_row_is_the_same_in_every_bucket_position_and_company(
+    root: Path, runtime: str, dtype: str, data: st.DataObject
+) -> None:
+    backend, slots = placed(runtime, root, dtype)
+    sample, step = inputs()
+    bucket = data.draw(st.sampled_from(BUCKETS))
+    rows = data.draw(st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=bucket, unique=True))
+    found = backend.predict_noise([slots[row] for row in rows], sample[rows], step[rows], bucket)
+    assert torch.equal(found, alone(runtime, root, dtype)[rows])
+
+
+@cache
+def engine(runtime: str, root: Path) -> tuple[Engine, list[Tensor]]:
+    made = Engine(root, backend=compiled(runtime, root, buckets=BUCKETS))
+    return made, made.encode([portrait(number) for number in range(3)])
+
+
+CASES = st.builds(
+    Case,
+    sampler=st.sampled_from(SAMPLERS),
+    steps=st.integers(2, 5),
+    guidance=st.sampled_from((1.0, 3.0, 7.5)),
+    scale=st.sampled_from((None, 0.0, 0.7, 1.2)),
+    negative=st.sampled_from(("", "dark")),
+    prompt=st.sampled_from(("a portrait", "a red hat", "")),
+    seeds=st.lists(st.integers(0, 99), min_size=1, max_size=2, unique=True).map(tuple),
+    reference=st.integers(0, 2),
+)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@given(cases=st.lists(CASES, min_size=2, max_size=6))
+@settings(QUICK, max_examples=10)
+def test_a_picture_is_the_same_alone_and_in_any_batch(root: Path, runtime: str, cases: list[Case]) -> None:
+    draw, references = engine(runtime, root)
+    jobs: list[tuple[Submit, Tensor | None]] = [
+        (draw.submit(case, f"job-{number}"), None if case.scale is None else references[case.reference])
+        for number, case in enumerate(cases)
+    ]
+    together = draw.draw(jobs)
+    for job in jobs:
+        name = job[0].job_id
+        for mine, other in zip(draw.draw([job])[name], together[name], strict=True):
+            np.testing.assert_array_equal(mine, other)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_other_sizes_are_the_same_in_any_company_too(root: Path, runtime: str) -> None:
+    backend, slots = placed(runtime, root, "float32")
+    generator = torch.Generator().manual_seed(2)
+    sample, step = torch.randn(4, 4, 12, 8, generator=generator), torch.linspace(5, 900, 4)
+    together = backend.predict_noise(slots[:4], sample, step, 8)
+    for row in range(4):
+        one = backend.predict_noise([slots[row]], sample[row : row + 1], step[row : row + 1], 2)
+        assert torch.equal(one[0], together[row])
