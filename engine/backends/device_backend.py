@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 
-from engine.backends.base import EncodedPrompt, LatentShape, ModelFacts, RowConditioning
+from engine.backends.base import (
+    MAX_REFERENCES,
+    EncodedPrompt,
+    LatentShape,
+    ModelFacts,
+    RowConditioning,
+    UnknownAdapterError,
+)
 from engine.backends.cuda_stream import CapturedCall
 from engine.backends.slots import SlotBuffers, Staging
+from engine.backends.slotted import SlottedRows
+from engine.models.loaded_adapter import LoadedAdapter
 from engine.models.model import Model
 
 PROGRAMS = 32
@@ -24,7 +33,7 @@ class BatchInputs:
 
     ``sample [B, C, h, w]`` and ``timestep [B]`` (f32) are written before each run, ``kv_text [B, T, D]``,
     ``kv_ip [B, T_ip, D]`` and ``ip_mask [B, T_ip]`` (None where every row brings the same number of tokens) when a row
-    joins the batch. SDXL's graph takes ``text_embeds [B, P]`` and ``time_ids [B, 6]`` too.
+    joins the batch. SDXL's graph takes ``text_embeds [B, P]`` and ``time_ids [B, 6]`` too, LCM's ``timestep_cond [B, W]``.
     """
 
     sample: torch.Tensor
@@ -34,6 +43,7 @@ class BatchInputs:
     ip_mask: torch.Tensor | None
     text_embeds: torch.Tensor | None = None
     time_ids: torch.Tensor | None = None
+    timestep_cond: torch.Tensor | None = None
 
     def named(self) -> dict[str, torch.Tensor]:
         """Return the tensors that are there, by the graph's names."""
@@ -50,14 +60,23 @@ class Program(Protocol):
         """Run over the inputs it was made with; return ``[B, C, h, w]``, valid until the next run of any program."""
 
 
+class ProgramKey(NamedTuple):
+    """What a program is for: rows, latents, and room for so many reference tokens."""
+
+    bucket: int
+    shape: LatentShape
+    width: int
+
+
 class Programs(Protocol):
     """Makes programs, and says what they take."""
 
     dtype: torch.dtype
     """Type of the latents, of the K/V and of the mask."""
 
-    masked: bool
-    """Whether the graph takes a mask even where rows bring the same number of tokens."""
+    one_width: bool
+    """Whether every program has room for all references and takes a mask; otherwise rows of at most one reference run
+    in narrower programs of their own, without a mask where all adapters bring the same number of tokens."""
 
     def buckets(self, shape: LatentShape) -> tuple[int, ...]:
         """Return the batch sizes for this latent shape, ascending; none where it cannot run."""
@@ -80,39 +99,46 @@ class DeviceBackend:
         *,
         device: torch.device,
         capacity: int,
-        max_references: int = 1,
+        max_references: int = MAX_REFERENCES,
     ) -> None:
         self._prompts = model.prompts
-        self._image_encoder = model.image_encoder
-        self._adapter = model.adapter
+        self._adapters = model.adapters
         self._text_kv = model.text_kv
         self._decoder = model.decoder
         self._programs = programs
         self.facts: ModelFacts = model.facts
         self.device = device
-        self.unconditional_tokens = model.unconditional_tokens
-        scale = model.facts.latent_scale
+        self.unconditional_tokens: Mapping[str, torch.Tensor] = model.unconditional_tokens
+        facts = model.facts
+        scale = facts.latent_scale
         self._default: LatentShape = (
-            model.facts.latent_channels,
-            model.facts.default_height // scale,
-            model.facts.default_width // scale,
+            facts.latent_channels,
+            facts.default_height // scale,
+            facts.default_width // scale,
         )
         largest = programs.buckets(self._default)[-1]
         if capacity < largest:
             raise ValueError(f"capacity {capacity} is less than the largest bucket {largest}")
-        self._slots = SlotBuffers(
+        one = max(1, facts.most_reference_tokens)
+        room = one * max_references
+        added, size = model.unet.added, (facts.default_height, facts.default_width)
+        slots = SlotBuffers(
             capacity=capacity,
-            text_tokens=model.facts.prompt_tokens,
-            ip_tokens=max(1, model.facts.reference_tokens * max_references),
+            text_tokens=facts.prompt_tokens,
+            ip_tokens=room,
             width=model.text_kv.weight.shape[0],
-            masked=programs.masked or max_references > 1,
+            masked=True,
             dtype=programs.dtype,
+            vectors=added.widths(),
             device=device,
         )
-        self._staging = Staging(self._slots, largest)
-        self._rows: dict[int, RowConditioning] = {}
-        self._ready: OrderedDict[tuple[int, LatentShape], tuple[BatchInputs, Program]] = OrderedDict()
-        self._positions: tuple[tuple[int, ...], torch.Tensor] = ((), torch.empty(0))
+        self._rows = SlottedRows(slots, largest, self._project, lambda row: added.vectors(row, size))
+        self._narrow = room if programs.one_width else one
+        self._unmasked = not programs.one_width and len({at.tokens for at in facts.adapters}) < 2
+        self._largest = largest
+        self._stagings: dict[int, Staging] = {}
+        self._ready: OrderedDict[ProgramKey, tuple[BatchInputs, Program]] = OrderedDict()
+        self._places: tuple[tuple[int, ...], torch.Tensor] = ((), torch.empty(0))
 
     def buckets(self, shape: LatentShape) -> tuple[int, ...]:
         """Return the batch sizes in rows that this latent shape runs in; none where it cannot run."""
@@ -122,31 +148,20 @@ class DeviceBackend:
         """Encode texts in one batch."""
         return self._prompts.encode(texts)
 
-    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
+    def encode_images(self, pixels: torch.Tensor, adapter: str | None = None) -> torch.Tensor:
         """Encode references ``[N, S, S, 3]`` uint8, on the CPU, to ``[N, tokens, E]`` f32 on the device.
 
-        Raises ``ValueError`` for a model without an adapter.
+        Raises ``UnknownAdapterError``.
         """
-        if self._image_encoder is None or self._adapter is None:
-            raise ValueError("this model has no adapter, so it takes no references")
-        return self._image_encoder.encode(pixels, self._adapter)
+        return self._adapter(self.facts.adapter(adapter or "").name).encode(pixels)
 
     def place(self, row: RowConditioning) -> int:
-        """Compute the row's K/V, or copy them from a slot that holds this very row, and write them to a free slot.
-
-        Raises ``SlotsExhaustedError``, ``ReferenceTooLongError``, and ``ValueError`` for tokens without an adapter.
-        """
-        with torch.inference_mode():
-            twin = next((slot for slot, placed in self._rows.items() if placed is row), None)
-            kv_text, kv_ip = self._project(row) if twin is None else self._slots.values(twin, _tokens(row))
-            slot = self._slots.place(kv_text, kv_ip)
-        self._rows[slot] = row
-        return slot
+        """Place a row; see ``SlottedRows.place``. Raises ``UnknownAdapterError``."""
+        return self._rows.place(row)
 
     def release(self, slot: int) -> None:
         """Free a slot. Raises ``SlotError`` if it is not taken."""
-        self._slots.release(slot)
-        del self._rows[slot]
+        self._rows.release(slot)
 
     def predict_noise(
         self, slots: Sequence[int], sample: torch.Tensor, timestep: torch.Tensor, bucket: int
@@ -155,24 +170,22 @@ class DeviceBackend:
 
         Raises ``SlotError`` for a slot that is not taken and ``ValueError`` for a bucket or a size that cannot run.
         """
-        rows = len(slots)
         channels, height, width = sample.shape[1:]
         shape = (channels, height, width)
         offered = self.buckets(shape)
         if bucket not in offered:
             raise ValueError(f"no program for bucket {bucket} at latents {list(shape)}; there are {offered}")
-        if not 0 < rows <= bucket:
-            raise ValueError(f"{rows} rows do not fit bucket {bucket}")
-        self._slots.check(slots)
+        if not 0 < len(slots) <= bucket:
+            raise ValueError(f"{len(slots)} rows do not fit bucket {bucket}")
+        groups = self._rows.by_width(slots, self._narrow)
         with torch.inference_mode():
-            positions = self._index(self._staging.arrange(slots, bucket))
-            inputs, program = self._program(bucket, shape)
-            if rows < bucket:
-                inputs.sample.zero_()
-                inputs.timestep.zero_()
-            inputs.sample.index_copy_(0, positions, sample.to(inputs.sample.dtype))
-            inputs.timestep.index_copy_(0, positions, timestep.to(inputs.timestep.dtype))
-            return program().index_select(0, positions).float()
+            if len(groups) == 1:
+                return self._run(slots, sample, timestep, bucket)
+            noise = torch.empty_like(sample, dtype=torch.float32)
+            for group in groups:
+                least = next(size for size in offered if size >= len(group))
+                noise[group] = self._run([slots[i] for i in group], sample[group], timestep[group], least)
+            return noise
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         """Decode ``[N, C, h, w]`` f32 to ``[N, H, W, 3]`` uint8 on the device."""
@@ -182,38 +195,62 @@ class DeviceBackend:
         """Return the call of each program that was made so far: whether it was captured, and if not, why."""
         return [program.call for _, program in self._ready.values()]
 
-    def _program(self, bucket: int, shape: LatentShape) -> tuple[BatchInputs, Program]:
-        key = (bucket, shape)
+    def _run(
+        self, slots: Sequence[int], sample: torch.Tensor, timestep: torch.Tensor, bucket: int
+    ) -> torch.Tensor:
+        held = self._rows.slots
+        wide = max(held.tokens[slot] for slot in slots) > self._narrow
+        width = held.kv_ip.shape[1] if wide else self._narrow
+        channels, high, across = sample.shape[1:]
+        staging = self._staging(width)
+        places = self._index(staging.arrange(slots, bucket))
+        inputs, program = self._program(staging, ProgramKey(bucket, (channels, high, across), width))
+        if len(slots) < bucket:
+            inputs.sample.zero_()
+            inputs.timestep.zero_()
+        inputs.sample.index_copy_(0, places, sample.to(inputs.sample.dtype))
+        inputs.timestep.index_copy_(0, places, timestep.to(inputs.timestep.dtype))
+        return program().index_select(0, places).float()
+
+    def _staging(self, width: int) -> Staging:
+        if width not in self._stagings:
+            self._stagings[width] = Staging(self._rows.slots, self._largest, width)
+        return self._stagings[width]
+
+    def _program(self, held: Staging, key: ProgramKey) -> tuple[BatchInputs, Program]:
         if key in self._ready:
             self._ready.move_to_end(key)
             return self._ready[key]
         while len(self._ready) >= PROGRAMS:
             self._ready.popitem(last=False)
-        held = self._staging
+        bucket = key.bucket
+        unmasked = self._unmasked and key.width == self._narrow
         inputs = BatchInputs(
-            sample=torch.zeros(bucket, *shape, dtype=self._programs.dtype, device=self.device),
+            sample=torch.zeros(bucket, *key.shape, dtype=self._programs.dtype, device=self.device),
             timestep=torch.zeros(bucket, dtype=torch.float32, device=self.device),
             kv_text=held.kv_text[:bucket],
             kv_ip=held.kv_ip[:bucket],
-            ip_mask=None if held.ip_mask is None else held.ip_mask[:bucket],
+            ip_mask=None if held.ip_mask is None or unmasked else held.ip_mask[:bucket],
+            **{name: buffer[:bucket] for name, buffer in held.vectors.items()},
         )
         self._ready[key] = inputs, self._programs.program(inputs)
         return self._ready[key]
 
-    def _index(self, positions: list[int]) -> torch.Tensor:
-        """Return positions on the device; a batch keeps them for many ticks, and an upload waits."""
-        if self._positions[0] != tuple(positions):
-            self._positions = tuple(positions), torch.tensor(positions, device=self.device)
-        return self._positions[1]
+    def _index(self, places: list[int]) -> torch.Tensor:
+        """Return places on the device; a batch keeps them for many ticks, and an upload waits."""
+        if self._places[0] != tuple(places):
+            self._places = tuple(places), torch.tensor(places, device=self.device)
+        return self._places[1]
+
+    def _adapter(self, name: str) -> LoadedAdapter:
+        if name not in self._adapters:
+            raise UnknownAdapterError(name, list(self._adapters))
+        return self._adapters[name]
 
     def _project(self, row: RowConditioning) -> tuple[torch.Tensor, torch.Tensor | None]:
-        kv_ip = None
-        if row.reference_tokens is not None:
-            if self._adapter is None:
-                raise ValueError("this model has no adapter, so it takes no references")
-            kv_ip = self._adapter.kv.project(row.reference_tokens.to(self.device), row.scale)
-        return self._text_kv.project(row.prompt.embedding.to(self.device)), kv_ip
-
-
-def _tokens(row: RowConditioning) -> int:
-    return 0 if row.reference_tokens is None else row.reference_tokens.shape[0]
+        references = [
+            self._adapter(at.adapter).kv.project(at.tokens.to(self.device), at.scales)
+            for at in row.references
+        ]
+        text = self._text_kv.project(row.prompt.embedding.to(self.device))
+        return text, torch.cat(references) if references else None

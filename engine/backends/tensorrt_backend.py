@@ -8,6 +8,7 @@ from pathlib import Path
 import structlog
 import torch
 
+from engine.backends.base import MAX_REFERENCES
 from engine.backends.cuda_stream import CudaStream, Stream
 from engine.backends.device_backend import DeviceBackend
 from engine.backends.engine_cache import CALIBRATION, EngineCache
@@ -20,6 +21,7 @@ from engine.backends.tensorrt_graph import UNetGraph, graph_of
 from engine.backends.tensorrt_package import TensorRTPackage, load_package
 from engine.backends.tensorrt_profiles import Profile, profiles_of
 from engine.backends.tensorrt_runner import TensorRTPrograms, create_runtime, load_engine
+from engine.export.settings import ExportSettings
 from engine.models.model import Model, load_model
 from engine.models.placement import move_model
 
@@ -41,7 +43,7 @@ class TensorRTSettings:
     buckets: tuple[int, ...] = BUCKETS
     sizes: tuple[tuple[int, int], ...] = ()
     capacity: int = CAPACITY
-    max_references: int = 1
+    max_references: int = MAX_REFERENCES
     graphs: bool = True
     build: BuildSettings = field(default_factory=BuildSettings)
 
@@ -56,7 +58,7 @@ class TensorRTSettings:
             self.buckets,
             [(height // facts.latent_scale, width // facts.latent_scale) for height, width in sizes],
             text_tokens=facts.prompt_tokens,
-            ip_tokens=max(1, facts.reference_tokens * self.max_references),
+            ip_tokens=max(1, facts.most_reference_tokens * self.max_references),
         )
 
 
@@ -115,8 +117,10 @@ def create_tensorrt(
         )
     if options.cache is None:
         raise UnknownBackendError(f"{name} backend keeps its engine in a cache, and there is none")
-    graph = graph_of(root, options.cache / "exports", adapter=options.adapter, dtype=dtype, report=_report)
-    model = load_model(root, adapter=options.adapter, dtype=DTYPES[dtype])
+    graph = graph_of(
+        root, options.cache, ExportSettings(adapter=options.adapter, dtype=dtype, loras=options.loras)
+    )
+    model = load_model(root, adapter=options.adapter, dtype=DTYPES[dtype], loras=options.loras)
     device = torch.device(options.device)
     torch.cuda.set_device(device)
     cache = EngineCache(options.cache)

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from engine.models.lora_choice import LoraChoice
+
 
 def add_build(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
@@ -26,6 +28,9 @@ def add_build(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="engine cache (default limner in the user's cache directory)",
     )
     parser.add_argument("--adapter", help="IP-Adapter, by its file's stem, where the model has several")
+    parser.add_argument(
+        "--lora", dest="loras", metavar="PATH[:SCALE]", type=LoraChoice.parse, action="append", default=[]
+    )
     parser.add_argument("--dtype", default="float16", choices=("float32", "float16", "bfloat16"))
     parser.add_argument(
         "--target",
@@ -34,7 +39,6 @@ def add_build(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         metavar="X.Y[,X.Y]",
         help="compute capabilities to build for ahead of time, without a GPU (tensorrt-rtx)",
     )
-    parser.add_argument("--max-references", type=int, default=1, help="references of one row, at most")
     parser.add_argument("--refit", action="store_true", help="allow new weights later without another build")
     parser.add_argument(
         "--distributive-independence",
@@ -55,6 +59,7 @@ def run_build(options: argparse.Namespace) -> int:
     from engine.backends.tensorrt_graph import graph_of
     from engine.backends.tensorrt_package import load_package
     from engine.config import default_cache_dir
+    from engine.export.settings import ExportSettings
     from engine.loop.logs import configure_logging
     from engine.models.errors import ModelError
     from engine.models.model import load_model
@@ -70,7 +75,6 @@ def run_build(options: argparse.Namespace) -> int:
         settings = TensorRTSettings(
             buckets=options.buckets or BUCKETS,
             sizes=options.size or (),
-            max_references=options.max_references,
             build=BuildSettings(
                 refit=options.refit,
                 distributive_independence=options.distributive_independence,
@@ -82,10 +86,12 @@ def run_build(options: argparse.Namespace) -> int:
         # Ahead of time no driver is needed, and with one its GPU does not matter.
         gpu = None if options.target else find_gpu()
         cache = options.output or default_cache_dir()
+        loras = tuple(options.loras)
+        report(f"exporting {options.model}, unless that was done before")
         graph = graph_of(
-            options.model, cache / "exports", adapter=options.adapter, dtype=options.dtype, report=report
+            options.model, cache, ExportSettings(adapter=options.adapter, dtype=options.dtype, loras=loras)
         )
-        model = load_model(options.model, adapter=options.adapter, dtype=DTYPES[options.dtype])
+        model = load_model(options.model, adapter=options.adapter, dtype=DTYPES[options.dtype], loras=loras)
         profiles, name = settings.profiles(model), model.facts.name
         del model  # the builder needs the memory
         key = key_of(package, gpu, graph, profiles, settings.build, model=name)

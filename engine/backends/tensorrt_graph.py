@@ -1,24 +1,14 @@
-"""The UNet's ONNX graph: from an export, or exported now from a model directory."""
+"""The UNet's ONNX graph, from an export: of a directory that holds one, or of a model, from the cache of exports."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import msgspec
-
-from engine.backends.build_lock import build_lock
-from engine.backends.tensorrt_errors import GraphRefusedError
-from engine.models.layout import ModelLayout
-from engine.models.weights import hash_files
-
-Report = Callable[[str], None]
-Exporter = Callable[[Path, Path, str | None, str, Report], object]
-"""Exports (model directory, folder to make, adapter, dtype, report)."""
-
-MANIFEST = "manifest.json"
+from engine.export.cache import cached_export
+from engine.export.directory import ExportDirectory
+from engine.export.manifest import MANIFEST
+from engine.export.settings import ExportSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,59 +21,22 @@ class UNetGraph:
     dtype: str
 
 
-def open_graph(folder: Path) -> UNetGraph:
-    """Read the UNet's entry of an export's ``manifest.json``. Raises ``GraphRefusedError``.
+def graph_of(root: Path, cache: Path, settings: ExportSettings) -> UNetGraph:
+    """Return the UNet's graph of an export, or of a model directory, which is exported into the cache the first time.
 
-    The digests are the manifest's: the ONNX file itself is not read where its engine is already built.
+    Raises the ``ModelError`` family.
     """
-    path = folder / MANIFEST
-    try:
-        manifest: Any = msgspec.json.decode(path.read_bytes())
-        entry = manifest["graphs"]["unet"]
-        data = entry.get("data")
-        found = UNetGraph(
-            path=folder / str(entry["onnx"]["file"]),
-            graph=str(entry["onnx"]["sha256"]),
-            weights=None if data is None else str(data["sha256"]),
-            dtype=str(manifest["dtype"]),
-        )
-    except (OSError, msgspec.MsgspecError, KeyError, TypeError, AttributeError) as error:
-        raise GraphRefusedError("not an export with a UNet", path=path, found=repr(error)) from error
-    if not found.path.is_file():
-        raise GraphRefusedError("the UNet's graph is missing", path=found.path)
-    return found
+    if (root / MANIFEST).is_file():
+        return unet_graph(ExportDirectory.open(root))
+    return unet_graph(cached_export(root, cache, settings))
 
 
-def graph_of(
-    root: Path,
-    exports: Path,
-    *,
-    adapter: str | None,
-    dtype: str,
-    report: Report,
-    export: Exporter | None = None,
-) -> UNetGraph:
-    """Return the graph of a model directory, exported into ``exports`` unless that was done before.
-
-    Its name holds the hash of the UNet's files, so other weights make another export. Raises the ``ModelError``
-    and ``TensorRTError`` families.
-    """
-    layout = ModelLayout.open(root)
-    files = [root / "unet" / "config.json", *layout.weights("unet", "diffusion_pytorch_model")]
-    folder = exports / f"{root.resolve().name}-{hash_files(root, files)[:16]}-{dtype}"
-    if not (folder / MANIFEST).exists():
-        exports.mkdir(parents=True, exist_ok=True)
-        with build_lock(exports, waiting=lambda holder: report(f"waiting for {holder}, which exports")):
-            if not (folder / MANIFEST).exists():
-                report(f"exporting {root} to {folder}")
-                (export or _export)(root, folder, adapter, dtype, report)
-    return open_graph(folder)
-
-
-def _export(root: Path, folder: Path, adapter: str | None, dtype: str, report: Report) -> None:
-    from engine.export.writer import (  # type: ignore[import-not-found, unused-ignore]
-        ExportSettings,
-        export_model,
+def unet_graph(export: ExportDirectory) -> UNetGraph:
+    """Return what the builder needs to know of an export's UNet."""
+    path, entry = export.graph("unet")
+    return UNetGraph(
+        path=path,
+        graph=entry.onnx.sha256,
+        weights=None if entry.data is None else entry.data.sha256,
+        dtype=export.manifest.dtype,
     )
-
-    export_model(root, folder, ExportSettings(adapter=adapter, dtype=dtype), report)

@@ -9,7 +9,7 @@ from typing import Any
 from engine.backends.tensorrt_errors import GraphRefusedError
 
 REQUIRED = ("sample", "timestep", "kv_text", "kv_ip", "ip_mask")
-OPTIONAL = ("text_embeds", "time_ids")
+OPTIONAL = ("text_embeds", "time_ids", "timestep_cond")
 OUTPUT = "noise"
 
 
@@ -36,6 +36,7 @@ class Profile:
             "ip_mask": {0: self.rows, 1: self.ip_tokens},
             "text_embeds": {0: self.rows},
             "time_ids": {0: self.rows},
+            "timestep_cond": {0: self.rows},
         }.get(name)
         if axes is None:
             expected = ", ".join(REQUIRED + OPTIONAL)

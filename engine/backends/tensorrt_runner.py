@@ -109,7 +109,7 @@ class TensorRTPrograms:
             for index, profile in enumerate(loaded.profiles)
         }
         first = engines[0].engine
-        self.masked = True
+        self.one_width = True
         self.dtype: torch.dtype = torch_type(package.module, first.get_tensor_dtype("sample"))
         self._channels = int(tuple(first.get_tensor_shape("sample"))[1])
         size = max(1, *(loaded.engine.device_memory_size_v2 for loaded in engines))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from engine.backends.base import BackendStartError, LatentShape
+from engine.backends.base import MAX_REFERENCES, BackendStartError, LatentShape
 from engine.backends.cuda_stream import CapturedCall, CudaStream, Stream
 from engine.backends.device_backend import BatchInputs, DeviceBackend, Program
 from engine.backends.options import BackendOptions, UnknownBackendError
@@ -32,7 +32,7 @@ class TorchDeviceSettings:
 
     buckets: tuple[int, ...] = (1, 2, 4, 8, 16)
     capacity: int = 64
-    max_references: int = 1
+    max_references: int = MAX_REFERENCES
     graphs: bool = True
     compile: bool = False
     channels_last: bool = False
@@ -48,7 +48,7 @@ class TorchPrograms:
 
     def __init__(self, unet: ConditionedUNet, stream: Stream, settings: TorchDeviceSettings) -> None:
         self.dtype = next(unet.parameters()).dtype
-        self.masked = False
+        self.one_width = False
         self._buckets = tuple(sorted(settings.buckets))
         if settings.channels_last:
             unet = unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -124,7 +124,9 @@ def create_torch_on_device(root: Path, options: BackendOptions) -> DeviceBackend
     if options.buckets is not None:
         capacity = max(settings.capacity, 2 * max(options.buckets))
         settings = replace(settings, buckets=options.buckets, capacity=capacity)
-    return torch_device_backend(load_model(root, adapter=options.adapter, dtype=dtype), device, settings)
+    return torch_device_backend(
+        load_model(root, adapter=options.adapter, dtype=dtype, loras=options.loras), device, settings
+    )
 
 
 def check_device(device: torch.device) -> None:

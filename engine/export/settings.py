@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine.models.lora_choice import LoraChoice
+
 OPSETS = (20, 21, 22)
 """20 writes GroupNorm as InstanceNormalization, 21 as GroupNormalization; convolutions of bfloat16 begin with 22.
 23's Attention crashes TensorRT-RTX."""
@@ -19,13 +21,15 @@ class ExportSettings:
     """What may be chosen about an export.
 
     ``size`` is (height, width) in pixels, None leaves it dynamic. ``opset`` None is 21, or 22 for bfloat16, which the
-    operators of earlier ones don't take.
+    operators of earlier ones don't take. ``adapter`` is the default one; all of the directory are exported. ``loras`` are
+    fused into the weights, after those in the directory's ``lora/``.
     """
 
     adapter: str | None = None
     dtype: str = "float32"
     size: tuple[int, int] | None = None
     opset: int | None = None
+    loras: tuple[LoraChoice, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for settings that cannot hold."""

@@ -18,18 +18,19 @@ def move_model(model: Model, device: torch.device, *, unet: bool = True) -> Mode
     """
     if unet:
         model.unet.to(device)
-    model.prompts.model.to(device)
+    for encoder in model.prompts.models:
+        encoder.to(device)
     model.decoder.vae.to(device)
     _move_projector(model.text_kv, device)
     if unet:
         _share_text_weights(model)
-    if model.image_encoder is not None:
-        model.image_encoder.model.to(device)
-    if model.adapter is not None:
-        model.adapter.projection.to(device)
-        _move_projector(model.adapter.kv, device)
-    tokens = model.unconditional_tokens
-    return replace(model, unconditional_tokens=None if tokens is None else tokens.to(device))
+    adapters = {}
+    for name, adapter in model.adapters.items():
+        adapter.encoder.model.to(device)
+        adapter.adapter.projection.to(device)
+        _move_projector(adapter.kv, device)
+        adapters[name] = replace(adapter, unconditional_tokens=adapter.unconditional_tokens.to(device))
+    return replace(model, adapters=adapters)
 
 
 def _move_projector(projector: KVProjector, device: torch.device) -> None:

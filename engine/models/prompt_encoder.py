@@ -20,6 +20,7 @@ class PromptEncoder:
     def __init__(self, tokenizer: Any, model: Any) -> None:
         self.tokenizer = tokenizer
         self.model = model
+        self.tokenizers, self.models = (tokenizer,), (model,)
         self.tokens = int(tokenizer.model_max_length)
         """Length of the window, start and end tokens included."""
         self.width = int(model.config.hidden_size)
@@ -69,7 +70,7 @@ class XLPromptEncoder:
             return []
         with torch.inference_mode():
             outputs = [
-                model(tokenize(tokenizer, texts).input_ids, output_hidden_states=True)
+                model(tokenize(tokenizer, texts).input_ids.to(model.device), output_hidden_states=True)
                 for tokenizer, model in zip(self.tokenizers, self.models, strict=True)
             ]
             embeddings = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)

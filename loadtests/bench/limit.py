@@ -108,7 +108,9 @@ class BareLoop:
             height=self._size,
             seeds=(seed,),
         )
-        self._mailbox.put(Frame(message=job, tensor=None if tokens is None else tokens[None]), time.monotonic())
+        self._mailbox.put(
+            Frame(message=job, tensor=None if tokens is None else tokens[None]), time.monotonic()
+        )
 
     def _receive(self, message: Message, tensor: Tensor | None = None) -> None:
         if isinstance(message, Failed):
