@@ -12,8 +12,8 @@ from pathlib import Path
 
 from engine.backends.tensorrt_command import add_build
 from engine.config import ConfigError, EngineConfig
-from engine.models.lora_choice import LoraChoice
 from engine.export.command import add_export
+from engine.models.lora_choice import LoraChoice
 
 SPIN_COUNT = "20000"
 """How often OpenMP's threads look for work before they sleep; the engine shares its cores with the server.

@@ -23,7 +23,7 @@ from engine.export.spawn import export_in_child
 
 log = structlog.get_logger()
 
-REVISION = 1
+REVISION = 2
 """Raised when this code writes another export of the same model."""
 
 PATIENCE_SECONDS = 3600.0
@@ -81,9 +81,10 @@ def export_key(root: Path, settings: ExportSettings) -> str:
         "opset": settings.chosen_opset,
         "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
         "source": [
-            (file.file, file.sha256)
-            for file in (digest_file(root, path) for path in source_files(root, settings.adapter))
+            (file.file, file.sha256) for file in (digest_file(root, path) for path in source_files(root))
         ],
+        "adapter": settings.adapter,
+        "loras": [(digest_file(lora.path.parent, lora.path).sha256, lora.scale) for lora in settings.loras],
     }
     digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
     return f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)[:64]}-{settings.dtype}-{digest[:20]}"

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from engine.models.errors import ModelError
+from engine.models.lora_choice import LoraChoice
 
 
 def add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -17,7 +18,18 @@ def add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.set_defaults(run=run_export)
     parser.add_argument("model", type=Path, help="model directory in diffusers' layout")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="directory to make")
-    parser.add_argument("--adapter", help="IP-Adapter, by its file's stem, where the model has several")
+    parser.add_argument(
+        "--adapter", help="default IP-Adapter, by its file's stem, where the model has several"
+    )
+    parser.add_argument(
+        "--lora",
+        dest="loras",
+        metavar="PATH[:SCALE]",
+        type=LoraChoice.parse,
+        action="append",
+        default=[],
+        help="LoRA to fuse into the weights; may be given several times",
+    )
     parser.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"))
     parser.add_argument("--opset", type=int, choices=(20, 21, 22), help="default 21, for bfloat16 22")
     sizes = parser.add_mutually_exclusive_group()
@@ -38,7 +50,11 @@ def run_export(options: argparse.Namespace) -> int:
 
     try:
         settings = ExportSettings(
-            adapter=options.adapter, dtype=options.dtype, size=options.size, opset=options.opset
+            adapter=options.adapter,
+            dtype=options.dtype,
+            size=options.size,
+            opset=options.opset,
+            loras=tuple(options.loras),
         )
         manifest = export_model(options.model, options.output, settings, progress)
     except (ModelError, ValueError) as error:

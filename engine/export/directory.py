@@ -12,15 +12,16 @@ from engine.export.digest import verify_files
 from engine.export.errors import CorruptManifestError, GraphMismatchError
 from engine.export.manifest import (
     MANIFEST,
-    TOKENIZER,
+    TOKENIZERS,
     UNCONDITIONAL,
     GraphEntry,
     Manifest,
     read_manifest,
 )
 
-GRAPHS = ("unet", "vae_decoder", "text_encoder", "text_kv")
-IMAGE_GRAPHS = ("image_encoder",)
+GRAPHS = ("unet", "vae_decoder", "text_kv")
+TEXT_GRAPHS = ("text_encoder", "text_encoder_2")
+"""The second is SDXL's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +50,14 @@ class ExportDirectory:
         return self.root / entry.onnx.file, entry
 
     @property
-    def tokenizer(self) -> Path:
-        """The tokenizer's file."""
-        return self.root / TOKENIZER
+    def text_graphs(self) -> tuple[str, ...]:
+        """The text encoders' graphs."""
+        return TEXT_GRAPHS[: len(self.manifest.prompts.pad_ids)]
+
+    @property
+    def tokenizers(self) -> tuple[Path, ...]:
+        """The files of the text encoders' tokenizers."""
+        return tuple(self.root / name for name in TOKENIZERS[: len(self.manifest.prompts.pad_ids)])
 
     def unconditional_tokens(self) -> dict[str, torch.Tensor]:
         """Return each adapter's tokens of the unconditional row, ``[tokens, E]`` f32, by the adapter's name."""
@@ -63,9 +69,11 @@ class ExportDirectory:
 def _check_graphs(root: Path, manifest: Manifest) -> None:
     """Raise ``CorruptManifestError`` or ``GraphMismatchError`` for a manifest that does not fit together."""
     path = root / MANIFEST
-    wanted = [*GRAPHS, *(IMAGE_GRAPHS if manifest.adapters else ())]
+    if not 1 <= len(manifest.prompts.pad_ids) <= len(TEXT_GRAPHS):
+        raise CorruptManifestError("the number of text encoders makes no sense", path=path)
+    wanted = [*GRAPHS, *TEXT_GRAPHS[: len(manifest.prompts.pad_ids)]]
     for adapter in manifest.adapters:
-        wanted += [f"adapters/{adapter.name}", f"adapters/{adapter.name}_kv"]
+        wanted += [adapter.encoder, f"adapters/{adapter.name}", f"adapters/{adapter.name}_kv"]
     for name in wanted:
         if name not in manifest.graphs:
             raise CorruptManifestError("a graph is missing", path=path, expected=name)

@@ -13,13 +13,15 @@ from engine.export.errors import (
     ExportVersionError,
     NotAnExportError,
 )
+from engine.models.added import AddedInputs
 from engine.models.attention import LayerColumns
 
-FORMAT = 1
+FORMAT = 2
 """Raised with every change after which older exports cannot be read."""
 
 MANIFEST = "manifest.json"
-TOKENIZER = "tokenizer.json"
+TOKENIZERS = ("tokenizer.json", "tokenizer_2.json")
+"""The second is SDXL's."""
 UNCONDITIONAL = "unconditional.safetensors"
 
 
@@ -58,10 +60,10 @@ class GraphEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptSettings:
-    """How texts become ``input_ids``: CLIP's window of so many tokens, padded with one token."""
+    """How texts become ``input_ids``: CLIP's window of so many tokens, padded with one token, each encoder's own."""
 
     tokens: int
-    pad_id: int
+    pad_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,11 +76,12 @@ class ImageSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterEntry:
-    """An adapter: ``features`` names the output of the image encoder that it takes (image_embeds or hidden)."""
+    """An adapter: the graph of its image encoder, and which of its outputs it takes (image_embeds or hidden)."""
 
     name: str
-    kind: str
+    encoder: str
     features: str
+    image: ImageSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +89,7 @@ class Manifest:
     """An export. ``size`` is (height, width) in pixels where the UNet's is static, None where it is dynamic.
 
     ``source`` are the model's files from which it was made; ``versions`` are of the packages that made it.
-    ``columns`` are the cross-attention layers' columns of the packed K/V.
+    ``columns`` are the cross-attention layers' columns of the packed K/V, ``added`` what else the UNet reads of a row.
     """
 
     format: int
@@ -99,13 +102,13 @@ class Manifest:
     size: tuple[int, int] | None
     scaling_factor: float
     columns: tuple[LayerColumns, ...]
+    added: AddedInputs
     facts: ModelFacts
     prompts: PromptSettings
-    image: ImageSettings | None
     adapters: tuple[AdapterEntry, ...]
     graphs: dict[str, GraphEntry]
     files: tuple[FileDigest, ...]
-    """Files beside the graphs: the tokenizer, the unconditional tokens."""
+    """Files beside the graphs: the tokenizers, the unconditional tokens."""
 
     @property
     def width(self) -> int:

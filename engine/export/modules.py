@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from engine.models.projection import KVProjector
+from engine.models.unet import ConditionedUNet
+
+
+class UNetGraph(nn.Module):
+    """``ConditionedUNet`` whose further inputs, by name, follow one another without gaps."""
+
+    def __init__(self, conditioned: ConditionedUNet, added: Sequence[str]) -> None:
+        super().__init__()
+        # The same name for the same module: the graph's weights are called as the model's files call them.
+        self.unet = conditioned.unet
+        self._conditioned = (conditioned,)
+        self._added = tuple(added)
+
+    def forward(
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor,
+        kv_text: torch.Tensor,
+        kv_ip: torch.Tensor,
+        ip_mask: torch.Tensor,
+        *added: torch.Tensor,
+    ) -> torch.Tensor:
+        """Predict."""
+        further = dict(zip(self._added, added, strict=True))
+        return self._conditioned[0].forward(sample, timestep, kv_text, kv_ip, ip_mask, **further)  # type: ignore[arg-type]
 
 
 class DecoderGraph(nn.Module):
@@ -25,7 +51,7 @@ class DecoderGraph(nn.Module):
 
 
 class TextGraph(nn.Module):
-    """``input_ids [N, T]`` int64 to ``hidden [N, T, E]``."""
+    """``input_ids [N, T]`` int64 to ``hidden [N, T, E]``, the last states."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -35,6 +61,24 @@ class TextGraph(nn.Module):
         """Encode."""
         hidden: torch.Tensor = self.model(input_ids)[0]
         return hidden
+
+
+class XLTextGraph(nn.Module):
+    """``input_ids [N, T]`` int64 to ``hidden [N, T, E]``, the last states but one, and SDXL's ``pooled [N, P]``.
+
+    The first of SDXL's encoders has no projection, so no ``pooled``.
+    """
+
+    def __init__(self, model: nn.Module, *, pooled: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.pooled = pooled
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """Encode."""
+        output = self.model(input_ids, output_hidden_states=True)
+        hidden: torch.Tensor = output.hidden_states[-2]
+        return (hidden, output.text_embeds) if self.pooled else hidden
 
 
 class ImageGraph(nn.Module):

@@ -21,8 +21,8 @@ class ExportSettings:
     """What may be chosen about an export.
 
     ``size`` is (height, width) in pixels, None leaves it dynamic. ``opset`` None is 21, or 22 for bfloat16, which the
-    operators of earlier ones don't take. ``adapter`` is the default one; all of the directory are exported. ``loras`` are
-    fused into the weights, after those in the directory's ``lora/``.
+    operators of earlier ones don't take. ``adapter`` is the default one; all of the directory are exported.
+    ``loras`` are fused into the weights, after those in the directory's ``lora/``.
     """
 
     adapter: str | None = None

@@ -20,6 +20,8 @@ def export_in_child(root: Path, output: Path, settings: ExportSettings) -> None:
     command += ["--dtype", settings.dtype, "--opset", str(settings.chosen_opset)]
     if settings.adapter is not None:
         command += ["--adapter", settings.adapter]
+    for lora in settings.loras:
+        command += ["--lora", f"{lora.path}:{lora.scale}"]
     if settings.size is not None:
         command += ["--size", "{}x{}".format(*settings.size)]
     last = ""

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +17,10 @@ import torch
 from engine.export.digest import digest_file
 from engine.export.errors import ExportWriteError
 from engine.export.graphfile import write_graph
-from engine.export.graphs import adapters_of, graph_sources
+from engine.export.graphs import graph_sources, image_graphs
 from engine.export.manifest import (
     FORMAT,
-    TOKENIZER,
+    TOKENIZERS,
     UNCONDITIONAL,
     AdapterEntry,
     GraphEntry,
@@ -47,40 +48,35 @@ def export_model(root: Path, output: Path, settings: ExportSettings, progress: P
     if output.exists():
         raise ExportWriteError("the output exists already", path=output)
     progress(f"loading {root}")
-    model = load_model(root, adapter=settings.adapter, dtype=DTYPES[settings.dtype])
+    model = load_model(root, adapter=settings.adapter, dtype=DTYPES[settings.dtype], loras=settings.loras)
     _check_size(root, model, settings.size)
     with _appearing(output) as folder:
         graphs = _write_graphs(model, folder, settings, progress)
         progress("writing tokenizer and manifest")
-        _write_tokenizer(model, folder / TOKENIZER)
-        files = [TOKENIZER]
+        files = []
+        for name, tokenizer in zip(TOKENIZERS, model.prompts.tokenizers, strict=False):
+            _write_tokenizer(tokenizer, folder / name)
+            files.append(name)
         if _write_unconditional(model, folder / UNCONDITIONAL):
             files.append(UNCONDITIONAL)
-        encoder = model.image_encoder
         manifest = Manifest(
             format=FORMAT,
             model=model.facts.name,
             weights_hash=model.facts.weights_hash,
-            source=tuple(digest_file(root, path) for path in source_files(root, settings.adapter)),
+            source=tuple(digest_file(root, path) for path in source_files(root)),
             versions={package: importlib.metadata.version(package) for package in PACKAGES},
             opset=settings.chosen_opset,
             dtype=settings.dtype,
             size=settings.size,
             scaling_factor=model.decoder.scaling_factor,
             columns=model.unet.columns,
+            added=model.unet.added,
             facts=model.facts,
             prompts=PromptSettings(
-                tokens=model.prompts.tokens, pad_id=int(model.prompts.tokenizer.pad_token_id)
+                tokens=model.prompts.tokens,
+                pad_ids=tuple(int(tokenizer.pad_token_id) for tokenizer in model.prompts.tokenizers),
             ),
-            image=None if encoder is None else _image_settings(encoder.mean, encoder.std),
-            adapters=tuple(
-                AdapterEntry(
-                    name=adapter.name,
-                    kind=adapter.kind,
-                    features="hidden" if adapter.takes_hidden_states else "image_embeds",
-                )
-                for adapter in adapters_of(model)
-            ),
+            adapters=_adapters(model),
             graphs=graphs,
             files=tuple(digest_file(folder, folder / name) for name in files),
         )
@@ -98,7 +94,7 @@ def _check_size(root: Path, model: Model, size: tuple[int, int] | None) -> None:
             expected=f"multiples of {multiple}",
             found="{}x{}".format(*size),
         )
-    if model.prompts.uses_mask:
+    if getattr(model.prompts, "uses_mask", False):
         raise UnsupportedModelError(
             "a text encoder that wants an attention mask cannot be exported",
             path=root / "text_encoder" / "config.json",
@@ -115,11 +111,11 @@ def _write_graphs(
     return graphs
 
 
-def _write_tokenizer(model: Model, path: Path) -> None:
+def _write_tokenizer(tokenizer: Any, path: Path) -> None:
     """Write the fast tokenizer, which every tokenizer of transformers 5 has within, without padding or truncation."""
     from tokenizers import Tokenizer
 
-    plain = Tokenizer.from_str(model.prompts.tokenizer.backend_tokenizer.to_str())
+    plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     plain.no_padding()
     plain.no_truncation()
     path.write_text(plain.to_str(), encoding="utf-8")
@@ -128,17 +124,27 @@ def _write_tokenizer(model: Model, path: Path) -> None:
 def _write_unconditional(model: Model, path: Path) -> bool:
     from safetensors.numpy import save
 
-    if model.unconditional_tokens is None:
-        return False
     tokens: dict[str, np.ndarray] = {
-        adapter.name: model.unconditional_tokens.contiguous().numpy() for adapter in adapters_of(model)
+        name: tensor.contiguous().numpy() for name, tensor in model.unconditional_tokens.items()
     }
-    path.write_bytes(save(tokens))
-    return True
+    if tokens:
+        path.write_bytes(save(tokens))
+    return bool(tokens)
 
 
-def _image_settings(mean: torch.Tensor, std: torch.Tensor) -> ImageSettings:
-    return ImageSettings(mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+def _adapters(model: Model) -> tuple[AdapterEntry, ...]:
+    graphs = image_graphs(model)
+    return tuple(
+        AdapterEntry(
+            name=adapter.name,
+            encoder=graphs[adapter.name],
+            features="hidden" if adapter.adapter.takes_hidden_states else "image_embeds",
+            image=ImageSettings(
+                mean=tuple(adapter.encoder.mean.tolist()), std=tuple(adapter.encoder.std.tolist())
+            ),
+        )
+        for adapter in model.adapters.values()
+    )
 
 
 @contextmanager

@@ -114,8 +114,8 @@ def warm(
     reference_batch: int,
 ) -> None:
     """Run every part of the backend once without timing it. Raises ``BackendBrokenError``, and what it raises."""
-    if backend.facts.adapters:
-        _encode_pictures(backend, reference_batch)
+    for adapter in backend.facts.adapters:
+        _encode_pictures(backend, adapter.name, reference_batch)
     with _ticking(backend, max(buckets), shape) as tick:
         for bucket in sorted(buckets):
             tick(bucket)

@@ -40,7 +40,7 @@ def model_facts(
                 name=adapter.name,
                 kind=adapter.kind,
                 tokens=adapter.tokens,
-                weights_hash=hash_files(layout.root, adapter.files),
+                weights_hash=adapter.weights_hash,
             )
             for adapter in adapters.values()
         ),

@@ -32,12 +32,19 @@ class KVProjector:
     def project(self, embedding: torch.Tensor, scale: LayerScales = 1.0) -> torch.Tensor:
         """Return K and ``scale`` * V of all layers."""
         packed = F.linear(embedding.to(self.weight.dtype), self.weight)
-        if isinstance(scale, (int, float)):
-            if scale == 1.0:
-                return packed
-            scale = [float(scale)] * len(self.columns)
-        if len(scale) != len(self.columns):
-            raise ValueError(f"{len(scale)} scales for {len(self.columns)} cross-attention layers")
-        for layer, factor in zip(self.columns, scale, strict=True):
-            packed[..., layer.start + layer.width : layer.end] *= factor
+        if scale != 1.0:
+            scale_values(
+                packed,
+                self.columns,
+                [scale] * len(self.columns) if isinstance(scale, (int, float)) else scale,
+            )
         return packed
+
+
+def scale_values(packed: torch.Tensor, columns: Sequence[LayerColumns], scales: Sequence[float]) -> None:
+    """Multiply each layer's values, in place, by its scale. Raises ``ValueError`` for another number of scales."""
+    if len(scales) != len(columns):
+        raise ValueError(f"{len(scales)} scales for {len(columns)} cross-attention layers")
+    for layer, factor in zip(columns, scales, strict=True):
+        if factor != 1.0:
+            packed[..., layer.start + layer.width : layer.end] *= factor

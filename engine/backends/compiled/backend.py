@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from engine.backends.base import EncodedPrompt, LatentShape, ModelFacts, RowConditioning
+from engine.backends.base import (
+    MAX_REFERENCES,
+    EncodedPrompt,
+    LatentShape,
+    ModelFacts,
+    PlacedReference,
+    RowConditioning,
+    UnknownAdapterError,
+)
 from engine.backends.compiled.graphs import Graphs
-from engine.backends.compiled.prompts import PromptTokenizer
+from engine.backends.compiled.prompts import PromptGraphs
 from engine.backends.compiled.runtime import Runtime
 from engine.backends.slots import SlotBuffers
 from engine.backends.slotted import SlottedRows
 from engine.export.directory import ExportDirectory
 from engine.export.manifest import AdapterEntry
 from engine.models.image_encoder import normalise
+from engine.models.projection import scale_values
 from engine.models.vae import to_uint8
 
 
@@ -29,7 +38,7 @@ class CompiledSettings:
 
     buckets: tuple[int, ...] = (2, 4, 8)
     capacity: int = 64
-    max_references: int = 1
+    max_references: int = MAX_REFERENCES
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for settings that cannot hold."""
@@ -56,24 +65,29 @@ class CompiledBackend:
         self.runtime = runtime
         self._manifest = manifest
         self._graphs = Graphs(export, runtime)
-        self._tokenizer = PromptTokenizer(export)
-        self._adapter: AdapterEntry | None = next(iter(manifest.adapters), None)
-        unconditional = export.unconditional_tokens()
-        self.unconditional_tokens = None if self._adapter is None else unconditional[self._adapter.name]
+        self._prompts = PromptGraphs(export, self._graphs)
+        self._adapters = {adapter.name: adapter for adapter in manifest.adapters}
+        self.unconditional_tokens: Mapping[str, torch.Tensor] = export.unconditional_tokens()
         self._buckets = tuple(sorted(settings.buckets))
         scale = self.facts.latent_scale
-        height, width = manifest.size or (self.facts.default_height, self.facts.default_width)
+        size = (self.facts.default_height, self.facts.default_width)
+        height, width = manifest.size or size
         self._size = (height // scale, width // scale)
+        self._narrow = max(1, self.facts.most_reference_tokens)
+        added = manifest.added
         kv = manifest.graphs["unet"].inputs[2]
         slots = SlotBuffers(
             capacity=settings.capacity,
             text_tokens=self.facts.prompt_tokens,
-            ip_tokens=max(1, self.facts.reference_tokens * settings.max_references),
+            ip_tokens=self._narrow * settings.max_references,
             width=manifest.width,
             masked=True,
             dtype=getattr(torch, kv.dtype),
+            vectors=added.widths(),
         )
-        self._rows = SlottedRows(slots, self._buckets[-1], self._project)
+        self._rows = SlottedRows(
+            slots, self._buckets[-1], self._project, lambda row: added.vectors(row, size)
+        )
         self._prepare()
 
     def buckets(self, shape: LatentShape) -> tuple[int, ...]:
@@ -82,24 +96,15 @@ class CompiledBackend:
 
     def encode_prompts(self, texts: Sequence[str]) -> list[EncodedPrompt]:
         """Encode texts, one after the other."""
-        ids, dropped = self._tokenizer.encode(texts)
-        return [
-            EncodedPrompt(
-                embedding=self._graphs.run("text_encoder", {"input_ids": row})["hidden"][0].float(),
-                dropped=text,
-            )
-            for row, text in zip(ids.split(1), dropped, strict=True)
-        ]
+        return self._prompts.encode(texts)
 
-    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
+    def encode_images(self, pixels: torch.Tensor, adapter: str | None = None) -> torch.Tensor:
         """Encode references ``[N, S, S, 3]`` uint8 to ``[N, tokens, E]`` f32; equal pictures are encoded once.
 
-        Raises ``ValueError`` for a model without an adapter.
+        Raises ``UnknownAdapterError``.
         """
-        image = self._manifest.image
-        if image is None or self._adapter is None:
-            raise ValueError("this model has no adapter, so it takes no references")
-        mean, std = torch.tensor(image.mean), torch.tensor(image.std)
+        entry = self._adapter(self.facts.adapter(adapter or "").name)
+        mean, std = torch.tensor(entry.image.mean), torch.tensor(entry.image.std)
         normal = normalise(pixels, self.facts.reference_size, mean, std)
         # The engine pads its batches with black pictures.
         encoded: dict[bytes, torch.Tensor] = {}
@@ -107,12 +112,12 @@ class CompiledBackend:
         for picture, row in zip(pixels, normal.split(1), strict=True):
             key = picture.numpy().tobytes()
             if key not in encoded:
-                encoded[key] = self._tokens(row, self._adapter)
+                encoded[key] = self._tokens(row, entry)
             rows.append(encoded[key])
         return torch.cat(rows)
 
     def place(self, row: RowConditioning) -> int:
-        """Place a row; see ``SlottedRows.place``. Raises ``ValueError`` for tokens without an adapter."""
+        """Place a row; see ``SlottedRows.place``. Raises ``UnknownAdapterError``."""
         return self._rows.place(row)
 
     def release(self, slot: int) -> None:
@@ -123,19 +128,15 @@ class CompiledBackend:
         self, slots: Sequence[int], sample: torch.Tensor, timestep: torch.Tensor, bucket: int
     ) -> torch.Tensor:
         """Run one tick; see ``Backend.predict_noise`` and, for what it raises, ``SlottedRows.batch``."""
+        groups = self._rows.by_width(slots, self._narrow)
         with torch.inference_mode():
-            batch = self._rows.batch(slots, sample, timestep, bucket)
-            assert batch.ip_mask is not None
-            inputs = {
-                "sample": batch.sample,
-                "timestep": batch.timestep,
-                "kv_text": batch.kv_text,
-                "kv_ip": batch.kv_ip,
-                "ip_mask": batch.ip_mask,
-            }
-            dynamic = bucket not in self._buckets or tuple(sample.shape[2:]) != self._size
-            noise = self._graphs.run("unet", inputs, dynamic=dynamic)["noise"]
-            return batch.rows_of(noise.float())
+            if len(groups) == 1:
+                return self._run(slots, sample, timestep, bucket)
+            noise = torch.empty_like(sample)
+            for group in groups:
+                least = min((size for size in self._buckets if size >= len(group)), default=bucket)
+                noise[group] = self._run([slots[i] for i in group], sample[group], timestep[group], least)
+            return noise
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         """Decode ``[N, C, h, w]`` f32 to ``[N, H, W, 3]`` uint8, image by image."""
@@ -153,22 +154,46 @@ class CompiledBackend:
         facts = self.facts
         embedding = (1, facts.prompt_tokens, facts.token_width)
         self._graphs.compiled("text_kv", {"embedding": embedding})
-        if self._adapter is not None:
-            tokens = (1, facts.reference_tokens, facts.token_width)
-            self._graphs.compiled(f"adapters/{self._adapter.name}_kv", {"tokens": tokens})
+        for adapter in facts.adapters:
+            tokens = (1, adapter.tokens, facts.token_width)
+            self._graphs.compiled(f"adapters/{adapter.name}_kv", {"tokens": tokens})
+
+    def _run(
+        self, slots: Sequence[int], sample: torch.Tensor, timestep: torch.Tensor, bucket: int
+    ) -> torch.Tensor:
+        """Run rows of one width: of at most one reference, or of more, for which one graph has dynamic dimensions."""
+        batch = self._rows.batch(slots, sample, timestep, bucket)
+        assert batch.ip_mask is not None
+        wide = max(batch.tokens) > self._narrow
+        width = batch.kv_ip.shape[1] if wide else self._narrow
+        inputs = {
+            "sample": batch.sample,
+            "timestep": batch.timestep,
+            "kv_text": batch.kv_text,
+            "kv_ip": batch.kv_ip[:, :width],
+            "ip_mask": batch.ip_mask[:, :width],
+            **batch.vectors,
+        }
+        dynamic = wide or bucket not in self._buckets or tuple(sample.shape[2:]) != self._size
+        noise = self._graphs.run("unet", inputs, dynamic=dynamic)["noise"]
+        return batch.rows_of(noise.float())
+
+    def _adapter(self, name: str) -> AdapterEntry:
+        if name not in self._adapters:
+            raise UnknownAdapterError(name, list(self._adapters))
+        return self._adapters[name]
 
     def _tokens(self, pixels: torch.Tensor, adapter: AdapterEntry) -> torch.Tensor:
-        features = self._graphs.run("image_encoder", {"pixels": pixels})[adapter.features]
+        features = self._graphs.run(adapter.encoder, {"pixels": pixels})[adapter.features]
         return self._graphs.run(f"adapters/{adapter.name}", {"features": features})["tokens"].float()
 
     def _project(self, row: RowConditioning) -> tuple[torch.Tensor, torch.Tensor | None]:
         text = self._graphs.run("text_kv", {"embedding": row.prompt.embedding.unsqueeze(0)})["kv"][0]
-        if row.reference_tokens is None:
-            return text, None
-        if self._adapter is None:
-            raise ValueError("this model has no adapter, so it takes no references")
-        name = f"adapters/{self._adapter.name}_kv"
-        image = self._graphs.run(name, {"tokens": row.reference_tokens.unsqueeze(0)})["kv"][0]
-        for layer in self._manifest.columns:
-            image[:, layer.start + layer.width : layer.end] *= row.scale
-        return text, image
+        images = [self._project_reference(reference) for reference in row.references]
+        return text, torch.cat(images) if images else None
+
+    def _project_reference(self, reference: PlacedReference) -> torch.Tensor:
+        name = f"adapters/{self._adapter(reference.adapter).name}_kv"
+        kv = self._graphs.run(name, {"tokens": reference.tokens.unsqueeze(0)})["kv"][0]
+        scale_values(kv, self._manifest.columns, reference.scales)
+        return kv

@@ -54,15 +54,21 @@ def open_export(root: Path, options: BackendOptions) -> ExportDirectory:
     if not (root / MANIFEST).is_file():
         if options.cache is None:
             raise ExportError("a model directory can be compiled only where there is a cache", path=root)
-        return cached_export(root, options.cache, ExportSettings(adapter=options.adapter))
+        return cached_export(
+            root, options.cache, ExportSettings(adapter=options.adapter, loras=options.loras)
+        )
     export = ExportDirectory.open(root)
-    names = [adapter.name for adapter in export.manifest.adapters]
-    if options.adapter is not None and options.adapter not in names:
+    default = next((adapter.name for adapter in export.manifest.adapters), "none")
+    if options.adapter not in (None, default):
         raise ExportMismatchError(
-            "the export has another adapter",
+            "the export has another default adapter", path=root, expected=options.adapter, found=default
+        )
+    if options.loras:
+        raise ExportMismatchError(
+            "LoRAs are fused when a model is exported; this is an export",
             path=root,
-            expected=options.adapter,
-            found=", ".join(names) or "none",
+            expected="a model directory",
+            found=", ".join(str(lora.path) for lora in options.loras),
         )
     if export.manifest.dtype != "float32":
         raise ExportMismatchError(
