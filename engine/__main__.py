@@ -56,12 +56,8 @@ _SETTINGS = (
     ("adapter", str, "IP-Adapter, by its file's stem, where the model has several"),
     ("device", str, "device to compute on"),
     ("dtype", str, "type to compute in"),
+    ("cache", Path, "folder of exports and compiled graphs (default limner in the user's cache directory)"),
     ("threads", int, "CPU threads of the backend"),
-    (
-        "cache_dir",
-        Path,
-        "where exports and compiled graphs are kept (default limner in the user's cache directory)",
-    ),
     ("buckets", _buckets, "batch sizes in rows, comma separated"),
     ("deterministic_bucket", int, "bucket of ticks that hold a deterministic image"),
     ("prompt_cache_bytes", int, "prompt embeddings to keep, in bytes"),

@@ -36,8 +36,8 @@ class EngineConfig:
     backend: what computes; ``engine.backends.registry`` lists the names.
     adapter: file in the model's ``ip_adapter/`` without suffix; None where there is only one.
     device, dtype: as torch names them; the type ``auto`` leaves it to the backend.
+    cache: folder of what a backend builds for itself (engines, exports); None for ``default_cache_dir``.
     threads: CPU threads of the backend; None leaves their number to it.
-    cache_dir: where exports and compiled graphs are kept; None for ``default_cache_dir``.
     buckets: batch sizes in rows to use, of those that the backend has; None for all.
     deterministic_bucket: the one bucket of ticks that hold a deterministic image, a power of two; None chooses
         the largest up to 4, which costs little when such an image runs by itself.
@@ -53,8 +53,8 @@ class EngineConfig:
     adapter: str | None = None
     device: str = "cpu"
     dtype: str = "auto"
+    cache: Path | None = None
     threads: int | None = None
-    cache_dir: Path | None = None
     buckets: tuple[int, ...] | None = None
     deterministic_bucket: int | None = None
     prompt_cache_bytes: int = 64 << 20

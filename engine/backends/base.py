@@ -12,6 +12,10 @@ LatentShape = tuple[int, int, int]
 """(channels, height / 8, width / 8) of one image's latents."""
 
 
+class BackendStartError(Exception):
+    """A backend cannot start here: another start would end the same way."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedPrompt:
     """One prompt as the text encoder returned it; what the prompt cache holds.

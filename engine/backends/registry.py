@@ -2,37 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from engine.backends.base import Backend
-from engine.backends.options import BackendOptions, UnknownBackendError
+from engine.backends.base import Backend, BackendStartError
 
-__all__ = ["CREATORS", "UnknownBackendError", "create_backend"]
-
-Creator = Callable[[Path, BackendOptions], Backend]
+AUTO = "auto"
+"""The type of numbers that is left to the backend."""
 
 
-def _torch(root: Path, options: BackendOptions) -> Backend:
+class UnknownBackendError(BackendStartError, ValueError):
+    """No backend of that name, a package that it needs is not there, or a type that it does not compute in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendRequest:
+    """What is asked of a backend.
+
+    root: model directory, or for a compiled backend an export. adapter: file in its ``ip_adapter/`` without suffix.
+    dtype: as torch names it, or ``auto``. threads, buckets: None for the backend's own. cache: folder of exports and
+    compiled graphs; None for the default one.
+    """
+
+    root: Path
+    adapter: str | None = None
+    dtype: str = "float32"
+    threads: int | None = None
+    buckets: tuple[int, ...] | None = None
+    cache: Path | None = None
+
+    def dtype_of(self, backend: str, possible: Sequence[str], *, best: str = "float32") -> str:
+        """Return the type to compute in: the one asked for, or ``best`` where that is left to the backend.
+
+        Raises ``UnknownBackendError`` for a type that the backend does not compute in.
+        """
+        if self.dtype == AUTO:
+            return best
+        if self.dtype not in possible:
+            raise UnknownBackendError(
+                f"{backend} backend computes in {' or '.join(possible)}, not {self.dtype}"
+            )
+        return self.dtype
+
+
+Creator = Callable[[BackendRequest], Backend]
+
+
+def _torch(request: BackendRequest) -> Backend:
     import torch
 
     from engine.backends.torch_backend import TorchBackend
     from engine.models.model import load_model
 
-    dtype: torch.dtype = getattr(torch, options.dtype_of("torch", ("float32", "bfloat16")))
-    return TorchBackend(load_model(root, adapter=options.adapter, dtype=dtype))
+    dtype: torch.dtype = getattr(torch, request.dtype_of("torch", ("float32", "bfloat16")))
+    return TorchBackend(load_model(request.root, adapter=request.adapter, dtype=dtype))
 
 
-def _openvino(root: Path, options: BackendOptions) -> Backend:
+def _openvino(request: BackendRequest) -> Backend:
     from engine.backends.compiled.create import create_openvino
 
-    return create_openvino(root, options)
+    return create_openvino(request)
 
 
-def _onnxruntime(root: Path, options: BackendOptions) -> Backend:
+def _onnxruntime(request: BackendRequest) -> Backend:
     from engine.backends.compiled.create import create_onnxruntime
 
-    return create_onnxruntime(root, options)
+    return create_onnxruntime(request)
 
 
 CREATORS: dict[str, Creator] = {"torch": _torch, "openvino": _openvino, "onnxruntime": _onnxruntime}
@@ -48,11 +84,12 @@ def create_backend(
     buckets: tuple[int, ...] | None = None,
     cache: Path | None = None,
 ) -> Backend:
-    """Load a model directory, or for a compiled backend an export, on a backend; see ``BackendOptions``.
+    """Load the model in ``root`` on a backend; see ``BackendRequest``.
 
     Raises ``UnknownBackendError`` and the ``ModelError`` family.
     """
     if name not in CREATORS:
         raise UnknownBackendError(f"no backend {name!r}; there are {', '.join(sorted(CREATORS))}")
-    options = BackendOptions(adapter=adapter, dtype=dtype, threads=threads, buckets=buckets, cache=cache)
-    return CREATORS[name](root, options)
+    return CREATORS[name](
+        BackendRequest(root=root, adapter=adapter, dtype=dtype, threads=threads, buckets=buckets, cache=cache)
+    )

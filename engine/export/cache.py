@@ -113,7 +113,7 @@ def _clear(place: Path) -> None:
 
 def _unwritable(folder: Path, error: Exception) -> ExportWriteError:
     return ExportWriteError(
-        "the export cache cannot be written to; set cache_dir (--cache-dir, LIMNER_ENGINE_CACHE_DIR, "
+        "the export cache cannot be written to; set cache_dir (--engine-cache-dir, LIMNER_ENGINE_CACHE_DIR, "
         "or XDG_CACHE_HOME) to a folder that can, or serve an export that was made before (limner-engine export)",
         path=folder,
         expected="a writable folder with room for the model's weights",

@@ -13,9 +13,9 @@ from enum import IntEnum
 import structlog
 import torch
 
-from engine.backends.base import Backend
-from engine.backends.registry import UnknownBackendError, create_backend
-from engine.config import ConfigError, EngineConfig, default_cache_dir
+from engine.backends.base import Backend, BackendStartError
+from engine.backends.registry import create_backend
+from engine.config import ConfigError, EngineConfig
 from engine.models.errors import ModelError
 from engine.protocol.channel import read_frame
 from engine.protocol.framing import ProtocolError
@@ -75,7 +75,7 @@ def serve(
     try:
         loop = _start(config, mailbox, outbox)
         loop.run()
-    except (ConfigError, ModelError, UnknownBackendError, UnsupportedScheduleError) as error:
+    except (ConfigError, ModelError, BackendStartError, UnsupportedScheduleError) as error:
         log.critical("cannot start", error=f"{type(error).__name__}: {error}")
         return Exit.CANNOT_START
     except (EngineError, ProtocolError) as error:
@@ -151,7 +151,7 @@ def _start(config: EngineConfig, mailbox: Mailbox, outbox: Outbox) -> EngineLoop
 
 
 def load_backend(config: EngineConfig) -> Backend:
-    """Load the configured model. Raises ``ConfigError``, ``ModelError`` and ``UnknownBackendError``."""
+    """Load the configured model. Raises ``ConfigError``, ``ModelError`` and ``BackendStartError``."""
     model = config.model
     if model is None:
         from engine.embedded import model_directory
@@ -164,7 +164,7 @@ def load_backend(config: EngineConfig) -> Backend:
         dtype=config.dtype,
         threads=config.threads,
         buckets=config.buckets,
-        cache=config.cache_dir or default_cache_dir(),
+        cache=config.cache,
     )
     if backend.device.type != config.device.partition(":")[0]:
         raise ConfigError("device", config.device, f"backend {config.backend} runs on {backend.device}")

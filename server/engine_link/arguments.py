@@ -11,7 +11,7 @@ def engine_arguments(options: EngineOptions, *, log_level: str) -> list[str]:
         "--model": options.model,
         "--adapter": options.adapter,
         "--backend": options.backend,
-        "--cache-dir": options.cache_dir,
+        "--cache": options.cache_dir,
         "--device": options.device,
         "--dtype": options.dtype,
         "--threads": options.threads,

@@ -11,8 +11,7 @@ import torch
 from engine.backends.base import RowConditioning
 from engine.backends.compiled.backend import CompiledBackend, CompiledSettings
 from engine.backends.compiled.openvino_runtime import best_dtype
-from engine.backends.options import BackendOptions, UnknownBackendError
-from engine.backends.registry import create_backend
+from engine.backends.registry import BackendRequest, UnknownBackendError, create_backend
 from engine.backends.slots import SlotError
 from engine.backends.torch_backend import TorchBackend, TorchSettings
 from engine.config import default_cache_dir
@@ -151,11 +150,9 @@ def test_the_cache_is_where_the_user_has_caches(monkeypatch: pytest.MonkeyPatch,
         assert default_cache_dir() == tmp_path / "home" / ".cache" / "limner"
 
 
-def test_the_type_that_is_left_to_the_backend() -> None:
-    assert (
-        BackendOptions(dtype="auto").dtype_of("openvino", ("float32", "bfloat16"), best="bfloat16")
-        == "bfloat16"
-    )
-    assert BackendOptions(dtype="float32").dtype_of("openvino", ("float32",), best="bfloat16") == "float32"
-    assert BackendOptions(dtype="auto").dtype_of("torch", ("float32",)) == "float32"
+def test_the_type_that_is_left_to_the_backend(root: Path) -> None:
+    auto, exact = (BackendRequest(root=root, dtype=dtype) for dtype in ("auto", "float32"))
+    assert auto.dtype_of("openvino", ("float32", "bfloat16"), best="bfloat16") == "bfloat16"
+    assert exact.dtype_of("openvino", ("float32",), best="bfloat16") == "float32"
+    assert auto.dtype_of("torch", ("float32",)) == "float32"
     assert best_dtype() in ("float32", "bfloat16")

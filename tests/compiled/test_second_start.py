@@ -23,7 +23,7 @@ from engine.loop.process import load_backend
 from engine.loop.warmup import calibrate
 
 model, cache, backend = sys.argv[1:]
-config = EngineConfig(model=Path(model), cache_dir=Path(cache), backend=backend, buckets=(2, 4), threads=1)
+config = EngineConfig(model=Path(model), cache=Path(cache), backend=backend, buckets=(2, 4), threads=1)
 loaded = load_backend(config)
 calibrate(loaded, (2, 4), time.monotonic, decode_batch=2, patience_ticks=2, reference_batch=2)
 print(json.dumps({

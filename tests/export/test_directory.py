@@ -12,7 +12,7 @@ import pytest
 
 from engine.backends.compiled.backend import CompiledBackend, CompiledSettings
 from engine.backends.compiled.create import open_export
-from engine.backends.options import BackendOptions
+from engine.backends.registry import BackendRequest
 from engine.export import errors
 from engine.export.digest import digest_file
 from engine.export.directory import ExportDirectory
@@ -143,12 +143,10 @@ def test_a_tokenizer_that_is_none(root: Path) -> None:
         start(root, "onnxruntime")
 
 
-def test_what_was_not_asked_for(root: Path, tmp_path: Path) -> None:
-    assert open_export(root, BackendOptions(adapter="base")).root == root
+def test_what_was_not_asked_for(root: Path) -> None:
+    assert open_export(BackendRequest(root=root, adapter="base")).root == root
     with pytest.raises(errors.ExportMismatchError, match="expected plus; found base"):
-        open_export(root, BackendOptions(adapter="plus"))
+        open_export(BackendRequest(root=root, adapter="plus"))
     edit(root, lambda document: document.update(dtype="float16"))
     with pytest.raises(errors.ExportMismatchError, match="expected float32; found float16"):
-        open_export(root, BackendOptions())
-    with pytest.raises(errors.ExportError, match="cache"):
-        open_export(tmp_path, BackendOptions())
+        open_export(BackendRequest(root=root))

@@ -7,15 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engine.backends.compiled.backend import CompiledBackend, CompiledSettings
-from engine.backends.options import BackendOptions, UnknownBackendError
+from engine.backends.registry import BackendRequest, UnknownBackendError
+from engine.config import default_cache_dir
 from engine.export.cache import cached_export
 from engine.export.directory import ExportDirectory
-from engine.export.errors import ExportError, ExportMismatchError
+from engine.export.errors import ExportMismatchError
 from engine.export.manifest import MANIFEST
 from engine.export.settings import ExportSettings
 
 
-def create_openvino(root: Path, options: BackendOptions) -> CompiledBackend:
+def create_openvino(request: BackendRequest) -> CompiledBackend:
     """Create a backend on OpenVINO. Raises ``UnknownBackendError`` and the ``ModelError`` family.
 
     bfloat16 is how the UNet is computed, not how weights are kept: both types share one export. It is chosen where the
@@ -28,40 +29,39 @@ def create_openvino(root: Path, options: BackendOptions) -> CompiledBackend:
     )
 
     with _needing("openvino"):
-        dtype = options.dtype_of("openvino", ("float32", "bfloat16"), best=best_dtype())
+        dtype = request.dtype_of("openvino", ("float32", "bfloat16"), best=best_dtype())
         runtime = OpenVINORuntime(
             OpenVINOSettings(
                 precision="bf16" if dtype == "bfloat16" else "f32",
-                threads=options.threads,
-                cache=None if options.cache is None else options.cache / "openvino",
+                threads=request.threads,
+                cache=_cache(request) / "openvino",
             )
         )
-    return CompiledBackend(open_export(root, options), runtime, _settings(options))
+    return CompiledBackend(open_export(request), runtime, _settings(request))
 
 
-def create_onnxruntime(root: Path, options: BackendOptions) -> CompiledBackend:
+def create_onnxruntime(request: BackendRequest) -> CompiledBackend:
     """Create a backend on ONNX Runtime. Raises ``UnknownBackendError`` and the ``ModelError`` family."""
     from engine.backends.compiled.onnx_runtime import ONNXRuntime
 
-    options.dtype_of("onnxruntime", ("float32",))
+    request.dtype_of("onnxruntime", ("float32",))
     with _needing("onnxruntime"):
-        runtime = ONNXRuntime(options.threads)
-    return CompiledBackend(open_export(root, options), runtime, _settings(options))
+        runtime = ONNXRuntime(request.threads)
+    return CompiledBackend(open_export(request), runtime, _settings(request))
 
 
-def open_export(root: Path, options: BackendOptions) -> ExportDirectory:
+def open_export(request: BackendRequest) -> ExportDirectory:
     """Open an export, or the cached export of a model directory. Raises the ``ModelError`` family."""
+    root = request.root
     if not (root / MANIFEST).is_file():
-        if options.cache is None:
-            raise ExportError("a model directory can be compiled only where there is a cache", path=root)
-        return cached_export(root, options.cache, ExportSettings(adapter=options.adapter))
+        return cached_export(root, _cache(request), ExportSettings(adapter=request.adapter))
     export = ExportDirectory.open(root)
     names = [adapter.name for adapter in export.manifest.adapters]
-    if options.adapter is not None and options.adapter not in names:
+    if request.adapter is not None and request.adapter not in names:
         raise ExportMismatchError(
             "the export has another adapter",
             path=root,
-            expected=options.adapter,
+            expected=request.adapter,
             found=", ".join(names) or "none",
         )
     if export.manifest.dtype != "float32":
@@ -74,8 +74,12 @@ def open_export(root: Path, options: BackendOptions) -> ExportDirectory:
     return export
 
 
-def _settings(options: BackendOptions) -> CompiledSettings:
-    return CompiledSettings() if options.buckets is None else CompiledSettings(buckets=options.buckets)
+def _cache(request: BackendRequest) -> Path:
+    return request.cache or default_cache_dir()
+
+
+def _settings(request: BackendRequest) -> CompiledSettings:
+    return CompiledSettings() if request.buckets is None else CompiledSettings(buckets=request.buckets)
 
 
 @contextmanager
