@@ -10,8 +10,8 @@ from pathlib import Path
 
 from engine.models.lora_choice import LoraChoice
 
-DEFAULT_BACKEND = "openvino"
-"""What computes where nothing was chosen. The server leaves the choice to the engine, so it is made here alone."""
+DEFAULT_BACKENDS = {"cpu": "openvino", "cuda": "torch"}
+"""What computes on a kind of device where nothing was chosen. The server leaves it to the engine, so it stands here."""
 
 
 def default_cache_dir() -> Path:
@@ -35,7 +35,7 @@ class EngineConfig:
     """All settings of an engine process. Raises ``ConfigError``.
 
     model: directory in diffusers' layout, or an export of one for a compiled backend; None for the shipped model.
-    backend: what computes; ``engine.backends.registry`` lists the names.
+    backend: what computes; ``engine.backends.registry`` lists the names. None chooses by device (``chosen_backend``).
     adapter: the default one, a file in the model's ``ip_adapter/`` without suffix; None where there is only one, or
         where ``limner.json`` names it.
     loras: LoRAs to fuse into the model's weights, beside those in its ``lora/``.
@@ -53,7 +53,7 @@ class EngineConfig:
     """
 
     model: Path | None = None
-    backend: str = DEFAULT_BACKEND
+    backend: str | None = None
     adapter: str | None = None
     loras: tuple[LoraChoice, ...] = ()
     device: str = "cpu"
@@ -85,6 +85,11 @@ class EngineConfig:
         bucket = self.deterministic_bucket
         if bucket is not None and bucket.bit_count() != 1:
             raise ConfigError("deterministic_bucket", bucket, "a power of two is needed")
+
+    @property
+    def chosen_backend(self) -> str:
+        """The backend's name: the one asked for, or the default for this kind of device."""
+        return self.backend or DEFAULT_BACKENDS.get(self.device.partition(":")[0], "torch")
 
     def buckets_of(self, offered: Sequence[int]) -> tuple[int, ...]:
         """Return the buckets to use of those that the backend offers. Raises ``ConfigError``."""

@@ -131,7 +131,7 @@ def _start(config: EngineConfig, mailbox: Mailbox, outbox: Outbox) -> EngineLoop
         samplers=sampler_infos(schedule),
         buckets=buckets,
         tick_seconds={str(bucket): seconds for bucket, seconds in calibration.tick_seconds.items()},
-        backend=config.backend,
+        backend=config.chosen_backend,
         device=config.device,
         pid=os.getpid(),
         load_seconds=loaded - began,
@@ -158,7 +158,7 @@ def load_backend(config: EngineConfig) -> Backend:
 
         model = model_directory()
     backend = create_backend(
-        config.backend,
+        config.chosen_backend,
         model,
         adapter=config.adapter,
         dtype=config.dtype,
@@ -169,7 +169,9 @@ def load_backend(config: EngineConfig) -> Backend:
         loras=config.loras,
     )
     if backend.device.type != config.device.partition(":")[0]:
-        raise ConfigError("device", config.device, f"backend {config.backend} runs on {backend.device}")
+        raise ConfigError(
+            "device", config.device, f"backend {config.chosen_backend} runs on {backend.device}"
+        )
     return backend
 
 

@@ -14,7 +14,7 @@ from statistics import median
 from typing import NamedTuple
 
 from engine.__main__ import SPIN_COUNT
-from engine.config import DEFAULT_BACKEND
+from engine.config import DEFAULT_BACKENDS
 from loadtests.bench.service import resident_bytes, saturated, unloaded
 from loadtests.bench.settings import BenchSettings
 from loadtests.bench.worker import Worker
@@ -63,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m loadtests.bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=BenchSettings().rounds)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
-    parser.add_argument("--backend", default=DEFAULT_BACKEND, help="of the service and its bare loop")
+    parser.add_argument("--backend", default=DEFAULT_BACKENDS["cpu"], help="of the service and its bare loop")
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the service and its bare loop")
     parser.add_argument("--peer-dtype", choices=DTYPES[1:], default="float32", help="of diffusers")
     parser.add_argument(

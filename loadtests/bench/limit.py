@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from engine.config import DEFAULT_BACKEND, EngineConfig
+from engine.config import DEFAULT_BACKENDS, EngineConfig
 from engine.loop.loop import EngineLoop
 from engine.loop.mailbox import Mailbox
 from engine.loop.process import load_backend
@@ -126,7 +126,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--backend", default=DEFAULT_BACKEND)
+    parser.add_argument("--backend", default=DEFAULT_BACKENDS["cpu"])
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     settings = BenchSettings()

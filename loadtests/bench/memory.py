@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine.config import DEFAULT_BACKEND
+from engine.config import DEFAULT_BACKENDS
 
 MB = 1_000_000
 
@@ -71,7 +71,7 @@ def served(name: str, dtype: str, threads: int, jobs: int) -> dict[str, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m loadtests.bench.memory", description=__doc__)
-    parser.add_argument("--backend", default=DEFAULT_BACKEND)
+    parser.add_argument("--backend", default=DEFAULT_BACKENDS["cpu"])
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--jobs", type=int, default=16, help="in flight at once in the served engine")

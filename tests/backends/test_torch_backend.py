@@ -12,7 +12,6 @@ import torch
 
 from engine.backends.base import (
     MAX_REFERENCES,
-    EncodedPrompt,
     MixedAdaptersError,
     PlacedReference,
     RowConditioning,
@@ -22,6 +21,7 @@ from engine.backends.registry import UnknownBackendError, create_backend
 from engine.backends.slots import ReferenceTooLongError, SlotError, SlotsExhaustedError
 from engine.backends.torch_backend import TorchBackend, TorchSettings
 from engine.models.model import Model, load_model
+from tests.backends.rows import row_of
 from tests.tinymodels import build_tiny_model, open_pipeline
 
 SETTINGS = TorchSettings(buckets=(1, 2, 3, 4, 6, 8), capacity=10)
@@ -51,19 +51,6 @@ def conditioning(backend: TorchBackend, index: int) -> RowConditioning:
     (prompt,) = backend.encode_prompts([PROMPTS[index % len(PROMPTS)]])
     scale = (1.0, 0.3, 0.0, 1.5)[index % 4]
     return row_of(backend, prompt, *torch.randn(shape, generator=generator), scale=scale)
-
-
-def row_of(
-    backend: TorchBackend, prompt: EncodedPrompt, *references: torch.Tensor, scale: float = 1.0
-) -> RowConditioning:
-    """Return a row with these references' tokens at one scale."""
-    adapter, layers = backend.facts.adapter().name, backend.facts.layers
-    return RowConditioning(
-        prompt=prompt,
-        references=tuple(
-            PlacedReference(adapter=adapter, tokens=tokens, scales=(scale,) * layers) for tokens in references
-        ),
-    )
 
 
 def inputs(rows: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

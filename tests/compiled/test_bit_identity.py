@@ -11,15 +11,17 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.backends.base import RowConditioning
+from engine.backends.base import MAX_REFERENCES
 from engine.backends.compiled.backend import CompiledBackend
 from engine.protocol.framing import Tensor
 from engine.protocol.messages import Submit
+from tests.backends.rows import row_of
 from tests.compiled import RUNTIMES, compiled
 from tests.equivalence.harness import Case, Engine, portrait
 from tests.tinymodels import build_tiny_model
 
 ROWS = 24
+REFERENCES = (1, 0, 1, 2, 1, 4, 1)
 BUCKETS = (1, 2, 3, 4, 8)
 SAMPLERS = ("ddim", "euler", "euler_ancestral", "dpmpp_2m_karras", "unipc", "lcm")
 QUICK = settings(
@@ -37,21 +39,16 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @cache
 def placed(runtime: str, root: Path, dtype: str) -> tuple[CompiledBackend, list[int]]:
-    """Return a backend that holds many different rows, some without a reference."""
+    """Return a backend that holds many different rows, some without a reference, some with several."""
     backend = compiled(runtime, root, dtype=dtype, buckets=BUCKETS)
     prompts = backend.encode_prompts(["a portrait of a woman", "a man smiling", "", "a red hat"])
     generator = torch.Generator().manual_seed(0)
-    shape = (backend.facts.reference_tokens, backend.facts.token_width)
-    slots = [
-        backend.place(
-            RowConditioning(
-                prompt=prompts[index % 4],
-                reference_tokens=None if index % 3 == 2 else torch.randn(shape, generator=generator),
-                scale=(1.0, 0.3, 0.0, 1.5)[index % 4],
-            )
-        )
-        for index in range(ROWS)
-    ]
+    shape = (MAX_REFERENCES, backend.facts.reference_tokens, backend.facts.token_width)
+    slots = []
+    for index in range(ROWS):
+        references = torch.randn(shape, generator=generator)[: REFERENCES[index % len(REFERENCES)]]
+        row = row_of(backend, prompts[index % 4], *references, scale=(1.0, 0.3, 0.0, 1.5)[index % 4])
+        slots.append(backend.place(row))
     return backend, slots
 
 
@@ -112,7 +109,7 @@ CASES = st.builds(
 def test_a_picture_is_the_same_alone_and_in_any_batch(root: Path, runtime: str, cases: list[Case]) -> None:
     draw, references = engine(runtime, root)
     jobs: list[tuple[Submit, Tensor | None]] = [
-        (draw.submit(case, f"job-{number}"), None if case.scale is None else references[case.reference])
+        (draw.submit(case, f"job-{number}"), None if case.scale is None else references[case.reference][None])
         for number, case in enumerate(cases)
     ]
     together = draw.draw(jobs)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.backends.base import RowConditioning
+from engine.backends.base import PlacedReference, RowConditioning
 from engine.backends.compiled.backend import CompiledBackend, CompiledSettings
 from engine.backends.compiled.openvino_runtime import best_dtype
 from engine.backends.options import BackendOptions, UnknownBackendError
@@ -20,6 +20,7 @@ from engine.embedded import model_directory
 from engine.models.layout import ModelLayout
 from engine.models.model import load_model
 from engine.models.prompt_encoder import load_prompt_encoder
+from tests.backends.rows import row_of
 from tests.compiled import RUNTIMES, compiled, exported, make_runtime
 from tests.tinymodels import TinySettings, build_tiny_model
 
@@ -50,7 +51,10 @@ def test_texts_become_the_same_tokens_without_transformers(root: Path, tmp_path:
     if which == "shipped":
         path.symlink_to(model_directory())
     encoder = load_prompt_encoder(ModelLayout.open(path), dtype=torch.float32)
-    ids, dropped = PromptTokenizer(exported(path)).encode(TEXTS)
+    export = exported(path)
+    prompts = export.manifest.prompts
+    tokenizer = PromptTokenizer(export.tokenizers[0], window=prompts.tokens, pad_id=prompts.pad_ids[0])
+    ids, dropped = tokenizer.encode(TEXTS)
     expected = encoder.tokenizer(
         list(TEXTS), padding="max_length", max_length=encoder.tokens, truncation=True, return_tensors="pt"
     ).input_ids
@@ -67,15 +71,17 @@ def test_every_part_computes_what_torch_does(root: Path, reference: TorchBackend
     pixels = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8, generator=generator)
     tokens = backend.encode_images(pixels)
     torch.testing.assert_close(tokens, reference.encode_images(pixels), rtol=0, atol=1e-5)
-    torch.testing.assert_close(backend.unconditional_tokens, reference.unconditional_tokens, rtol=0, atol=0)
+    assert backend.unconditional_tokens.keys() == reference.unconditional_tokens.keys()
+    for name, nothing in backend.unconditional_tokens.items():
+        assert torch.equal(nothing, reference.unconditional_tokens[name])
     prompts = backend.encode_prompts(TEXTS)
     for ours, theirs in zip(prompts, reference.encode_prompts(TEXTS), strict=True):
         torch.testing.assert_close(ours.embedding, theirs.embedding, rtol=0, atol=1e-5)
         assert ours.dropped == theirs.dropped
     rows = [
-        RowConditioning(prompt=prompts[0], reference_tokens=tokens[0], scale=0.7),
+        row_of(backend, prompts[0], tokens[0], scale=0.7),
         RowConditioning(prompt=prompts[1]),
-        RowConditioning(prompt=prompts[2], reference_tokens=tokens[1], scale=0.0),
+        row_of(backend, prompts[2], tokens[1], tokens[2], scale=0.6),
     ]
     sample, step = torch.randn(3, 4, 8, 8, generator=generator), torch.tensor([1.0, 500.0, 998.0])
     slots = [[made.place(row) for row in rows] for made in (backend, reference)]
@@ -115,11 +121,12 @@ def test_a_model_without_an_adapter_takes_no_reference(tmp_path: Path) -> None:
     plain = exported(build_tiny_model(tmp_path / "model", TinySettings(adapters=())))
     backend = CompiledBackend(plain, make_runtime("onnxruntime"), CompiledSettings(buckets=(1,)))
     (prompt,) = backend.encode_prompts(["a hat"])
-    assert backend.unconditional_tokens is None
+    assert backend.unconditional_tokens == {}
     with pytest.raises(ValueError, match="no adapter"):
         backend.encode_images(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
+    stray = PlacedReference(adapter="base", tokens=torch.zeros(4, 32), scales=(1.0,) * backend.facts.layers)
     with pytest.raises(ValueError, match="no adapter"):
-        backend.place(RowConditioning(prompt=prompt, reference_tokens=torch.zeros(4, 32)))
+        backend.place(RowConditioning(prompt=prompt, references=(stray,)))
     slot = backend.place(RowConditioning(prompt=prompt))
     assert backend.predict_noise([slot], torch.zeros(1, 4, 8, 8), torch.tensor([1.0]), 1).isfinite().all()
 

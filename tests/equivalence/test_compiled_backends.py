@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import pytest
 from engine.embedded import model_directory
 from tests.compiled import RUNTIMES, compiled
 from tests.equivalence.harness import Case, Engine, draw_with_diffusers, max_channel_error
-from tests.tinymodels import TinySettings, build_tiny_model
+from tests.tinymodels import LCM, SD2, TinySettings, TinyXLSettings, build_tiny_model, build_tiny_xl
 
 TOLERANCE = 2
 """Of 255, on any channel of any pixel, in f32."""
@@ -31,6 +31,21 @@ MORE = [
     Case(sampler="ddim", steps=3, size=(96, 64)),
     Case(sampler="lcm", steps=3, guidance=1.0, prompt="word " * 100),
 ]
+SDXL = [
+    Case(sampler="ddim", steps=4),
+    Case(sampler="euler_ancestral", steps=3, scale=0.6, seeds=(3, 4)),
+    Case(sampler="unipc", steps=3, guidance=1.0, negative="dark"),
+]
+OTHERS = {
+    "sd2": Case(sampler="ddim", steps=4, negative="dark"),
+    "lcm": Case(sampler="lcm", steps=4, guidance=8.5),
+    "sdxl lcm": Case(sampler="lcm", steps=4, guidance=6.0),
+}
+BUILDERS: dict[str, Callable[[Path], Path]] = {
+    "sd2": lambda root: build_tiny_model(root, SD2),
+    "lcm": lambda root: build_tiny_model(root, LCM),
+    "sdxl lcm": lambda root: build_tiny_xl(root, TinyXLSettings(guidance_width=16)),
+}
 EMBEDDED = [
     Case(sampler="ddim", steps=4),
     Case(sampler="dpmpp_2m", steps=4, guidance=2.0, seeds=(1, 2)),
@@ -41,6 +56,11 @@ EMBEDDED = [
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_model(tmp_path_factory.mktemp("tiny") / "model", TinySettings(adapters=ADAPTERS))
+
+
+@pytest.fixture(scope="module")
+def tiny_xl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_xl(tmp_path_factory.mktemp("xl") / "model", TinyXLSettings(adapters=ADAPTERS))
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +100,20 @@ def test_every_adapter(tiny: Path, errors: dict[str, int], runtime: str, adapter
 @pytest.mark.parametrize("case", MORE, ids=str)
 def test_every_setting(tiny: Path, errors: dict[str, int], runtime: str, case: Case) -> None:
     assert difference(runtime, tiny, "base", case, errors, "tiny base") <= TOLERANCE
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("case", SDXL, ids=str)
+def test_sdxl(tiny_xl: Path, errors: dict[str, int], runtime: str, adapter: str, case: Case) -> None:
+    assert difference(runtime, tiny_xl, adapter, case, errors, f"SDXL {adapter}") <= TOLERANCE
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_families(tmp_path: Path, errors: dict[str, int], runtime: str, name: str) -> None:
+    root = BUILDERS[name](tmp_path / "model")
+    assert difference(runtime, root, "base", OTHERS[name], errors, name) <= TOLERANCE
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

@@ -18,6 +18,7 @@ from engine.export.lock import file_lock
 from engine.export.settings import ExportSettings
 from engine.export.spawn import export_in_child
 from engine.models.errors import NotAModelError
+from engine.models.lora_choice import LoraChoice
 from tests.compiled import exported
 from tests.tinymodels import TinySettings, build_tiny_model
 
@@ -75,6 +76,7 @@ def test_the_key_has_all_that_counts(root: Path, tmp_path: Path, monkeypatch: py
     assert key == export_key(root, CHOSEN)
     copied = shutil.copytree(root, tmp_path / "model")
     assert export_key(copied, CHOSEN) == key
+    lora = copied / "unet" / "diffusion_pytorch_model.safetensors"  # any file: only its digest counts here
     keys = {
         key,
         export_key(root, replace(CHOSEN, adapter="plus")),
@@ -82,8 +84,10 @@ def test_the_key_has_all_that_counts(root: Path, tmp_path: Path, monkeypatch: py
         export_key(root, replace(CHOSEN, opset=20)),
         export_key(root, replace(CHOSEN, size=(64, 64))),
     }
+    keys.add(export_key(root, replace(CHOSEN, loras=(LoraChoice(path=lora),))))
+    keys.add(export_key(root, replace(CHOSEN, loras=(LoraChoice(path=lora, scale=0.5),))))
     (copied / "ip_adapter" / "plus.safetensors").unlink()
-    assert export_key(copied, CHOSEN) == key, "an adapter that is not used does not count"
+    keys.add(export_key(copied, CHOSEN))
     config = copied / "vae" / "config.json"
     config.write_text(config.read_text() + " ")
     keys.add(export_key(copied, CHOSEN))
@@ -91,7 +95,7 @@ def test_the_key_has_all_that_counts(root: Path, tmp_path: Path, monkeypatch: py
     keys.add(export_key(root, CHOSEN))
     monkeypatch.setattr(cache_module.importlib.metadata, "version", lambda package: "0")
     keys.add(export_key(root, CHOSEN))
-    assert len(keys) == 8
+    assert len(keys) == 11
 
 
 def test_a_damaged_export_is_made_again(root: Path, tmp_path: Path, make: Copier) -> None:

@@ -115,6 +115,8 @@ class OpenVINORuntime:
         options: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
+            # A thread bound to a core waits for it while the server, or a neighbour, has it and another is idle.
+            "ENABLE_CPU_PINNING": False,
             "INFERENCE_PRECISION_HINT": at.precision if graph in REDUCED else "f32",
         }
         if at.threads is not None:
