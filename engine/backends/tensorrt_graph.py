@@ -21,14 +21,14 @@ class UNetGraph:
     dtype: str
 
 
-def graph_of(root: Path, cache: Path, settings: ExportSettings) -> UNetGraph:
-    """Return the UNet's graph of an export, or of a model directory, which is exported into the cache the first time.
+def export_of(root: Path, cache: Path, settings: ExportSettings) -> ExportDirectory:
+    """Open an export, or that of a model directory, which is exported into the cache the first time.
 
     Raises the ``ModelError`` family.
     """
     if (root / MANIFEST).is_file():
-        return unet_graph(ExportDirectory.open(root))
-    return unet_graph(cached_export(root, cache, settings))
+        return ExportDirectory.open(root)
+    return cached_export(root, cache, settings)
 
 
 def unet_graph(export: ExportDirectory) -> UNetGraph:
