@@ -398,7 +398,7 @@ class Bench:
             package, unet_graph(export).path, profiles, BuildSettings(), report=self.report.say
         )
         self.report.row(
-            f"INFO {name} {package.version} sd15 built in {built.seconds:.0f} s, {built.plan.nbytes} bytes"
+            f"INFO {name} {package.version} sd15 built in {built.seconds:.0f} s, {memoryview(built.plan).nbytes} bytes"
         )
         runtime, logger = create_runtime(package, gpu)
         loaded = load_engine(package, runtime, built.plan, profiles, errors=logger.errors)

@@ -206,18 +206,17 @@ class Check:
         shape = (facts.latent_channels, facts.default_height // scale, facts.default_width // scale)
         generator = torch.Generator().manual_seed(3)
         prompts = backend.encode_prompts(["a man", "a woman with a hat", "", "a portrait"])
-        wanted = (MAX_REFERENCES, facts.reference_tokens, facts.token_width)
-        tokens = torch.randn(wanted, generator=generator)
-        rows = [
-            RowConditioning(
-                prompt=prompts[n % 4],
-                references=tuple(
-                    PlacedReference(adapter=facts.adapter().name, tokens=one, scales=(1.0,) * facts.layers)
-                    for one in tokens[: (0, 1, 1, 3, 0, 1, 2, 4)[n] if facts.adapters else 0]
-                ),
-            )
-            for n in range(8)
-        ]
+        rows = []
+        for n in range(8):
+            references: tuple[PlacedReference, ...] = ()
+            if facts.adapters:
+                adapter = facts.adapters[n // 2 % len(facts.adapters)]
+                size = ((0, 1, 1, 3, 0, 1, 2, 4)[n], adapter.tokens, facts.token_width)
+                references = tuple(
+                    PlacedReference(adapter=adapter.name, tokens=tokens, scales=(1.0,) * facts.layers)
+                    for tokens in torch.randn(size, generator=generator)
+                )
+            rows.append(RowConditioning(prompt=prompts[n % 4], references=references))
         slots = [backend.place(row) for row in rows]
         sample = torch.randn(8, *shape, generator=generator).to(self.device)
         steps = torch.linspace(1, 999, 8, device=self.device)
@@ -338,7 +337,7 @@ def probe(package_name: str, target: str, root: Path, export: Path) -> str:
     profiles = TensorRTSettings(buckets=(2,)).profiles(facts)
     settings = BuildSettings(targets=(target,) if target else ())
     built = build_engine(package, unet_graph(opened).path, profiles, settings)
-    print(f"built in {built.seconds:.1f} s, {built.plan.nbytes} bytes", flush=True)
+    print(f"built in {built.seconds:.1f} s, {memoryview(built.plan).nbytes} bytes", flush=True)
     runtime, logger = create_runtime(package, gpu)
     loaded = load_engine(package, runtime, built.plan, profiles, errors=logger.errors)
     print("loaded", flush=True)

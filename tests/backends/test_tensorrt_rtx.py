@@ -119,6 +119,9 @@ def test_the_command_builds_the_embedded_model_once(
         (["--target", "9.0"], "no such compute capability; expected 7.5"),
         ([], "no NVIDIA driver; expected libcuda.so.1"),
         (["--size", "100x100", "--target", "8.6"], "not a multiple"),
+        (["--dtype", "float32", "--target", "8.6"], "another type; expected float32; found float16"),
+        (["--adapter", "plus", "--target", "8.6"], "another default adapter; expected plus; found base"),
+        (["--lora", "style.safetensors", "--target", "8.6"], "LoRAs are fused when a model is exported"),
     ],
 )
 def test_the_command_says_what_it_cannot_do(
