@@ -36,8 +36,7 @@ class BatchInputs:
 
     ``sample [B, C, h, w]`` and ``timestep [B]`` (f32) are written before each run, ``kv_text [B, T, D]``,
     ``kv_ip [B, T_ip, D]`` and ``ip_mask [B, T_ip]`` (None where every row brings the same number of tokens) when a row
-    joins the batch. SDXL's graph takes ``text_embeds [B, P]`` and ``time_ids [B, 6]`` too, LCM's ``timestep_cond
-    [B, W]``, all f32.
+    joins the batch. SDXL takes ``text_embeds [B, P]`` and ``time_ids [B, 6]`` too, LCM ``timestep_cond [B, W]``.
     """
 
     sample: torch.Tensor
@@ -48,6 +47,7 @@ class BatchInputs:
     text_embeds: torch.Tensor | None = None
     time_ids: torch.Tensor | None = None
     timestep_cond: torch.Tensor | None = None
+    """f32, as the two before it."""
 
     def named(self) -> dict[str, torch.Tensor]:
         """Return the tensors that are there, by the graph's names."""

@@ -26,8 +26,8 @@ class TorchDeviceSettings:
     """What may be chosen about torch on a GPU.
 
     ``graphs`` captures a CUDA graph for each bucket; ``compile`` runs the UNet through ``torch.compile`` first (minutes
-    for each bucket of a large model). ``channels_last`` lays the convolutions' weights out that way, which on an H100
-    is faster only below 8 rows of SD 1.5 (docs/benchmarks.md). ``max_references`` bounds the references of one row.
+    for each bucket of a large model). ``channels_last`` lays the convolutions' weights out that way, faster on an
+    H100 only below 8 rows of SD 1.5 (docs/benchmarks.md). ``max_references`` bounds the references of one row.
     """
 
     buckets: tuple[int, ...] = (1, 2, 4, 8, 16)
