@@ -26,6 +26,9 @@ from engine.models.model import Model
 PROGRAMS = 32
 """Programs kept, of all buckets and sizes; each holds its graph's memory. The least recently used goes first."""
 
+INDICES = 64
+"""Lists of places that are kept on the device, where a batch stays for many ticks and an upload waits."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchInputs:
@@ -44,6 +47,7 @@ class BatchInputs:
     text_embeds: torch.Tensor | None = None
     time_ids: torch.Tensor | None = None
     timestep_cond: torch.Tensor | None = None
+    """f32, as the two before it."""
 
     def named(self) -> dict[str, torch.Tensor]:
         """Return the tensors that are there, by the graph's names."""
@@ -89,7 +93,9 @@ class DeviceBackend:
     """``engine.backends.base.Backend`` on a GPU.
 
     Rows are gathered in a staging area with one address for every bucket, because a CUDA graph and a TensorRT binding
-    hold addresses. Only rows that are new to the batch are copied there; a tick moves latents and timesteps.
+    hold addresses. Only rows that are new to the batch are copied there; a tick moves latents and timesteps. Where rows
+    of one reference have programs of their own (``Programs.one_width``), a tick of both kinds runs twice in its bucket:
+    what a row gives depends on the bucket and on itself, to the bit.
     """
 
     def __init__(
@@ -138,7 +144,7 @@ class DeviceBackend:
         self._largest = largest
         self._stagings: dict[int, Staging] = {}
         self._ready: OrderedDict[ProgramKey, tuple[BatchInputs, Program]] = OrderedDict()
-        self._places: tuple[tuple[int, ...], torch.Tensor] = ((), torch.empty(0))
+        self._indices: OrderedDict[tuple[int, ...], torch.Tensor] = OrderedDict()
 
     def buckets(self, shape: LatentShape) -> tuple[int, ...]:
         """Return the batch sizes in rows that this latent shape runs in; none where it cannot run."""
@@ -153,7 +159,7 @@ class DeviceBackend:
 
         Raises ``UnknownAdapterError``.
         """
-        return self._adapter(self.facts.adapter(adapter or "").name).encode(pixels)
+        return self._adapters[self.facts.adapter(adapter or "").name].encode(pixels)
 
     def place(self, row: RowConditioning) -> int:
         """Place a row; see ``SlottedRows.place``. Raises ``UnknownAdapterError``."""
@@ -183,8 +189,10 @@ class DeviceBackend:
                 return self._run(slots, sample, timestep, bucket)
             noise = torch.empty_like(sample, dtype=torch.float32)
             for group in groups:
-                least = next(size for size in offered if size >= len(group))
-                noise[group] = self._run([slots[i] for i in group], sample[group], timestep[group], least)
+                rows = self._index(group)
+                # In the bucket that was asked for, not the least that holds the group: its bits are promised.
+                found = self._run([slots[i] for i in group], sample[rows], timestep[rows], bucket)
+                noise.index_copy_(0, rows, found)
             return noise
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
@@ -236,11 +244,16 @@ class DeviceBackend:
         self._ready[key] = inputs, self._programs.program(inputs)
         return self._ready[key]
 
-    def _index(self, places: list[int]) -> torch.Tensor:
-        """Return places on the device; a batch keeps them for many ticks, and an upload waits."""
-        if self._places[0] != tuple(places):
-            self._places = tuple(places), torch.tensor(places, device=self.device)
-        return self._places[1]
+    def _index(self, places: Sequence[int]) -> torch.Tensor:
+        """Return places on the device."""
+        key = tuple(places)
+        if key in self._indices:
+            self._indices.move_to_end(key)
+            return self._indices[key]
+        while len(self._indices) >= INDICES:
+            self._indices.popitem(last=False)
+        self._indices[key] = torch.tensor(places, device=self.device)
+        return self._indices[key]
 
     def _adapter(self, name: str) -> LoadedAdapter:
         if name not in self._adapters:

@@ -8,7 +8,7 @@ from pathlib import Path
 import structlog
 import torch
 
-from engine.backends.base import MAX_REFERENCES
+from engine.backends.base import MAX_REFERENCES, ModelFacts
 from engine.backends.cuda_stream import CudaStream, Stream
 from engine.backends.device_backend import DeviceBackend
 from engine.backends.engine_cache import CALIBRATION, EngineCache
@@ -17,10 +17,11 @@ from engine.backends.options import BackendOptions, UnknownBackendError
 from engine.backends.tensorrt_builder import BuildSettings
 from engine.backends.tensorrt_engines import Engines, Obtained, key_of
 from engine.backends.tensorrt_errors import DriverMissingError
-from engine.backends.tensorrt_graph import UNetGraph, graph_of
+from engine.backends.tensorrt_graph import UNetGraph, unet_graph
 from engine.backends.tensorrt_package import TensorRTPackage, load_package
 from engine.backends.tensorrt_profiles import Profile, profiles_of
 from engine.backends.tensorrt_runner import TensorRTPrograms, create_runtime, load_engine
+from engine.export.cache import cached_export
 from engine.export.settings import ExportSettings
 from engine.models.model import Model, load_model
 from engine.models.placement import move_model
@@ -47,9 +48,8 @@ class TensorRTSettings:
     graphs: bool = True
     build: BuildSettings = field(default_factory=BuildSettings)
 
-    def profiles(self, model: Model) -> tuple[Profile, ...]:
-        """Return the profiles of this model's engine."""
-        facts = model.facts
+    def profiles(self, facts: ModelFacts) -> tuple[Profile, ...]:
+        """Return the profiles of a model's engine. Raises ``ValueError`` for a size that the model cannot draw."""
         sizes = self.sizes or ((facts.default_height, facts.default_width),)
         for height, width in sizes:
             if height % facts.size_multiple or width % facts.size_multiple:
@@ -117,9 +117,9 @@ def create_tensorrt(
         )
     if options.cache is None:
         raise UnknownBackendError(f"{name} backend keeps its engine in a cache, and there is none")
-    graph = graph_of(
-        root, options.cache, ExportSettings(adapter=options.adapter, dtype=dtype, loras=options.loras)
-    )
+    # The encoders and the decoder are torch's, so what is served is a model directory, never an export.
+    exporting = ExportSettings(adapter=options.adapter, dtype=dtype, loras=options.loras)
+    graph = unet_graph(cached_export(root, options.cache, exporting))
     model = load_model(root, adapter=options.adapter, dtype=DTYPES[dtype], loras=options.loras)
     device = torch.device(options.device)
     torch.cuda.set_device(device)
@@ -139,7 +139,7 @@ def assemble(
     stream: Stream,
 ) -> TensorRTBackend:
     """Obtain the engine, load it and put the backend together. Raises the ``TensorRTError`` family."""
-    profiles = settings.profiles(model)
+    profiles = settings.profiles(model.facts)
     key = key_of(package, gpu, graph, profiles, settings.build, model=model.facts.name)
     obtained = Engines(package, cache, gpu=gpu, report=_report).obtain(key, graph, settings.build)
     runtime, logger = create_runtime(package, gpu)

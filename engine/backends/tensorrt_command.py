@@ -15,7 +15,7 @@ def add_build(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     """Add the subcommand."""
     parser = commands.add_parser("build", help="build a model's TensorRT engine into the engine cache")
     parser.set_defaults(run=run_build)
-    parser.add_argument("model", type=Path, help="model directory in diffusers' layout")
+    parser.add_argument("model", type=Path, help="model directory in diffusers' layout, or an export")
     parser.add_argument("--backend", required=True, choices=("tensorrt", "tensorrt-rtx"))
     parser.add_argument("--buckets", type=_numbers, help="batch sizes in rows (default 1,2,4,8,16)")
     parser.add_argument(
@@ -52,17 +52,16 @@ def run_build(options: argparse.Namespace) -> int:
     """Build, telling of each phase on standard error; return the exit status."""
     from engine.backends.engine_cache import EngineCache
     from engine.backends.nvidia_driver import find_gpu
-    from engine.backends.tensorrt_backend import BUCKETS, DTYPES, TensorRTSettings
+    from engine.backends.tensorrt_backend import BUCKETS, TensorRTSettings
     from engine.backends.tensorrt_builder import BuildSettings
     from engine.backends.tensorrt_engines import Engines, key_of
     from engine.backends.tensorrt_errors import TensorRTError
-    from engine.backends.tensorrt_graph import graph_of
+    from engine.backends.tensorrt_graph import export_of, unet_graph
     from engine.backends.tensorrt_package import load_package
     from engine.config import default_cache_dir
     from engine.export.settings import ExportSettings
     from engine.loop.logs import configure_logging
     from engine.models.errors import ModelError
-    from engine.models.model import load_model
 
     began = time.monotonic()
     configure_logging("warning")
@@ -86,15 +85,15 @@ def run_build(options: argparse.Namespace) -> int:
         # Ahead of time no driver is needed, and with one its GPU does not matter.
         gpu = None if options.target else find_gpu()
         cache = options.output or default_cache_dir()
-        loras = tuple(options.loras)
         report(f"exporting {options.model}, unless that was done before")
-        graph = graph_of(
-            options.model, cache, ExportSettings(adapter=options.adapter, dtype=options.dtype, loras=loras)
+        export = export_of(
+            options.model,
+            cache,
+            ExportSettings(adapter=options.adapter, dtype=options.dtype, loras=tuple(options.loras)),
         )
-        model = load_model(options.model, adapter=options.adapter, dtype=DTYPES[options.dtype], loras=loras)
-        profiles, name = settings.profiles(model), model.facts.name
-        del model  # the builder needs the memory
-        key = key_of(package, gpu, graph, profiles, settings.build, model=name)
+        graph, facts = unet_graph(export), export.manifest.facts
+        profiles = settings.profiles(facts)
+        key = key_of(package, gpu, graph, profiles, settings.build, model=facts.name)
         engines = Engines(package, EngineCache(cache), gpu=gpu, report=report)
         obtained = engines.obtain(key, graph, settings.build, must_store=True)
     except (ModelError, TensorRTError, ValueError) as error:

@@ -10,7 +10,6 @@ that is timed (2 for each multiply-add of convolutions, matrix products and atte
 from __future__ import annotations
 
 import argparse
-import inspect
 import statistics
 import subprocess
 import sys
@@ -22,16 +21,15 @@ from typing import Any
 
 import torch
 
-from engine.backends.base import Backend
+from engine.backends.base import MAX_REFERENCES, Backend
 from engine.backends.cuda_stream import CudaStream, Stream
 from engine.backends.device_backend import BatchInputs, DeviceBackend
 from engine.backends.torch_programs import TorchDeviceSettings, TorchPrograms
 from engine.loop.logs import configure_logging
-from engine.models.attention import CrossKV
 from engine.models.unet import ConditionedUNet
 from loadtests.gpu import published
 from loadtests.gpu.driver import LoopDriver, picture
-from loadtests.gpu.onnx_export import export_unet
+from loadtests.gpu.exported import exported, what_exports_lack
 from loadtests.gpu.report import Report, environment
 
 HALF = torch.float16
@@ -39,35 +37,6 @@ TEXT_TOKENS, IP_TOKENS = 77, 4
 SECTIONS = ("card", "sd15", "sdxl", "loop", "peers", "compile", "tensorrt")
 TIMED_SECONDS = 0.5
 STEPS, GUIDANCE = 20, 5.0
-
-
-class SDXLConditionedUNet(ConditionedUNet):
-    """``ConditionedUNet`` with SDXL's added conditioning, where the engine's own does not take it."""
-
-    def forward(
-        self,
-        sample: torch.Tensor,
-        timestep: torch.Tensor,
-        kv_text: torch.Tensor,
-        kv_ip: torch.Tensor,
-        ip_mask: torch.Tensor | None = None,
-        text_embeds: torch.Tensor | None = None,
-        time_ids: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Run one tick's rows through the UNet."""
-        mask = None if ip_mask is None else ip_mask[:, None, None, :]
-        added = {"text_embeds": text_embeds, "time_ids": time_ids}
-        output: torch.Tensor = self.unet(
-            sample, timestep, CrossKV(kv_text, kv_ip, mask), added_cond_kwargs=added, return_dict=False
-        )[0]
-        return output
-
-
-def conditioned(family: str, unet: torch.nn.Module) -> ConditionedUNet:
-    """Wrap a UNet so that K/V are inputs."""
-    takes_added = "text_embeds" in inspect.signature(ConditionedUNet.forward).parameters
-    kind = SDXLConditionedUNet if family == "sdxl" and not takes_added else ConditionedUNet
-    return kind(unet).eval()
 
 
 class Bench:
@@ -164,9 +133,10 @@ class Bench:
         """Return the UNet's configuration."""
         return {"sd15": published.SD15_UNET, "sdxl": published.SDXL_UNET}[family]
 
-    def inputs(self, family: str, bucket: int, width: int, *, masked: bool = False) -> BatchInputs:
-        """Return random inputs for a bucket."""
+    def inputs(self, family: str, bucket: int, width: int, *, references: int = 1) -> BatchInputs:
+        """Return random inputs for a bucket; with room for several references there is a mask, as in the slots."""
         side, xl = self.cells(family), family == "sdxl"
+        tokens = references * IP_TOKENS
 
         def draw(*shape: int) -> torch.Tensor:
             return torch.randn(shape, device=self.device, dtype=HALF)
@@ -175,10 +145,10 @@ class Bench:
             sample=draw(bucket, 4, side, side),
             timestep=torch.linspace(1, 999, bucket, device=self.device),
             kv_text=draw(bucket, TEXT_TOKENS, width),
-            kv_ip=draw(bucket, IP_TOKENS, width),
-            ip_mask=torch.zeros(bucket, IP_TOKENS, device=self.device, dtype=HALF) if masked else None,
-            text_embeds=draw(bucket, 1280) if xl else None,
-            time_ids=torch.full((bucket, 6), 1024.0, device=self.device, dtype=HALF) if xl else None,
+            kv_ip=draw(bucket, tokens, width),
+            ip_mask=torch.zeros(bucket, tokens, device=self.device, dtype=HALF) if references > 1 else None,
+            text_embeds=draw(bucket, 1280).float() if xl else None,
+            time_ids=torch.full((bucket, 6), 1024.0, device=self.device) if xl else None,
         )
 
     def plain_call(self, family: str, unet: Any, bucket: int) -> Callable[[], torch.Tensor]:
@@ -186,7 +156,9 @@ class Bench:
         at = self.inputs(family, bucket, 2)
         width = self.settings(family)["cross_attention_dim"]
         hidden = torch.randn(bucket, TEXT_TOKENS, width, device=self.device, dtype=HALF)
-        added = None if at.text_embeds is None else {"text_embeds": at.text_embeds, "time_ids": at.time_ids}
+        added = None
+        if at.text_embeds is not None and at.time_ids is not None:
+            added = {"text_embeds": at.text_embeds.to(HALF), "time_ids": at.time_ids.to(HALF)}
 
         def call() -> torch.Tensor:
             with torch.inference_mode():
@@ -198,14 +170,17 @@ class Bench:
         return call
 
     def ticks(self, family: str) -> None:
-        """Time a UNet in every bucket: diffusers' eager, ours eager, ours as CUDA graphs in both layouts."""
+        """Time a UNet in every bucket: diffusers' eager, ours eager, ours as CUDA graphs.
+
+        The graphs have room for one reference, for as many as a row may bring, and for one in the other layout.
+        """
         buckets = (1, 2) if self.dry else {"sd15": (1, 2, 4, 8, 16, 32), "sdxl": (1, 2, 4, 8, 16)}[family]
         unet: Any = published.unet(family, dtype=HALF, device=self.device)
         calls = {bucket: self.plain_call(family, unet, bucket) for bucket in buckets}
         plain_flops = counted(calls[1])
         for bucket, call in calls.items():
             self.tick(family, bucket, "diffusers eager", self.median_ms(call), plain_flops * bucket)
-        ours = conditioned(family, unet)
+        ours = ConditionedUNet(unet).eval()
         for bucket in buckets:
             at = self.inputs(family, bucket, ours.width)
 
@@ -225,19 +200,26 @@ class Bench:
                 )
             assert torch.isfinite(eager()).all(), "the random UNet's output is not finite"
             self.tick(family, bucket, "limner eager", self.median_ms(eager))
-        for layout in ("", " channels_last"):
-            settings = TorchDeviceSettings(buckets=buckets, channels_last=bool(layout))
+        variants = (
+            ("limner graph", TorchDeviceSettings(buckets=buckets), 1),
+            (
+                f"limner graph {MAX_REFERENCES} references",
+                TorchDeviceSettings(buckets=buckets),
+                MAX_REFERENCES,
+            ),
+            # Last: it lays the module's weights out anew.
+            ("limner graph channels_last", TorchDeviceSettings(buckets=buckets, channels_last=True), 1),
+        )
+        for variant, settings, references in variants:
             programs = TorchPrograms(ours, self.stream(), settings)
             for bucket in buckets:
                 try:
-                    program = programs.program(self.inputs(family, bucket, ours.width))
+                    program = programs.program(self.inputs(family, bucket, ours.width, references=references))
                     milliseconds = self.median_ms(program)
                 except torch.OutOfMemoryError as error:
-                    self.report.row(
-                        f"SKIPPED {family} bucket {bucket} limner graph{layout}: {str(error)[:120]}"
-                    )
+                    self.report.row(f"SKIPPED {family} bucket {bucket} {variant}: {str(error)[:120]}")
                     break
-                self.tick(family, bucket, f"limner graph{layout}", milliseconds)
+                self.tick(family, bucket, variant, milliseconds)
                 if not program.call.captured:
                     self.report.row(f"INFO {program.call.name}: no graph, {program.call.reason}")
                 del program
@@ -257,7 +239,7 @@ class Bench:
                 began = time.perf_counter()
                 call: Callable[[], object]
                 if variant.startswith("limner"):
-                    ours = conditioned(family, unet)
+                    ours = ConditionedUNet(unet).eval()
                     settings = TorchDeviceSettings(buckets=(bucket,), compile=True)
                     call = TorchPrograms(ours, self.stream(), settings).program(
                         self.inputs(family, bucket, ours.width)
@@ -303,7 +285,7 @@ class Bench:
     def loop(self) -> None:
         """Measure images a second through the engine's loop, and one image alone."""
         backend = self.backend(settings=TorchDeviceSettings(buckets=(1, 2, 4, 8, 16, 32), capacity=96))
-        self.measure_loop("limner loop, graph channels_last", backend)
+        self.measure_loop("limner loop, graph", backend)
         del backend
         self.free()
 
@@ -388,44 +370,42 @@ class Bench:
     def tensorrt(self, name: str) -> None:
         """Build SD 1.5's UNet with TensorRT on this card and time it, after a tiny engine has run here."""
         from engine.backends.nvidia_driver import find_gpu
+        from engine.backends.tensorrt_backend import TensorRTSettings
         from engine.backends.tensorrt_builder import BuildSettings, build_engine
         from engine.backends.tensorrt_errors import TensorRTError
+        from engine.backends.tensorrt_graph import unet_graph
         from engine.backends.tensorrt_package import load_package
-        from engine.backends.tensorrt_profiles import profiles_of
         from engine.backends.tensorrt_runner import TensorRTPrograms, create_runtime, load_engine
+        from engine.models.model import load_model
 
         try:
             package, gpu = load_package(name), find_gpu()
         except TensorRTError as error:
             self.report.lacks(str(error))
             return
+        if missing := what_exports_lack():
+            self.report.lacks(f"{missing}, without which {name} gets no graph")
+            return
         if not self.tiny_engine_runs(name):
             return
-        unet: Any = published.unet("sd15", dtype=HALF, device=self.device)
-        ours = conditioned("sd15", unet)
-        side = self.cells("sd15")
-        onnx = self.folder / "sd15-onnx" / "unet.onnx"
         began = time.perf_counter()
-        export_unet(
-            ours,
-            onnx,
-            latents=(4, side, side),
-            text_tokens=TEXT_TOKENS,
-            ip_tokens=IP_TOKENS,
-            width=ours.width,
-        )
-        self.report.row(f"INFO ONNX export of sd15: {time.perf_counter() - began:.0f} s")
+        export = exported(self.root(), self.folder, "base", "float16", self.report.say)
+        self.report.row(f"INFO export of sd15: {time.perf_counter() - began:.0f} s")
         self.report.save()
-        profiles = profiles_of((1, 2, 4, 8, 16), [(side, side)], text_tokens=TEXT_TOKENS, ip_tokens=IP_TOKENS)
-        built = build_engine(package, onnx, profiles, BuildSettings(), report=self.report.say)
+        # As it is served: with room for all references of a row.
+        profiles = TensorRTSettings(buckets=(1, 2, 4, 8, 16)).profiles(export.manifest.facts)
+        built = build_engine(
+            package, unet_graph(export).path, profiles, BuildSettings(), report=self.report.say
+        )
         self.report.row(
-            f"INFO {name} {package.version} sd15 built in {built.seconds:.0f} s, {built.plan.nbytes} bytes"
+            f"INFO {name} {package.version} sd15 built in {built.seconds:.0f} s, {memoryview(built.plan).nbytes} bytes"
         )
         runtime, logger = create_runtime(package, gpu)
         loaded = load_engine(package, runtime, built.plan, profiles, errors=logger.errors)
         programs = TensorRTPrograms(package, [loaded], self.stream())
+        ours = load_model(self.root(), adapter="base", dtype=HALF).unet.to(self.device)
         for profile in profiles:
-            at = self.inputs("sd15", profile.rows, ours.width, masked=True)
+            at = self.inputs("sd15", profile.rows, ours.width, references=MAX_REFERENCES)
             program = programs.program(at)
             with torch.inference_mode():
                 wanted = ours(**at.named()).float()
@@ -437,20 +417,11 @@ class Bench:
 
     def tiny_engine_runs(self, name: str) -> bool:
         """Build and run a tiny engine in a process of its own: what fails there may crash."""
-        from engine.models.model import load_model
         from tests.tinymodels import build_tiny_model
 
         root = build_tiny_model(self.folder / "tiny")
-        model = load_model(root, dtype=HALF)
-        onnx = export_unet(
-            model.unet,
-            self.folder / "tiny-onnx" / "unet.onnx",
-            latents=(4, 8, 8),
-            text_tokens=TEXT_TOKENS,
-            ip_tokens=IP_TOKENS,
-            width=model.unet.width,
-        )
-        command = [sys.executable, "-m", "loadtests.gpu.check", "--probe", name, "", str(root), str(onnx)]
+        export = exported(root, self.folder, "base", "float16", self.report.say).root
+        command = [sys.executable, "-m", "loadtests.gpu.check", "--probe", name, "", str(root), str(export)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         if done.returncode:
             said = (done.stderr.strip().splitlines() or ["nothing"])[-1]

@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.backends.base import Backend, RowConditioning
+from engine.backends.base import MAX_REFERENCES, Backend, PlacedReference, RowConditioning
 from engine.backends.device_backend import BatchInputs, DeviceBackend
 from engine.loop.logs import configure_logging
 from loadtests.gpu.driver import LoopDriver, Pictures, largest_error, picture
+from loadtests.gpu.exported import exported, what_exports_lack
 from loadtests.gpu.report import Report, environment
 
 F32_TOLERANCE = 2
@@ -47,11 +48,14 @@ class Case:
     steps: int
     guidance: float = 5.0
     scale: float | None = 1.0
+    """None for a request without a reference."""
+    references: int = 1
     seeds: tuple[int, ...] = (11,)
     prompt: str = "a portrait of a man with a red hat"
 
     def __str__(self) -> str:
-        return f"{self.sampler}-{self.steps}st-g{self.guidance:g}-s{self.scale}-x{len(self.seeds)}"
+        drawn = f"{self.sampler}-{self.steps}st-g{self.guidance:g}-s{self.scale}-x{len(self.seeds)}"
+        return drawn if self.references == 1 else f"{drawn}-r{self.references}"
 
 
 CASES = (
@@ -59,6 +63,7 @@ CASES = (
     Case(sampler="dpmpp_2m", steps=8, guidance=3.0, seeds=(1, 2, 3)),
     Case(sampler="ddim", steps=6, guidance=1.0, scale=0.5),
     Case(sampler="unipc", steps=7, scale=None, seeds=(4, 5)),
+    Case(sampler="ddim", steps=9, scale=0.8, references=3, seeds=(6,)),
 )
 
 
@@ -67,11 +72,12 @@ def ours(
 ) -> dict[str, Pictures]:
     """Draw cases through the engine's loop, all at once or one after the other."""
     driver = LoopDriver(backend)
-    tokens = driver.encode(picture(0)) if backend.facts.adapters else None
+    pictures = [picture(number) for number in range(MAX_REFERENCES)]
+    tokens = driver.encode(*pictures) if backend.facts.adapters else None
     drawn: dict[str, Pictures] = {}
     for case in cases:
         driver.submit(
-            None if case.scale is None else tokens,
+            None if case.scale is None or tokens is None else tokens[: case.references],
             job_id=str(case),
             prompt=case.prompt,
             sampler=case.sampler,
@@ -104,7 +110,8 @@ def theirs(root: Path, adapter: str | None, case: Case, dtype: torch.dtype, devi
     referenced: dict[str, Any] = {}
     if case.scale is not None and adapter is not None:
         pipeline.set_ip_adapter_scale(case.scale)
-        referenced["ip_adapter_image"] = picture(0)
+        # One adapter's list of pictures: their tokens stand under one softmax.
+        referenced["ip_adapter_image"] = [[picture(number) for number in range(case.references)]]
     cells = pipeline.unet.config.sample_size
     shape = (pipeline.unet.config.in_channels, cells, cells)
     latents = torch.stack([NoiseSource(seed, shape).draw() for seed in case.seeds])
@@ -199,13 +206,17 @@ class Check:
         shape = (facts.latent_channels, facts.default_height // scale, facts.default_width // scale)
         generator = torch.Generator().manual_seed(3)
         prompts = backend.encode_prompts(["a man", "a woman with a hat", "", "a portrait"])
-        tokens = torch.randn(facts.reference_tokens or 1, facts.token_width, generator=generator)
-        rows = [
-            RowConditioning(
-                prompt=prompts[n % 4], reference_tokens=tokens if n % 2 and facts.adapters else None
-            )
-            for n in range(8)
-        ]
+        rows = []
+        for n in range(8):
+            references: tuple[PlacedReference, ...] = ()
+            if facts.adapters:
+                adapter = facts.adapters[n // 2 % len(facts.adapters)]
+                size = ((0, 1, 1, 3, 0, 1, 2, 4)[n], adapter.tokens, facts.token_width)
+                references = tuple(
+                    PlacedReference(adapter=adapter.name, tokens=tokens, scales=(1.0,) * facts.layers)
+                    for tokens in torch.randn(size, generator=generator)
+                )
+            rows.append(RowConditioning(prompt=prompts[n % 4], references=references))
         slots = [backend.place(row) for row in rows]
         sample = torch.randn(8, *shape, generator=generator).to(self.device)
         steps = torch.linspace(1, 999, 8, device=self.device)
@@ -255,21 +266,17 @@ class Check:
 
     def tensorrt(self, name: str, root: Path, adapter: str | None, label: str, dtype: str) -> None:
         """Build on the device into a cache, run, compare; then start again from the cache."""
-        import hashlib
-
         from engine.backends.cuda_stream import CudaStream
         from engine.backends.engine_cache import EngineCache
         from engine.backends.nvidia_driver import find_gpu
         from engine.backends.tensorrt_backend import TensorRTSettings, assemble
-        from engine.backends.tensorrt_graph import UNetGraph
+        from engine.backends.tensorrt_graph import unet_graph
         from engine.backends.tensorrt_package import load_package
         from engine.models.model import load_model
 
         package, gpu = load_package(name), find_gpu()
         settings = TensorRTSettings(buckets=(1, 2, 4, 8), capacity=32)
-        onnx = exported(self.folder, load_model(root, adapter=adapter, dtype=DTYPES[dtype]), label, dtype)
-        digest = hashlib.sha256(onnx.read_bytes()).hexdigest()
-        graph = UNetGraph(path=onnx, graph=digest, weights=None, dtype=dtype)
+        graph = unet_graph(exported(root, self.folder, adapter, dtype, self.report.say))
         cache = EngineCache(self.folder / "cache" / label)
 
         def start() -> DeviceBackend:
@@ -309,56 +316,47 @@ def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
     return float((found - wanted).norm() / wanted.norm())
 
 
-def exported(folder: Path, model: Any, label: str, dtype: str) -> Path:
-    """Export a model's UNet once."""
-    from loadtests.gpu.onnx_export import export_unet
+def probe(package_name: str, target: str, root: Path, export: Path) -> str:
+    """Build a tiny engine for a target, load it and hold its output against torch; run in a process of its own.
 
-    path = folder / f"{label}-{dtype}" / "unet.onnx"
-    if not path.exists():
-        facts = model.facts
-        cells = facts.default_height // facts.latent_scale
-        export_unet(
-            model.unet,
-            path,
-            latents=(facts.latent_channels, cells, cells),
-            text_tokens=facts.prompt_tokens,
-            ip_tokens=max(1, facts.reference_tokens),
-            width=model.unet.width,
-        )
-    return path
-
-
-def probe(package_name: str, target: str, root: Path, onnx: Path) -> str:
-    """Build a tiny engine for a target, load it and hold its output against torch; run in a process of its own."""
+    ``export`` is the export of the model ``root`` in float16.
+    """
     from engine.backends.cuda_stream import CudaStream
     from engine.backends.nvidia_driver import find_gpu
+    from engine.backends.tensorrt_backend import TensorRTSettings
     from engine.backends.tensorrt_builder import BuildSettings, build_engine
+    from engine.backends.tensorrt_graph import unet_graph
     from engine.backends.tensorrt_package import load_package
-    from engine.backends.tensorrt_profiles import profiles_of
     from engine.backends.tensorrt_runner import TensorRTPrograms, create_runtime, load_engine
+    from engine.export.directory import ExportDirectory
     from engine.models.model import load_model
 
     package, gpu, device = load_package(package_name), find_gpu(), torch.device("cuda", 0)
-    profiles = profiles_of((2,), [(8, 8)], text_tokens=77, ip_tokens=4)
-    built = build_engine(package, onnx, profiles, BuildSettings(targets=(target,) if target else ()))
-    print(f"built in {built.seconds:.1f} s, {built.plan.nbytes} bytes", flush=True)
+    opened = ExportDirectory.open(export)
+    facts = opened.manifest.facts
+    profiles = TensorRTSettings(buckets=(2,)).profiles(facts)
+    settings = BuildSettings(targets=(target,) if target else ())
+    built = build_engine(package, unet_graph(opened).path, profiles, settings)
+    print(f"built in {built.seconds:.1f} s, {memoryview(built.plan).nbytes} bytes", flush=True)
     runtime, logger = create_runtime(package, gpu)
     loaded = load_engine(package, runtime, built.plan, profiles, errors=logger.errors)
     print("loaded", flush=True)
-    model = load_model(root, dtype=torch.float16)
+    model = load_model(root, adapter=facts.adapter().name, dtype=torch.float16)
     model.unet.to(device)
     generator = torch.Generator(device).manual_seed(0)
 
     def draw(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=generator, device=device).half()
 
-    width = model.unet.width
+    width, at = model.unet.width, profiles[0]
+    mask = torch.zeros(2, at.ip_tokens, device=device, dtype=torch.float16)
+    mask[0, facts.reference_tokens :] = -torch.inf
     inputs = BatchInputs(
-        sample=draw(2, 4, 8, 8),
+        sample=draw(2, facts.latent_channels, at.height, at.width),
         timestep=torch.tensor([10.0, 800.0], device=device),
-        kv_text=draw(2, 77, width),
-        kv_ip=draw(2, 4, width),
-        ip_mask=torch.zeros(2, 4, device=device, dtype=torch.float16),
+        kv_text=draw(2, at.text_tokens, width),
+        kv_ip=draw(2, at.ip_tokens, width),
+        ip_mask=mask,
     )
     program: Any = TensorRTPrograms(package, [loaded], CudaStream(device)).program(inputs)
     with torch.inference_mode():
@@ -376,13 +374,13 @@ def main() -> int:
     parser.add_argument("--only", default="torch,tensorrt", help="sections, of torch and tensorrt")
     parser.add_argument("--device", default="cuda", help="cpu tries the script itself")
     parser.add_argument(
-        "--probe", nargs=4, metavar=("PACKAGE", "TARGET", "MODEL", "ONNX"), help=argparse.SUPPRESS
+        "--probe", nargs=4, metavar=("PACKAGE", "TARGET", "MODEL", "EXPORT"), help=argparse.SUPPRESS
     )
     options = parser.parse_args()
     configure_logging("warning")
     if options.probe:
-        package, target, root, onnx = options.probe
-        print(probe(package, target, Path(root), Path(onnx)), flush=True)
+        package, target, root, export = options.probe
+        print(probe(package, target, Path(root), Path(export)), flush=True)
         return 0
     report = Report(options.output, options.budget_seconds)
     report.figures["environment"] = environment()
@@ -411,11 +409,16 @@ def main() -> int:
 def run(report: Report, only: list[str], device: torch.device, folder: Path) -> None:
     """Run the sections in order of worth."""
     from engine.embedded import model_directory
-    from tests.tinymodels import TinySettings, build_tiny_model
+    from tests.tinymodels import TinySettings, build_tiny_model, build_tiny_xl
 
     check = Check(report, device, folder)
     tiny = build_tiny_model(folder / "tiny", TinySettings(adapters=("base", "plus")))
-    models = [("tiny", tiny, "base"), ("tiny-plus", tiny, "plus"), ("embedded", model_directory(), None)]
+    models = [
+        ("tiny", tiny, "base"),
+        ("tiny-plus", tiny, "plus"),
+        ("tiny-sdxl", build_tiny_xl(folder / "tiny-xl"), "base"),
+        ("embedded", model_directory(), None),
+    ]
 
     def adapter_of(root: Path, adapter: str | None) -> str | None:
         from engine.models.layout import ModelLayout
@@ -450,7 +453,6 @@ def tensorrt_sections(
     from engine.backends.tensorrt_errors import TensorRTError
     from engine.backends.tensorrt_package import load_package
     from engine.embedded import model_directory
-    from engine.models.model import load_model
 
     report = check.report
     try:
@@ -459,13 +461,25 @@ def tensorrt_sections(
         report.lacks(str(error))
         return
     report.row(f"INFO {name} {package.version}")
-    onnx = exported(check.folder, load_model(tiny, adapter="base", dtype=torch.float16), "tiny", "float16")
+    if missing := what_exports_lack():
+        report.lacks(f"{missing}, without which {name} gets no graph")
+        return
+    export = exported(tiny, check.folder, "base", "float16", report.say).root
     runs = False
     for target in RTX_TARGETS if package.ahead_of_time else ("",):
         if report.left < 20:
             report.row(f"SKIPPED {name} target {target or 'this GPU'}: {report.left:.0f} s left")
             continue
-        command = [sys.executable, "-m", "loadtests.gpu.check", "--probe", name, target, str(tiny), str(onnx)]
+        command = [
+            sys.executable,
+            "-m",
+            "loadtests.gpu.check",
+            "--probe",
+            name,
+            target,
+            str(tiny),
+            str(export),
+        ]
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=min(90, report.left), check=False
@@ -481,7 +495,12 @@ def tensorrt_sections(
     if not runs:
         report.lacks(f"{name} does not build and run on this GPU; see the lines above")
         return
-    for label, root, adapter in (("tiny", tiny, "base"), ("embedded", model_directory(), None)):
+    models = (
+        ("tiny", tiny, "base"),
+        ("tiny-sdxl", check.folder / "tiny-xl", "base"),
+        ("embedded", model_directory(), None),
+    )
+    for label, root, adapter in models:
         for dtype in ("float16", "float32"):
             report.section(
                 f"{name} {label} {dtype}",

@@ -70,11 +70,11 @@ class LoopDriver:
         frames, self.frames = self.frames, []
         return [Mail(frame, time.monotonic()) for frame in frames]
 
-    def encode(self, image: Image.Image) -> Tensor:
-        """Return a reference's tokens."""
+    def encode(self, *images: Image.Image, adapter: str | None = None) -> Tensor:
+        """Return the tokens of a job's references, ``[references, tokens, width]``; None is the default adapter."""
         preprocessing = ReferencePreprocessing.parse(self.backend.facts.preprocessing)
-        pixels = torch.tensor(preprocessing.apply(image)).unsqueeze(0)
-        tokens: Tensor = self.backend.encode_images(pixels)[0].float().cpu().numpy()
+        pixels = torch.stack([torch.tensor(preprocessing.apply(image)) for image in images])
+        tokens: Tensor = self.backend.encode_images(pixels, adapter).float().cpu().numpy()
         return tokens
 
     def submit(self, tokens: Tensor | None, **settings: Any) -> None:

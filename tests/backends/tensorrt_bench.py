@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from engine.backends.engine_cache import EngineCache
 from engine.backends.nvidia_driver import Gpu
 from engine.backends.tensorrt_backend import TensorRTBackend, TensorRTSettings, assemble
-from engine.backends.tensorrt_graph import UNetGraph, open_graph
+from engine.backends.tensorrt_graph import UNetGraph
 from engine.backends.tensorrt_package import TensorRTPackage
 from engine.models.model import Model
 from tests.backends.fake_tensorrt import DataType, FakeTensorRT, FakeTensorRTRTX, ITensor
@@ -31,6 +29,7 @@ def fake_package(model: Model, *, backend: str = "tensorrt") -> TensorRTPackage:
         ITensor("kv_text", dtype, (-1, -1, width)),
         ITensor("kv_ip", dtype, (-1, -1, width)),
         ITensor("ip_mask", dtype, (-1, -1)),
+        *(ITensor(name, DataType.FLOAT, (-1, wide)) for name, wide in model.unet.added.widths().items()),
     ]
 
     def compute(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -46,25 +45,16 @@ def fake_package(model: Model, *, backend: str = "tensorrt") -> TensorRTPackage:
 def write_graph(
     folder: Path, *, weights: bytes = b"weights", structure: bytes = b"graph", dtype: str = "float32"
 ) -> UNetGraph:
-    """Write an export with these contents and open it; the fake parser takes any file."""
+    """Write a graph's two files with these contents and describe them; the fake parser takes any file."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "unet.onnx").write_bytes(structure)
     (folder / "unet.onnx.data").write_bytes(weights)
-    describe_graph(folder, dtype=dtype)
-    return open_graph(folder)
-
-
-def describe_graph(folder: Path, *, dtype: str) -> None:
-    """Write the manifest of ``unet.onnx`` and, if there is one, ``unet.onnx.data``, as ``engine.export`` has it."""
-
-    def entry(name: str) -> dict[str, Any]:
-        content = (folder / name).read_bytes()
-        return {"file": name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-    data = entry("unet.onnx.data") if (folder / "unet.onnx.data").exists() else None
-    unet = {"onnx": entry("unet.onnx"), "data": data}
-    manifest = {"format": 1, "dtype": dtype, "graphs": {"unet": unet}}
-    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return UNetGraph(
+        path=folder / "unet.onnx",
+        graph=hashlib.sha256(structure).hexdigest(),
+        weights=hashlib.sha256(weights).hexdigest(),
+        dtype=dtype,
+    )
 
 
 def trt(package: TensorRTPackage) -> FakeTensorRT:

@@ -23,8 +23,8 @@ from engine.backends.nvidia_driver import Gpu
 from engine.backends.tensorrt_backend import TensorRTSettings
 from engine.backends.tensorrt_builder import BuildSettings
 from engine.backends.tensorrt_engines import Engines, Obtained, key_of
-from engine.backends.tensorrt_errors import EngineRefusedError, EngineStoreError, GraphRefusedError
-from engine.backends.tensorrt_graph import UNetGraph, graph_of, open_graph
+from engine.backends.tensorrt_errors import EngineRefusedError, EngineStoreError
+from engine.backends.tensorrt_graph import UNetGraph
 from engine.backends.tensorrt_package import TensorRTPackage
 from engine.backends.tensorrt_profiles import profiles_of
 from engine.models.model import Model, load_model
@@ -65,9 +65,8 @@ class Site:
         must_store: bool = True,
     ) -> Obtained:
         settings = TensorRTSettings(buckets=buckets, build=build or BuildSettings())
-        key = key_of(
-            self.package, self.gpu, graph, settings.profiles(self.model), settings.build, model="tiny"
-        )
+        profiles = settings.profiles(self.model.facts)
+        key = key_of(self.package, self.gpu, graph, profiles, settings.build, model="tiny")
         cache = EngineCache(self.root, write=self.write)
         engines = Engines(self.package, cache, gpu=self.gpu, report=self.lines.append)
         return engines.obtain(key, graph, settings.build, must_store=must_store)
@@ -318,13 +317,13 @@ def test_the_timing_cache_goes_from_build_to_build(site: Site, graph: UNetGraph,
     assert not list((site.root / "tensorrt-rtx").rglob("timing.cache"))
 
 
-def _build_in_process(root: Path, export: Path, gate: Any, results: Any) -> None:
+def _build_in_process(root: Path, graph: UNetGraph, gate: Any, results: Any) -> None:
     shapes = {"sample": (-1, 4, -1, -1), "timestep": (-1,), "kv_text": (-1, -1, 8), "kv_ip": (-1, -1, 8)}
     inputs = [ITensor(name, DataType.FLOAT, shape) for name, shape in {**shapes, "ip_mask": (-1, -1)}.items()]
     module = FakeTensorRT(inputs, lambda tensors: tensors["sample"])
     package = TensorRTPackage(backend="tensorrt", module=module, version="10.13")
     profiles = profiles_of((1, 2), [(8, 8)], text_tokens=77, ip_tokens=4)
-    graph, settings = open_graph(export), BuildSettings()
+    settings = BuildSettings()
     key = key_of(package, GPU, graph, profiles, settings, model="tiny")
     engines = Engines(package, EngineCache(root), gpu=GPU, report=lambda line: None)
     gate.wait()
@@ -335,7 +334,7 @@ def _build_in_process(root: Path, export: Path, gate: Any, results: Any) -> None
 def test_two_processes_build_once(tmp_path: Path, graph: UNetGraph) -> None:
     context = multiprocessing.get_context("spawn")
     gate, results = context.Barrier(2), context.Queue()
-    arguments = (tmp_path / "cache", graph.path.parent, gate, results)
+    arguments = (tmp_path / "cache", graph, gate, results)
     workers = [context.Process(target=_build_in_process, args=arguments) for _ in range(2)]
     for worker in workers:
         worker.start()
@@ -372,50 +371,10 @@ def test_the_lock_of_a_killed_holder_is_free(tmp_path: Path) -> None:
 
 
 def test_names_make_folders(graph: UNetGraph, model: Model) -> None:
-    profiles = TensorRTSettings(buckets=(1,)).profiles(model)
+    profiles = TensorRTSettings(buckets=(1,)).profiles(model.facts)
     key = key_of(fake_package(model), GPU, graph, profiles, BuildSettings(), model="../../etc/pass wd")
     assert key.place == "tensorrt/etc-pass-wd/NVIDIA-A10/float32"
     assert isinstance(key, EngineKey) and key.differences(key) == []
-
-
-def test_a_graph_is_exported_once_for_its_weights(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    root = build_tiny_model(tmp_path_factory.mktemp("model"))
-    exported: list[Path] = []
-
-    def export(source: Path, folder: Path, adapter: str | None, dtype: str, report: object) -> None:
-        exported.append(folder)
-        write_graph(folder, dtype=dtype)
-
-    def graph_for(dtype: str) -> UNetGraph:
-        return graph_of(root, tmp_path / "exports", adapter=None, dtype=dtype, report=print, export=export)
-
-    assert graph_for("float16") == graph_for("float16")
-    assert graph_for("float32").dtype == "float32" and len(exported) == 2
-    weights = root / "unet" / "diffusion_pytorch_model.safetensors"
-    content = bytearray(weights.read_bytes())
-    content[-1] ^= 1
-    weights.write_bytes(content)
-    graph_for("float16")
-    assert len({*exported}) == 3
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        None,
-        "{",
-        "[]",
-        '{"graphs": {}}',
-        '{"graphs": {"unet": {"onnx": {"file": "gone.onnx", "sha256": ""}}}}',
-    ],
-)
-def test_a_folder_that_is_no_export_is_named(tmp_path: Path, content: str | None) -> None:
-    if content is not None:
-        (tmp_path / "manifest.json").write_text(content, encoding="utf-8")
-    with pytest.raises(GraphRefusedError, match=str(tmp_path)):
-        open_graph(tmp_path)
 
 
 def test_a_plan_is_never_read_beyond_its_manifest(site: Site, graph: UNetGraph) -> None:

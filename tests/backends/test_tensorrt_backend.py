@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from engine.backends.base import RowConditioning
+from engine.backends.base import MAX_REFERENCES, Backend, PlacedReference, RowConditioning
 from engine.backends.nvidia_driver import Gpu, find_gpu
 from engine.backends.registry import create_backend
 from engine.backends.slots import SlotError, SlotsExhaustedError
@@ -29,7 +30,7 @@ from engine.models.model import Model, load_model
 from tests.backends.fake_tensorrt import BuilderFlag, ComputeCapability, ITensor
 from tests.backends.host_stream import HostStream
 from tests.backends.tensorrt_bench import fake_package, make_backend, trt, write_graph
-from tests.tinymodels import build_tiny_model
+from tests.tinymodels import TinyXLSettings, build_tiny_model, build_tiny_xl
 
 
 @pytest.fixture(scope="module")
@@ -42,21 +43,31 @@ def graph(tmp_path: Path) -> UNetGraph:
     return write_graph(tmp_path / "export")
 
 
-def rows(backend: object, count: int) -> list[RowConditioning]:
-    prompts = backend.encode_prompts(["a man", "a woman", ""])  # type: ignore[attr-defined]
-    tokens = torch.randn(4, 32, generator=torch.Generator().manual_seed(1))
+def rows(backend: Backend, count: int) -> list[RowConditioning]:
+    """Return rows without a reference, with one, and with up to four."""
+    prompts = backend.encode_prompts(["a man", "a woman", ""])
+    facts = backend.facts
+    shape = (MAX_REFERENCES, facts.reference_tokens, facts.token_width)
+    tokens = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     return [
         RowConditioning(
-            prompt=prompts[n % 3], reference_tokens=tokens * n if n % 2 else None, scale=0.5 + n / 4
+            prompt=prompts[n % 3],
+            references=tuple(
+                PlacedReference(
+                    adapter=facts.adapter().name,
+                    tokens=tokens[k] * n,
+                    scales=tuple(0.5 + n / 4 + 0.01 * layer for layer in range(facts.layers)),
+                )
+                for k in range((0, 1, 1, 0, 4, 1, 2, 3)[n % 8])
+            ),
         )
         for n in range(count)
     ]
 
 
 def latents(count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.randn(count, 4, 8, 8, generator=torch.Generator().manual_seed(2)), torch.linspace(
-        1, 999, count
-    )
+    generator = torch.Generator().manual_seed(2)
+    return torch.randn(count, 4, 8, 8, generator=generator), torch.linspace(1, 999, count)
 
 
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
@@ -82,10 +93,32 @@ def test_ticks_equal_the_torch_backend(
         theirs = plain.predict_noise([placed[n][1] for n in chosen], sample[chosen], step[chosen], bucket)
         assert mine.dtype == torch.float32
         torch.testing.assert_close(mine, theirs, rtol=0, atol=2e-6)
+    # Engines have room for all references, so rows of one and of several run together.
     assert stream.calls.count("capture") == 3
     assert all(call.captured is not refuse for call in backend.calls())
     if refuse:
         assert all("not permitted" in str(call.reason) for call in backend.calls())
+
+
+@pytest.mark.parametrize("guided", [None, 16], ids=["sdxl", "sdxl-lcm"])
+def test_sdxl_gets_its_vectors(tmp_path: Path, guided: int | None) -> None:
+    settings = TinyXLSettings(adapters=("base", "plus"), guidance_width=guided)
+    model = load_model(build_tiny_xl(tmp_path / "xl", settings), adapter="plus")
+    package = fake_package(model)
+    backend = make_backend(package, model, write_graph(tmp_path / "export"), tmp_path)
+    plain = TorchBackend(model, TorchSettings(buckets=(1, 2, 4), capacity=8, packed=False))
+    # Tokens of the adapter that gives most, four times over, are what an engine has room for.
+    tokens = max(adapter.tokens for adapter in model.facts.adapters)
+    assert TensorRTSettings().profiles(model.facts)[0].ip_tokens == MAX_REFERENCES * tokens
+    asked = [replace(row, size=(64 + 32 * n, 64), guidance_scale=n) for n, row in enumerate(rows(backend, 5))]
+    placed = [(backend.place(row), plain.place(row)) for row in asked]
+    sample, step = latents(5)
+    for chosen, bucket in (([0], 1), ([4, 2], 2), ([3, 0, 1, 4], 4)):
+        mine = backend.predict_noise([placed[n][0] for n in chosen], sample[chosen], step[chosen], bucket)
+        theirs = plain.predict_noise([placed[n][1] for n in chosen], sample[chosen], step[chosen], bucket)
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=5e-6)
+    names = {"sample", "timestep", "kv_text", "kv_ip", "ip_mask", "text_embeds", "time_ids", "noise"}
+    assert set(trt(package).contexts[0]._addresses) == names | ({"timestep_cond"} if guided else set())
 
 
 def test_each_bucket_has_one_context_bound_once(model: Model, graph: UNetGraph, tmp_path: Path) -> None:
@@ -140,7 +173,7 @@ def test_only_sizes_and_buckets_that_were_built_run(model: Model, graph: UNetGra
         with pytest.raises(ValueError, match="bucket"):
             backend.predict_noise([slot] * len(sample), sample, torch.ones(len(sample)), bucket)
     with pytest.raises(ValueError, match="multiple"):
-        TensorRTSettings(sizes=((60, 64),)).profiles(model)
+        TensorRTSettings(sizes=((60, 64),)).profiles(model.facts)
 
 
 def test_half_engines_get_half_tensors(tmp_path: Path) -> None:
@@ -157,7 +190,7 @@ def test_pictures_come_out(model: Model, graph: UNetGraph, tmp_path: Path) -> No
     from loadtests.gpu.driver import LoopDriver, picture
 
     driver = LoopDriver(make_backend(fake_package(model), model, graph, tmp_path))
-    tokens = driver.encode(picture(0))
+    tokens = driver.encode(picture(0), picture(1))
     for number in range(3):
         driver.submit(tokens if number else None, job_id=str(number), steps=3, seeds=(number,))
     together = driver.finish()

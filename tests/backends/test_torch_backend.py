@@ -220,17 +220,17 @@ def test_a_row_takes_references_of_one_known_adapter(backend: TorchBackend) -> N
 
 def test_memory_that_no_row_has_used_is_never_touched(model: Model) -> None:
     backend = TorchBackend(model, SETTINGS)
-    tokens, room = backend.facts.reference_tokens, backend._slots.kv_ip
+    tokens, room = backend.facts.reference_tokens, backend._rows.slots.kv_ip
     assert room.shape[1] == MAX_REFERENCES * tokens
-    backend._slots.kv_ip[:, tokens:] = torch.nan  # stands for pages that the system has not provided
-    backend._staging.kv_ip[:, tokens:] = torch.nan
+    backend._rows.slots.kv_ip[:, tokens:] = torch.nan  # stands for pages that the system has not provided
+    backend._rows._staging.kv_ip[:, tokens:] = torch.nan
     sample, step = inputs(4)
     rows = [conditioning(backend, index) for index in (0, 2, 1, 3)]
     slots = [backend.place(row) for row in rows]
     high = [backend.place(row) for row in rows]
     found = backend.predict_noise(slots, sample, step, 4)
     assert found.isfinite().all() and torch.equal(found, backend.predict_noise(high, sample, step, 4))
-    for buffer in (backend._slots.kv_ip, backend._staging.kv_ip):
+    for buffer in (backend._rows.slots.kv_ip, backend._rows._staging.kv_ip):
         assert buffer[:, tokens:].isnan().all()
 
 
