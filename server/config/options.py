@@ -152,8 +152,8 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     backend: Annotated[
         str,
         Meta(
-            description="What computes: `openvino`, `onnxruntime`, `torch`, `tensorrt` or `tensorrt-rtx`. Empty leaves it "
-            "to the engine, which takes `openvino` on a CPU and `torch` on a GPU; docs/backends.md says how to choose."
+            description="What computes: `openvino`, `onnxruntime`, `torch`, `tensorrt` or `tensorrt-rtx`. Empty leaves "
+            "it to the engine: `openvino` on a CPU, `torch` on a GPU. docs/backends.md says how to choose."
         ),
     ] = ""
     cache_dir: Annotated[
