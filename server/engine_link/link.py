@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from structlog.typing import FilteringBoundLogger
@@ -48,7 +49,8 @@ class EngineLink:
 
     ``on_readiness`` is told whether an engine takes work, whenever that changes. When none came back ``patience``
     seconds after the loss of one, all that waits fails with ``EngineUnavailableError``, and so does what comes before
-    the next is ready. ``cannot_start`` is set when the first engine says that none will ever be.
+    the next is ready. ``cannot_start`` is set when the first engine says that none will ever be. ``name`` is what the
+    model is served as, in place of what it calls itself.
     """
 
     def __init__(
@@ -60,8 +62,10 @@ class EngineLink:
         on_readiness: Callable[[bool], None],
         options: SupervisorOptions,
         patience: float,
+        name: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._name = name
         self._observer = observer
         self._log = log
         self._on_readiness = on_readiness
@@ -96,6 +100,11 @@ class EngineLink:
         return self._connection is not None
 
     @property
+    def name(self) -> str:
+        """What requests call the model; empty until an engine has told it, where no name was given."""
+        return self._ready.model.name if self._ready is not None else self._name
+
+    @property
     def in_flight(self) -> int:
         """Jobs and encodes that are not done."""
         return len(self._ledger)
@@ -110,10 +119,15 @@ class EngineLink:
 
         Raises ``EngineUnavailableError`` before the first engine is ready, and when none came back for too long.
         """
-        if self._ready is None:
-            raise EngineUnavailableError("the engine is not ready yet")
+        ready = self.last_ready()
         if self._gave_up:
             raise EngineUnavailableError("the engine is away", retry_after=5.0)
+        return ready
+
+    def last_ready(self) -> Ready:
+        """Return the same however long the engine is away. Raises ``EngineUnavailableError`` before the first one."""
+        if self._ready is None:
+            raise EngineUnavailableError("the engine is not ready yet")
         return self._ready
 
     # --- work -------------------------------------------------------------------------------------------------------
@@ -161,6 +175,7 @@ class EngineLink:
             self._log.error("adapter_unknown", adapter=adapter, model=model.name)
             raise InternalError()
         return EncoderFacts(
+            model=model.name,
             adapter=chosen.name,
             preprocessing=model.preprocessing,
             weights_hash=chosen.weights_hash,
@@ -211,6 +226,10 @@ class EngineLink:
 
     def on_ready(self, ready: Ready, connection: Connection) -> None:
         """Send everything that waits, the dead engine's work included."""
+        if self._name:
+            ready = msgspec.structs.replace(
+                ready, model=msgspec.structs.replace(ready.model, name=self._name)
+            )
         if self._ready is not None and self._ready.model.weights_hash != ready.model.weights_hash:
             self._log.error("model_changed", was=self._ready.model.weights_hash, now=ready.model.weights_hash)
         self._stop_giving_up()
