@@ -132,15 +132,15 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         str,
         Meta(
             description="Directory of the default model, in diffusers' layout or exported (docs/backends.md). Empty "
-            "for the one in the package. `name=path` serves it under that name in place of its own."
+            "for the one in the package. `name=path` serves it under that name in place of its own, `name=` the one in the package."
         ),
     ] = ""
     models: Annotated[
         tuple[str, ...],
         Meta(
-            description="Further models that requests can name, each a directory or `name=directory`; the name is the "
-            "directory's where none is given. Each has an engine process of its own with all options of this section "
-            "but `adapter` and `loras`, which are the default model's alone (docs/models.md)."
+            description="Further models that requests can name, each a path or `name=path`; without a name it is the "
+            "directory's. Each has an engine process of its own with all options of this section but `adapter` and "
+            "`loras`, which are the default model's alone (docs/models.md)."
         ),
     ] = ()
     adapter: Annotated[

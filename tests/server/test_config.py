@@ -109,7 +109,14 @@ def test_options_that_contradict_each_other_are_refused() -> None:
 
 
 def test_models_have_names_and_engines_of_their_own() -> None:
-    flags = ["--model", "/m/sd15", "--engine-models", "/m/sdxl/, turbo=/m/b,./a=b", "--engine-adapter", "plus"]
+    flags = [
+        "--model",
+        "/m/sd15",
+        "--engine-models",
+        "/m/sdxl/, turbo=/m/b,./a=b",
+        "--engine-adapter",
+        "plus",
+    ]
     models = served_models(load([*flags, "--engine-loras", "/l", "--engine-threads", "3"], {}).engine)
     assert [(model.name, model.options.model) for model in models] == [
         ("", "/m/sd15"),

@@ -34,16 +34,12 @@ OWN = AdapterInfo(name="base", kind="base", tokens=4, weights_hash="0e11" * 16)
 
 
 def options(*models: str, **others: Any) -> EngineOptions:
-    return EngineOptions(
-        models=models, restart_delay_seconds=0.001, restart_delay_max_seconds=0.01, **others
-    )
+    return EngineOptions(models=models, restart_delay_seconds=0.001, restart_delay_max_seconds=0.01, **others)
 
 
 def small(adapters: tuple[AdapterInfo, ...] = (OWN,)) -> Script:
     """The second model: takes smaller pictures and has fewer adapters and presets."""
-    ready = ready_message(
-        max_size=64, adapters=adapters, reference_layers=("all",), weights_hash="5a11" * 16
-    )
+    ready = ready_message(max_size=64, adapters=adapters, reference_layers=("all",), weights_hash="5a11" * 16)
     return Script(ready=ready)
 
 
