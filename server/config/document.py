@@ -36,8 +36,8 @@ options.
 
 The exit status is 0 after a signal, 2 for a configuration that is wrong, 3 when a port cannot be had, and 4 when a
 model's first engine cannot start at all, as with a model that is not there, or when the default model calls itself as
-another one is called; the engine's own message is then in the log. An engine that was ready once is replaced for as long
-as the server lives.
+another one is called; the engine's own message is then in the log. An engine that was ready once is replaced for as
+long as the server lives.
 
 This page is generated from `server/config/options.py` by `python -m server.config.document`; a test compares them.
 """

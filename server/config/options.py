@@ -132,7 +132,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         str,
         Meta(
             description="Directory of the default model, in diffusers' layout or exported (docs/backends.md). Empty "
-            "for the one in the package. `name=path` serves it under that name in place of its own, `name=` the one in the package."
+            "for the one in the package. `name=path`, or `name=`, serves it under a name of your choice."
         ),
     ] = ""
     models: Annotated[

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from structlog.typing import FilteringBoundLogger
@@ -18,6 +17,7 @@ from engine.protocol.messages import Failed, FailureReason, Finished, Ready, Sta
 from server.engine_link.connection import Connection
 from server.engine_link.launcher import Launcher
 from server.engine_link.ledger import Ledger
+from server.engine_link.model_facts import encoder_facts, named
 from server.engine_link.supervisor import Supervisor, SupervisorOptions
 from server.engine_link.work import Encoding, Inbox, Job, Work
 from server.errors import EngineUnavailableError, InternalError, LimnerError, PoisonError
@@ -170,18 +170,11 @@ class EngineLink:
         Raises ``EngineUnavailableError``, and ``InternalError`` for an adapter that nobody should have asked for.
         """
         model = self.ready().model
-        chosen = next((each for each in model.adapters if adapter in ("", each.name)), None)
-        if chosen is None:
+        facts = encoder_facts(model, adapter)
+        if facts is None:
             self._log.error("adapter_unknown", adapter=adapter, model=model.name)
             raise InternalError()
-        return EncoderFacts(
-            model=model.name,
-            adapter=chosen.name,
-            preprocessing=model.preprocessing,
-            weights_hash=chosen.weights_hash,
-            tokens=chosen.tokens,
-            width=model.token_width,
-        )
+        return facts
 
     def _enter(self, work: Work) -> None:
         self._ledger.add(work)
@@ -227,9 +220,7 @@ class EngineLink:
     def on_ready(self, ready: Ready, connection: Connection) -> None:
         """Send everything that waits, the dead engine's work included."""
         if self._name:
-            ready = msgspec.structs.replace(
-                ready, model=msgspec.structs.replace(ready.model, name=self._name)
-            )
+            ready = named(ready, self._name)
         if self._ready is not None and self._ready.model.weights_hash != ready.model.weights_hash:
             self._log.error("model_changed", was=self._ready.model.weights_hash, now=ready.model.weights_hash)
         self._stop_giving_up()

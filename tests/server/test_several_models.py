@@ -17,7 +17,6 @@ from limner.v1.reference_service_pb2 import (
     GetReferenceRequest,
     UploadReferenceRequest,
 )
-from PIL import Image
 
 from engine.protocol.messages import AdapterInfo
 from server.config.options import DrainOptions, EngineOptions
