@@ -13,6 +13,7 @@ from structlog.typing import FilteringBoundLogger
 
 from server.app import App
 from server.config import Config, ConfigError, load
+from server.config.models import served_models
 from server.engine_link.arguments import engine_arguments
 from server.engine_link.launcher import Launcher, ProcessLauncher
 from server.imaging.decode import settle_pillow_warnings
@@ -40,14 +41,16 @@ def main(arguments: Sequence[str] | None = None, launcher: Launcher | None = Non
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     log = configure_logging(config.log)
     settle_pillow_warnings()
-    if launcher is None:
-        launcher = ProcessLauncher(engine_arguments(config.engine, log_level=config.log.level))
-    return asyncio.run(serve(config, launcher, log))
+    launchers = [
+        launcher or ProcessLauncher(engine_arguments(model.options, log_level=config.log.level))
+        for model in served_models(config.engine)
+    ]
+    return asyncio.run(serve(config, launchers, log))
 
 
-async def serve(config: Config, launcher: Launcher, log: FilteringBoundLogger) -> int:
+async def serve(config: Config, launchers: Sequence[Launcher], log: FilteringBoundLogger) -> int:
     """Serve until SIGTERM or SIGINT, which drain; a second one ends at once. Return the exit status."""
-    app = App(config, launcher, log)
+    app = App(config, launchers, log)
     signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, number)
@@ -58,7 +61,7 @@ async def serve(config: Config, launcher: Launcher, log: FilteringBoundLogger) -
         await app.stop(at_once=True)
         return CANNOT_LISTEN
     signalled = asyncio.create_task(signals.get())
-    hopeless = asyncio.create_task(app.engine.cannot_start.wait())
+    hopeless = asyncio.create_task(app.engines.wait_until_hopeless())
     await asyncio.wait([signalled, hopeless], return_when=asyncio.FIRST_COMPLETED)
     hopeless.cancel()
     if not signalled.done():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Sequence
 from importlib import metadata
 
 import grpc
@@ -23,6 +24,8 @@ from server.api.reference_servicer import ReferenceServicer
 from server.api.reflection import reflection_handlers
 from server.api.services import SERVICE_NAMES, rpc_types
 from server.config import Config
+from server.config.models import served_models
+from server.engine_link.engines import Engines
 from server.engine_link.launcher import Launcher
 from server.engine_link.link import EngineLink
 from server.engine_link.supervisor import SupervisorOptions
@@ -31,6 +34,7 @@ from server.imaging.pool import ImagingPool
 from server.metrics.gpu import register_gpus
 from server.metrics.http import MetricsEndpoint
 from server.metrics.observer import ServerMetrics
+from server.metrics.one_engine import OneEngineMetrics
 from server.portraits.admission import Admission
 from server.portraits.generator import Generator
 from server.portraits.idempotency import IdempotentGenerations
@@ -47,12 +51,17 @@ STOP_SECONDS = 1.0
 
 
 class App:
-    """One server. ``start``, then ``drain`` or ``stop``; build it inside a running event loop."""
+    """One server. ``start``, then ``drain`` or ``stop``; build it inside a running event loop.
 
-    def __init__(self, config: Config, launcher: Launcher, log: FilteringBoundLogger) -> None:
+    ``launchers`` start the engines of ``served_models``, one each.
+    """
+
+    def __init__(self, config: Config, launchers: Sequence[Launcher], log: FilteringBoundLogger) -> None:
         self._config = config
         self._log = log
-        self.metrics = ServerMetrics(version=metadata.version("limner"))
+        self.metrics = ServerMetrics(
+            version=metadata.version("limner"), engines=[str(number) for number in range(len(launchers))]
+        )
         self.health = Health(SERVICE_NAMES)
         self.gate = Gate()
         self.admission = Admission(config.admission.max_requests_in_flight)
@@ -61,20 +70,7 @@ class App:
         self.addresses: list[str] = []
         self.metrics_url = ""
         self._endpoint: MetricsEndpoint | None = None
-        self.engine = EngineLink(
-            launcher,
-            observer=self.metrics,
-            log=log,
-            on_readiness=self._on_readiness,
-            options=SupervisorOptions(
-                start_timeout=config.engine.start_timeout_seconds,
-                stall_timeout=config.engine.stall_timeout_seconds,
-                stop_timeout=config.engine.stop_timeout_seconds,
-                restart_delay=config.engine.restart_delay_seconds,
-                restart_delay_max=config.engine.restart_delay_max_seconds,
-            ),
-            patience=config.engine.patience_seconds,
-        )
+        self.engines = self._build_engines(launchers)
         self._decoding = ImagingPool(
             workers=config.imaging.decode_threads,
             max_waiting=config.admission.max_pictures_waiting,
@@ -92,7 +88,7 @@ class App:
         self.metrics.watch_cache(cache)
         self.references = ReferenceLibrary(
             cache=cache,
-            encoder=self.engine,
+            encoder=self.engines,
             pool=self._decoding,
             limits=ImageLimits(
                 max_bytes=config.limits.max_image_bytes,
@@ -105,6 +101,31 @@ class App:
             ttl=config.idempotency.ttl_seconds, max_bytes=config.idempotency.max_bytes
         )
         self._server = self._build_server()
+
+    def _build_engines(self, launchers: Sequence[Launcher]) -> Engines:
+        engine = self._config.engine
+        options = SupervisorOptions(
+            start_timeout=engine.start_timeout_seconds,
+            stall_timeout=engine.stall_timeout_seconds,
+            stop_timeout=engine.stop_timeout_seconds,
+            restart_delay=engine.restart_delay_seconds,
+            restart_delay_max=engine.restart_delay_max_seconds,
+        )
+        models = zip(served_models(engine), launchers, strict=True)
+        return Engines(
+            [
+                EngineLink(
+                    launcher,
+                    observer=OneEngineMetrics(self.metrics, str(number)),
+                    log=self._log.bind(engine=str(number)),
+                    on_readiness=self._on_readiness,
+                    options=options,
+                    patience=engine.patience_seconds,
+                    name=model.name,
+                )
+                for number, (model, launcher) in enumerate(models)
+            ]
+        )
 
     def _build_server(self) -> grpc.aio.Server:
         config = self._config
@@ -119,7 +140,7 @@ class App:
             maximum_concurrent_rpcs=config.admission.max_concurrent_rpcs,
         )
         generator = Generator(
-            engine=self.engine,
+            engines=self.engines,
             references=self.references,
             pool=self._encoding,
             admission=self.admission,
@@ -129,7 +150,7 @@ class App:
         portrait_service_pb2_grpc.add_PortraitServiceServicer_to_server(  # type: ignore[no-untyped-call]
             PortraitServicer(
                 generator=generator,
-                engine=self.engine,
+                engines=self.engines,
                 limits=config.limits,
                 idempotency=self.idempotency,
                 access_log=access_log,
@@ -138,13 +159,16 @@ class App:
         )
         reference_service_pb2_grpc.add_ReferenceServiceServicer_to_server(  # type: ignore[no-untyped-call]
             ReferenceServicer(
-                references=self.references, engine=self.engine, admission=self.admission, limits=config.limits
+                references=self.references,
+                engines=self.engines,
+                admission=self.admission,
+                limits=config.limits,
             ),
             server,
         )
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(  # type: ignore[no-untyped-call]
             ModelServicer(
-                engine=self.engine,
+                engines=self.engines,
                 limits=config.limits,
                 max_requests_in_flight=config.admission.max_requests_in_flight,
             ),
@@ -155,7 +179,7 @@ class App:
         return server
 
     async def start(self) -> None:
-        """Bind, answer health checks, then start the engine. Raises ``BindError`` and ``OSError``."""
+        """Bind, answer health checks, then start the engines. Raises ``BindError`` and ``OSError``."""
         began = time.perf_counter()
         listen = self._config.listen
         self.addresses = bind(self._server, listen)
@@ -172,7 +196,7 @@ class App:
             metrics=self.metrics_url,
             start_seconds=round(time.perf_counter() - began, 3),
         )
-        self.engine.start()
+        self.engines.start()
         # Opening the driver can take a while, and health is answered meanwhile.
         await asyncio.to_thread(register_gpus, self.metrics.registry)
 
@@ -194,14 +218,14 @@ class App:
             await self._end_calls()
 
     async def stop(self, *, at_once: bool = False) -> None:
-        """End: what calls are left, the watches, the engine last."""
+        """End: what calls are left, the watches, the engines last."""
         self._draining = True
         await self._end_calls()
         self.health.set_ready(False)
         self.health.close()
         await self._server.stop(STOP_SECONDS)
         await self.references.close()
-        await self.engine.stop(at_once=at_once)
+        await self.engines.stop(at_once=at_once)
         self._decoding.close()
         self._encoding.close()
         if self._endpoint is not None:
@@ -216,8 +240,16 @@ class App:
             async with asyncio.timeout(END_SECONDS):
                 await self.gate.wait_until_empty()
 
-    def _on_readiness(self, is_ready: bool) -> None:
-        if not self._draining:
+    def _on_readiness(self, _: bool) -> None:
+        """Follow the engines: the server is ready when each of them is."""
+        if name := self.engines.ambiguous_name:
+            self._log.critical(
+                "model_name_ambiguous", model=name, hint="name one in engine.model or engine.models"
+            )
+            self.engines.default.cannot_start.set()
+            return
+        is_ready = self.engines.are_ready
+        if not self._draining and is_ready != self.health.is_ready:
             self.health.set_ready(is_ready)
             self.metrics.ready(is_ready)
             self._ready_file.ready(is_ready)

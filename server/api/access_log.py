@@ -22,6 +22,7 @@ class AccessLog:
         """Note what the present call asks for."""
         current_call().note(
             task_id=task_id,
+            model=portrait.model,
             sampler=portrait.sampler.value,
             steps=portrait.steps,
             guidance_scale=portrait.guidance_scale,

@@ -20,7 +20,7 @@ Status = health_pb2.HealthCheckResponse
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
-    """``liveness`` serves from the start; ``readiness``, ``""`` and ``services`` serve while an engine takes work."""
+    """``liveness`` serves from the start; ``readiness``, ``""`` and ``services`` while every engine takes work."""
 
     def __init__(self, services: Iterable[str]) -> None:
         self._follows_readiness = (READINESS, "", *services)

@@ -7,14 +7,14 @@ from limner.v1 import model_service_pb2, model_service_pb2_grpc
 
 from server.api.conversion import limits_message, model_message
 from server.config.options import LimitOptions
-from server.engine_link.link import EngineLink
+from server.engine_link.engines import Engines
 
 
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     """Lists models and limits."""
 
-    def __init__(self, *, engine: EngineLink, limits: LimitOptions, max_requests_in_flight: int) -> None:
-        self._engine = engine
+    def __init__(self, *, engines: Engines, limits: LimitOptions, max_requests_in_flight: int) -> None:
+        self._engines = engines
         self._limits = limits
         self._max_requests_in_flight = max_requests_in_flight
 
@@ -22,7 +22,9 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self, request: model_service_pb2.ListModelsRequest, context: grpc.aio.ServicerContext
     ) -> model_service_pb2.ListModelsResponse:
         """List the models; the first one is the default."""
-        return model_service_pb2.ListModelsResponse(models=[model_message(self._engine.ready())])
+        return model_service_pb2.ListModelsResponse(
+            models=[model_message(engine.last_ready()) for engine in self._engines]
+        )
 
     async def GetLimits(  # noqa: N802 - the name in the proto
         self, request: model_service_pb2.GetLimitsRequest, context: grpc.aio.ServicerContext

@@ -22,7 +22,7 @@ from server.api.conversion import (
 )
 from server.api.validation import check_portrait
 from server.config.options import LimitOptions
-from server.engine_link.link import EngineLink
+from server.engine_link.engines import Engines
 from server.portraits.caller import Caller, NewsWanted
 from server.portraits.generator import Generator
 from server.portraits.idempotency import IdempotentGenerations, Key, is_its_first_callers_own
@@ -40,13 +40,13 @@ class PortraitServicer(portrait_service_pb2_grpc.PortraitServiceServicer):
         self,
         *,
         generator: Generator,
-        engine: EngineLink,
+        engines: Engines,
         limits: LimitOptions,
         idempotency: IdempotentGenerations,
         access_log: AccessLog,
     ) -> None:
         self._generator = generator
-        self._engine = engine
+        self._engines = engines
         self._limits = limits
         self._idempotency = idempotency
         self._access_log = access_log
@@ -79,7 +79,7 @@ class PortraitServicer(portrait_service_pb2_grpc.PortraitServiceServicer):
         portrait = check_portrait(
             portrait_request(request),
             self._limits,
-            self._engine.ready(),
+            self._engines.find(request.portrait.model).ready(),
             _draw_seed,
             idempotency_key=request.idempotency_key,
             preview_interval=getattr(request, "preview_interval", 0),

@@ -15,7 +15,7 @@ from server.api.reference_checks import (
     check_takes_references,
 )
 from server.config.options import LimitOptions
-from server.engine_link.link import EngineLink
+from server.engine_link.engines import Engines
 from server.portraits.admission import Admission
 from server.portraits.reference_faults import reference_faults
 from server.references.library import ReferenceLibrary
@@ -28,12 +28,12 @@ class ReferenceServicer(reference_service_pb2_grpc.ReferenceServiceServicer):
         self,
         *,
         references: ReferenceLibrary,
-        engine: EngineLink,
+        engines: Engines,
         admission: Admission,
         limits: LimitOptions,
     ) -> None:
         self._references = references
-        self._engine = engine
+        self._engines = engines
         self._admission = admission
         self._limits = limits
 
@@ -44,7 +44,7 @@ class ReferenceServicer(reference_service_pb2_grpc.ReferenceServiceServicer):
         call = current_call()
         findings = Findings()
         check_image(findings, "image", request.image, self._limits)
-        ready = self._engine.ready()
+        ready = self._engines.find(request.model, field="model").ready()
         check_takes_references(findings, "image", ready)
         adapter = check_adapter(findings, "adapter", request.adapter, ready)
         findings.raise_any()
@@ -53,7 +53,7 @@ class ReferenceServicer(reference_service_pb2_grpc.ReferenceServiceServicer):
         try:
             with reference_faults(image_field="image"):
                 resolved = await self._references.resolve(
-                    tenant, request.image, adapter=adapter, field="image"
+                    tenant, request.image, model=ready.model.name, adapter=adapter, field="image"
                 )
         finally:
             permit.leave(done=False)  # uploads are served faster than portraits and would spoil their rate

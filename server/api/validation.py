@@ -8,7 +8,6 @@ from engine.protocol.messages import Ready
 from server.api.checks import Findings, known
 from server.api.reference_checks import check_adapter, check_layers, check_references
 from server.config.options import LimitOptions
-from server.errors import ModelUnknownError
 from server.imaging.encode import DEFAULT_QUALITY
 from server.imaging.formats import PictureFormat
 from server.portraits.portrait import SEED_COUNT, Portrait
@@ -27,9 +26,9 @@ def check_portrait(
     idempotency_key: str = "",
     preview_interval: int = 0,
 ) -> Portrait:
-    """Return the portrait with every default filled in.
+    """Return the portrait with every default filled in; ``ready`` tells of the model that it names.
 
-    Raises ``InvalidFieldsError`` with all violations at once, and ``ModelUnknownError``.
+    Raises ``InvalidFieldsError`` with all violations at once.
     """
     findings = Findings()
     check_idempotency_key(findings, idempotency_key)
@@ -48,8 +47,6 @@ def check_portrait(
     picture_format = known(findings, "portrait.format", request.format, PictureFormat, PictureFormat.PNG)
     priority = known(findings, "portrait.priority", request.priority, Priority, Priority.INTERACTIVE)
     findings.raise_any()
-    if request.model not in ("", ready.model.name):
-        raise ModelUnknownError(request.model, [ready.model.name])
     return Portrait(
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,

@@ -34,9 +34,10 @@ is the same as `LIMNER_LISTEN_PORT=50051 LIMNER_LIMITS_MAX_STEPS=50` and as
 What Kubernetes sets beside a Service named `limner` (`LIMNER_PORT`, `LIMNER_SERVICE_HOST`, ...) is not mistaken for
 options.
 
-The exit status is 0 after a signal, 2 for a configuration that is wrong, 3 when a port cannot be had, and 4 when the
-first engine cannot start at all, as with a model that is not there; the engine's own message is then in the log. An
-engine that was ready once is replaced for as long as the server lives.
+The exit status is 0 after a signal, 2 for a configuration that is wrong, 3 when a port cannot be had, and 4 when a
+model's first engine cannot start at all, as with a model that is not there, or when the default model calls itself as
+another one is called; the engine's own message is then in the log. An engine that was ready once is replaced for as
+long as the server lives.
 
 This page is generated from `server/config/options.py` by `python -m server.config.document`; a test compares them.
 """

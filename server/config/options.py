@@ -126,15 +126,23 @@ class ReferenceOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The engine process, which holds the model."""
+    """The engine processes, one a model."""
 
     model: Annotated[
         str,
         Meta(
-            description="Directory of the model, in diffusers' layout or exported (docs/backends.md). Empty for the "
-            "one in the package."
+            description="Directory of the default model, in diffusers' layout or exported (docs/backends.md). Empty "
+            "for the one in the package. `name=path`, or `name=`, serves it under a name of your choice."
         ),
     ] = ""
+    models: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Further models that requests can name, each a path or `name=path`; without a name it is the "
+            "directory's. Each has an engine process of its own with all options of this section but `adapter` and "
+            "`loras`, which are the default model's alone (docs/models.md)."
+        ),
+    ] = ()
     adapter: Annotated[
         str,
         Meta(

@@ -88,7 +88,7 @@ def _bounds(hint: Any) -> str:
     if get_origin(kind) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(kind))
     if get_origin(kind) is tuple:
-        return "list of int"
+        return f"list of {'str' if get_args(kind)[0] is str else 'int'}"
     assert not isinstance(kind, UnionType)
     name: str = kind.__name__
     if meta.ge is not None and meta.le is not None:

@@ -17,6 +17,7 @@ from engine.protocol.messages import Failed, FailureReason, Finished, Ready, Sta
 from server.engine_link.connection import Connection
 from server.engine_link.launcher import Launcher
 from server.engine_link.ledger import Ledger
+from server.engine_link.model_facts import encoder_facts, named
 from server.engine_link.supervisor import Supervisor, SupervisorOptions
 from server.engine_link.work import Encoding, Inbox, Job, Work
 from server.errors import EngineUnavailableError, InternalError, LimnerError, PoisonError
@@ -48,7 +49,8 @@ class EngineLink:
 
     ``on_readiness`` is told whether an engine takes work, whenever that changes. When none came back ``patience``
     seconds after the loss of one, all that waits fails with ``EngineUnavailableError``, and so does what comes before
-    the next is ready. ``cannot_start`` is set when the first engine says that none will ever be.
+    the next is ready. ``cannot_start`` is set when the first engine says that none will ever be. ``name`` is what the
+    model is served as, in place of what it calls itself.
     """
 
     def __init__(
@@ -60,8 +62,10 @@ class EngineLink:
         on_readiness: Callable[[bool], None],
         options: SupervisorOptions,
         patience: float,
+        name: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._name = name
         self._observer = observer
         self._log = log
         self._on_readiness = on_readiness
@@ -96,6 +100,11 @@ class EngineLink:
         return self._connection is not None
 
     @property
+    def name(self) -> str:
+        """What requests call the model; empty until an engine has told it, where no name was given."""
+        return self._ready.model.name if self._ready is not None else self._name
+
+    @property
     def in_flight(self) -> int:
         """Jobs and encodes that are not done."""
         return len(self._ledger)
@@ -110,10 +119,15 @@ class EngineLink:
 
         Raises ``EngineUnavailableError`` before the first engine is ready, and when none came back for too long.
         """
-        if self._ready is None:
-            raise EngineUnavailableError("the engine is not ready yet")
+        ready = self.last_ready()
         if self._gave_up:
             raise EngineUnavailableError("the engine is away", retry_after=5.0)
+        return ready
+
+    def last_ready(self) -> Ready:
+        """Return the same however long the engine is away. Raises ``EngineUnavailableError`` before the first one."""
+        if self._ready is None:
+            raise EngineUnavailableError("the engine is not ready yet")
         return self._ready
 
     # --- work -------------------------------------------------------------------------------------------------------
@@ -156,17 +170,11 @@ class EngineLink:
         Raises ``EngineUnavailableError``, and ``InternalError`` for an adapter that nobody should have asked for.
         """
         model = self.ready().model
-        chosen = next((each for each in model.adapters if adapter in ("", each.name)), None)
-        if chosen is None:
+        facts = encoder_facts(model, adapter)
+        if facts is None:
             self._log.error("adapter_unknown", adapter=adapter, model=model.name)
             raise InternalError()
-        return EncoderFacts(
-            adapter=chosen.name,
-            preprocessing=model.preprocessing,
-            weights_hash=chosen.weights_hash,
-            tokens=chosen.tokens,
-            width=model.token_width,
-        )
+        return facts
 
     def _enter(self, work: Work) -> None:
         self._ledger.add(work)
@@ -211,6 +219,8 @@ class EngineLink:
 
     def on_ready(self, ready: Ready, connection: Connection) -> None:
         """Send everything that waits, the dead engine's work included."""
+        if self._name:
+            ready = named(ready, self._name)
         if self._ready is not None and self._ready.model.weights_hash != ready.model.weights_hash:
             self._log.error("model_changed", was=self._ready.model.weights_hash, now=ready.model.weights_hash)
         self._stop_giving_up()

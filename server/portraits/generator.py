@@ -14,7 +14,7 @@ import numpy as np
 from engine.protocol import messages
 from engine.protocol.framing import Frame
 from server.deadlines import is_late
-from server.engine_link.link import EngineLink
+from server.engine_link.engines import Engines
 from server.engine_link.work import Job
 from server.imaging.formats import PictureFormat
 from server.imaging.parameters import EmbeddedParameters
@@ -55,7 +55,7 @@ class Generator:
     def __init__(
         self,
         *,
-        engine: EngineLink,
+        engines: Engines,
         references: ReferenceLibrary,
         pool: ImagingPool,
         admission: Admission,
@@ -63,7 +63,7 @@ class Generator:
         is_ending: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._engine = engine
+        self._engines = engines
         self._resolver = ReferenceResolver(references)
         self._pool = pool
         self._admission = admission
@@ -84,7 +84,8 @@ class Generator:
             finishing = Finishing(self._pool, inbox, self._clock, portrait)
             submit = _submit(portrait, caller, wanted)
             tokens = np.stack([reference.tokens for reference in references]) if references else None
-            with self._engine.run(submit, tokens, deadline=caller.deadline, inbox=inbox) as job:
+            engine = self._engines.find(portrait.model)
+            with engine.run(submit, tokens, deadline=caller.deadline, inbox=inbox) as job:
                 try:
                     follow = self._follow(portrait, caller, references, inbox, finishing)
                     async with aclosing(follow) as all_news:
@@ -151,7 +152,7 @@ class Generator:
             task_id=caller.task_id,
             index=image.index,
             model=portrait.model,
-            weights_hash=self._engine.ready().model.weights_hash,
+            weights_hash=self._engines.find(portrait.model).ready().model.weights_hash,
             prompt=portrait.prompt,
             negative_prompt=portrait.negative_prompt,
             sampler=portrait.sampler.value,

@@ -22,24 +22,25 @@ class ReferenceResolver:
         """Return the references in the portrait's order. Raises ``LimnerError``."""
         asked = portrait.references
         if len(asked) <= 1:
-            return [await self._one(reference, portrait.adapter, tenant) for reference in asked]
+            return [await self._one(reference, portrait, tenant) for reference in asked]
         # The engine encodes together what misses together.
         results = await asyncio.gather(
-            *(self._one(reference, portrait.adapter, tenant) for reference in asked), return_exceptions=True
+            *(self._one(reference, portrait, tenant) for reference in asked), return_exceptions=True
         )
         failures = [result for result in results if isinstance(result, BaseException)]
         if failures:
             raise _joined(failures)
         return [result for result in results if isinstance(result, ResolvedReference)]
 
-    async def _one(self, reference: PortraitReference, adapter: str, tenant: str) -> ResolvedReference:
+    async def _one(self, reference: PortraitReference, portrait: Portrait, tenant: str) -> ResolvedReference:
+        model, adapter = portrait.model, portrait.adapter
         if reference.image:
             with reference_faults(image_field=reference.field):
                 return await self._library.resolve(
-                    tenant, reference.image, adapter=adapter, field=reference.field
+                    tenant, reference.image, model=model, adapter=adapter, field=reference.field
                 )
         with reference_faults(digest_field=reference.field):
-            return await self._library.lookup(tenant, reference.digest, adapter=adapter)
+            return await self._library.lookup(tenant, reference.digest, model=model, adapter=adapter)
 
 
 def _joined(failures: Sequence[BaseException]) -> BaseException:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 class EncoderFacts:
     """What decides a picture's tokens beside its pixels (``ModelInfo.preprocessing``, ``AdapterInfo.weights_hash``).
 
-    ``tokens`` and ``width`` are the shape that the encoder answers with for this adapter.
+    ``tokens`` and ``width`` are the shape that the encoder answers with for this adapter of this model.
     """
 
+    model: str
     adapter: str
     preprocessing: str
     weights_hash: str
@@ -35,15 +36,17 @@ class EncodedReference:
 class ReferenceEncoder(Protocol):
     """Encodes preprocessed pictures. Concurrent calls are wanted: the engine batches them."""
 
-    def facts(self, adapter: str = "") -> EncoderFacts:
-        """Return the facts of an adapter of the loaded model; '' is its default.
+    def facts(self, adapter: str = "", *, model: str = "") -> EncoderFacts:
+        """Return the facts of an adapter of a model; '' is the default of each.
 
-        Raises the link's own error while no engine is ready, and when the model has no such adapter.
+        Raises the link's own error while the model has no engine, and when it has no such adapter.
         """
         ...
 
-    async def encode(self, pixels: NDArray[np.uint8], adapter: str = "") -> EncodedReference:
-        """Encode ``pixels`` ``[S, S, 3]`` u8 RGB with an adapter.
+    async def encode(
+        self, pixels: NDArray[np.uint8], adapter: str = "", *, model: str = ""
+    ) -> EncodedReference:
+        """Encode ``pixels`` ``[S, S, 3]`` u8 RGB with an adapter of a model.
 
         Raises ``ReferenceEncodingFailed`` or the link's own errors.
         """

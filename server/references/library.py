@@ -70,14 +70,21 @@ class ReferenceLibrary:
         self._clock = clock
         self._now = now
         self._hasher = Hasher()
-        self._flights: Flights[CacheKey, _Landed] = Flights()
+        self._flights: Flights[tuple[str, CacheKey], _Landed] = Flights()
+        """By model as well: models may share an entry, but not the fate of an engine."""
         self._variants: dict[EncoderFacts, tuple[str, str]] = {}
         """The end of the keys, (preprocessing, weights), for each adapter asked for; keys share its strings."""
 
     async def resolve(
-        self, tenant: str, image: bytes, *, adapter: str = "", field: str = "portrait.reference_image"
+        self,
+        tenant: str,
+        image: bytes,
+        *,
+        model: str = "",
+        adapter: str = "",
+        field: str = "portrait.reference_image",
     ) -> ResolvedReference:
-        """Return the tokens of an uploaded picture from an adapter; '' is the model's default.
+        """Return the tokens of an uploaded picture from an adapter of a model; '' is the default of each.
 
         Raises ``InvalidImage`` about ``field``, ``ImagingOverloaded``, ``ReferenceEncodingFailed`` and the
         encoder's own errors. A failure reaches every request that waited for the same encode, and is not
@@ -86,36 +93,41 @@ class ReferenceLibrary:
         began = self._clock()
         check_bytes(image, self._limits, field=field)
         digest = await self._hasher.digest(image)
-        facts = self._encoder.facts(adapter)
+        facts = self._encoder.facts(adapter, model=model)
         key = self._key(tenant, digest, facts)
         if (entry := self._cache.get(key)) is not None:
             return self._had(CacheOutcome.HIT, entry, began)
-        flight, outcome = self._flights.get(key), CacheOutcome.COALESCED
+        flying = facts.model, key
+        flight, outcome = self._flights.get(flying), CacheOutcome.COALESCED
         if flight is None:
             outcome = CacheOutcome.MISS
-            flight = self._flights.launch(key, lambda flight: self._encode(flight, key, facts, image))
+            flight = self._flights.launch(flying, lambda flight: self._encode(flight, key, facts, image))
         try:
-            landed = await self._flights.join(key, flight)
+            landed = await self._flights.join(flying, flight)
         except InvalidImage as error:
             raise error.at(field) from error
         decode_seconds = landed.decode_seconds if outcome is CacheOutcome.MISS else 0.0
         return self._had(outcome, landed.entry, began, decode_seconds)
 
-    async def lookup(self, tenant: str, digest: str, *, adapter: str = "") -> ResolvedReference:
+    async def lookup(
+        self, tenant: str, digest: str, *, model: str = "", adapter: str = ""
+    ) -> ResolvedReference:
         """Return the tokens of a reference that the adapter knows, waiting for an encode of it in flight.
 
         Raises ``InvalidDigest`` and ``ReferenceNotFound``, and of an encode in flight what ``resolve``
         raises, save that a picture which turns out to be none was never known.
         """
         began = self._clock()
-        key = self._key(tenant, parse_digest(digest), self._encoder.facts(adapter))
+        facts = self._encoder.facts(adapter, model=model)
+        key = self._key(tenant, parse_digest(digest), facts)
         if (entry := self._cache.get(key)) is not None:
             return self._had(CacheOutcome.HIT, entry, began)
-        flight = self._flights.get(key)
+        flying = facts.model, key
+        flight = self._flights.get(flying)
         if flight is None:
             raise ReferenceNotFound(digest)
         try:
-            landed = await self._flights.join(key, flight)
+            landed = await self._flights.join(flying, flight)
         except InvalidImage as error:
             raise ReferenceNotFound(digest) from error
         return self._had(CacheOutcome.COALESCED, landed.entry, began)
@@ -125,7 +137,7 @@ class ReferenceLibrary:
 
         Raises ``InvalidDigest`` and ``ReferenceNotFound``.
         """
-        for key in self._keys(tenant, parse_digest(digest)):
+        for _, key in self._keys(tenant, parse_digest(digest)):
             if (entry := self._cache.peek(key)) is not None:
                 return entry.record
         raise ReferenceNotFound(digest)
@@ -136,9 +148,9 @@ class ReferenceLibrary:
         Raises ``InvalidDigest``, and ``ReferenceNotFound`` when there is neither.
         """
         found = False
-        for key in self._keys(tenant, parse_digest(digest)):
+        for model, key in self._keys(tenant, parse_digest(digest)):
             found |= self._cache.delete(key)
-            found |= self._flights.release(key)
+            found |= self._flights.release((model, key))
         if not found:
             raise ReferenceNotFound(digest)
 
@@ -154,8 +166,11 @@ class ReferenceLibrary:
             self._variants[facts] = variant
         return CacheKey(tenant, digest, *variant)
 
-    def _keys(self, tenant: str, digest: str) -> Iterator[CacheKey]:
-        return (CacheKey(tenant, digest, *variant) for variant in self._variants.values())
+    def _keys(self, tenant: str, digest: str) -> Iterator[tuple[str, CacheKey]]:
+        """Yield each model with a key; models may have the same ones."""
+        return (
+            (facts.model, CacheKey(tenant, digest, *variant)) for facts, variant in self._variants.items()
+        )
 
     def _had(
         self, outcome: CacheOutcome, entry: CacheEntry, began: float, decode_seconds: float = 0.0
@@ -178,7 +193,7 @@ class ReferenceLibrary:
         self._observer.stage_seconds("decode_input", decode_seconds)
         # Once the engine has the picture, it encodes it whoever waits: the tokens may as well be kept.
         flight.committed = True
-        encoded = await self._encoder.encode(pixels, facts.adapter)
+        encoded = await self._encoder.encode(pixels, facts.adapter, model=facts.model)
         self._observer.stage_seconds("encode_reference", encoded.seconds)
         entry = CacheEntry(tokens=_checked(encoded, facts), record=record)
         if flight.wanted and not self._cache.put(key, entry):

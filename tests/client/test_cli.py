@@ -116,6 +116,12 @@ def test_weights_that_do_not_fit_the_references_are_bad_usage(limner, capsys):
     assert "'much' is no list of weights such as 1,0.5" in capsys.readouterr().err
 
 
+def test_an_upload_for_an_adapter_of_a_model(limner, fake):
+    assert limner("upload", "ada.png", "--adapter", "plus", "--model", "small")[0] == 0
+    (upload,) = fake.named("UploadReference")
+    assert (upload.adapter, upload.model) == ("plus", "small")
+
+
 def test_upload_then_generate_by_digest_then_delete(limner):
     code, out, _ = limner("upload", "ada.png")
     digest, picture = out.splitlines()

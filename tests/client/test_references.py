@@ -103,10 +103,10 @@ def test_several_references_are_uploaded_as_far_as_they_are_unknown(call, fake):
     call("upload", PICTURE)
     fake.calls.clear()
     blend = [PICTURE, WeightedReference(source=OTHER, weight=0.5)]
-    portrait = call("generate", "a sailor", blend, adapter="plus")
+    portrait = call("generate", "a sailor", blend, adapter="plus", model="small")
     assert methods(fake) == ["Generate", "UploadReference", "Generate"]
     (upload,) = fake.named("UploadReference")
-    assert (upload.image, upload.adapter) == (OTHER, "plus")
+    assert (upload.image, upload.adapter, upload.model) == (OTHER, "plus", "small")
     spec = fake.named("Generate")[-1].portrait
     assert [reference.digest for reference in spec.references] == [DIGEST, OTHER_DIGEST]
     assert [reference.HasField("weight") for reference in spec.references] == [False, True]
@@ -114,6 +114,13 @@ def test_several_references_are_uploaded_as_far_as_they_are_unknown(call, fake):
     assert portrait.references[1].weight == 0.5
     assert portrait.cache_outcome is CacheOutcome.MISS
     assert {metadata["x-limner-reference"] for _, _, metadata in fake.calls} == {DIGEST}
+
+
+def test_an_upload_names_adapter_and_model(call, fake):
+    call("upload", PICTURE, adapter="plus", model="small")
+    call("upload", PICTURE)
+    named = [(upload.adapter, upload.model) for upload in fake.named("UploadReference")]
+    assert named == [("plus", "small"), ("", "")]
 
 
 def test_all_that_a_server_lacks_is_uploaded_before_the_second_try(call, fake):

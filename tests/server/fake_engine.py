@@ -47,13 +47,15 @@ ADAPTERS = (
 def ready_message(
     *,
     pid: int = 1,
+    name: str = "fake",
+    max_size: int = 128,
     adapters: tuple[AdapterInfo, ...] = ADAPTERS,
     weights_hash: str = "5eed" * 16,
     reference_layers: tuple[str, ...] = ("all", "style", "layout", "style+layout"),
 ) -> Ready:
     return Ready(
         model=ModelInfo(
-            name="fake",
+            name=name,
             family="sd1",
             weights_hash=weights_hash,
             adapters=adapters,
@@ -65,7 +67,7 @@ def ready_message(
             default_width=64,
             size_multiple=16,
             min_size=32,
-            max_size=128,
+            max_size=max_size,
             prompt_tokens=77,
             reference_size=REFERENCE_SIZE,
             token_width=8,

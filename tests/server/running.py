@@ -22,13 +22,22 @@ from tests.server.fake_engine import FakeLauncher, Script
 
 @dataclass
 class Serving:
-    """A running server with a fake engine, and stubs for it."""
+    """A running server with fake engines, and stubs for it."""
 
     app: App
-    script: Script
-    launcher: FakeLauncher
+    launchers: list[FakeLauncher]
     channel: grpc.aio.Channel
     logs: list[dict[str, Any]]
+
+    @property
+    def launcher(self) -> FakeLauncher:
+        """Starts the default model's engines."""
+        return self.launchers[0]
+
+    @property
+    def script(self) -> Script:
+        """The default model's."""
+        return self.launcher.script
 
     @property
     def portraits(self) -> portrait_service_pb2_grpc.PortraitServiceStub:
@@ -62,9 +71,10 @@ def quick_config(**changes: Any) -> Config:
 
 @asynccontextmanager
 async def run_server(
-    script: Script | None = None, *, wait: bool = True, **changes: Any
+    script: Script | None = None, *more: Script, wait: bool = True, **changes: Any
 ) -> AsyncIterator[Serving]:
-    script = script or Script()
+    """Serve with the engines of ``script``, and of ``more`` where ``engine.models`` names further models."""
+    scripts = (script or Script(), *more)
     logs: list[dict[str, Any]] = []
 
     def keep(_: Any, level: str, event: dict[str, Any]) -> str:
@@ -74,11 +84,11 @@ async def run_server(
     log = structlog.wrap_logger(
         None, processors=[keep], wrapper_class=structlog.make_filtering_bound_logger(0)
     )
-    launcher = FakeLauncher(script)
-    app = App(quick_config(**changes), launcher, log)
+    launchers = [FakeLauncher(each) for each in scripts]
+    app = App(quick_config(**changes), launchers, log)
     await app.start()
     async with grpc.aio.insecure_channel(app.addresses[0]) as channel:
-        serving = Serving(app=app, script=script, launcher=launcher, channel=channel, logs=logs)
+        serving = Serving(app=app, launchers=launchers, channel=channel, logs=logs)
         try:
             if wait:
                 await until_ready(serving)

@@ -34,7 +34,7 @@ async def cancelled(call: Any) -> None:
 async def nothing_left(serving: Serving) -> None:
     """Wait until every trace of a call is gone; the test's timeout says when it never will be."""
     app = serving.app
-    await until(lambda: not (app.engine.in_flight or app.admission.in_flight or app.gate.in_flight))
+    await until(lambda: not (app.engines.default.in_flight or app.admission.in_flight or app.gate.in_flight))
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -94,7 +94,9 @@ async def test_a_cancelled_call_is_counted_where_it_was(
     if phase == "encoding_output":
         await encoding.wait()
     else:
-        await until(lambda: [work.phase for work in serving.app.engine._ledger._works.values()] == [phase])
+        await until(
+            lambda: [work.phase for work in serving.app.engines.default._ledger._works.values()] == [phase]
+        )
     await cancelled(call)
     await nothing_left(serving)
     assert cancelled_in(serving) == {phase: 1}
@@ -113,7 +115,7 @@ async def test_a_caller_that_leaves_during_the_encode_of_its_reference(serving: 
     serving.script.hold_encodes = True
     spec = PortraitSpec(prompt="a sailor", reference_image=file_of(scenery(), "PNG"))
     call = serving.portraits.Generate(GenerateRequest(portrait=spec))
-    await until(lambda: serving.app.engine.in_flight)
+    await until(lambda: serving.app.engines.default.in_flight)
     await cancelled(call)
     await until(lambda: not serving.app.admission.in_flight)
     serving.script.release.set()

@@ -7,6 +7,7 @@ import pytest
 
 from server.config import Config, ConfigError, load
 from server.config.document import render
+from server.config.models import served_models
 from server.config.sources import from_environment
 from server.config.table import all_options
 
@@ -105,6 +106,52 @@ def test_options_that_contradict_each_other_are_refused() -> None:
     assert "limits.max_message_bytes" in problems(["--limits-max-image-bytes", str(64 << 20)], {})[0]
     assert "max_concurrent_rpcs" in problems(["--admission-max-requests-in-flight", "1024"], {})[0]
     assert "restart_delay_max" in problems(["--engine-restart-delay-seconds", "60"], {})[0]
+
+
+def test_models_have_names_and_engines_of_their_own() -> None:
+    flags = [
+        "--model",
+        "/m/sd15",
+        "--engine-models",
+        "/m/sdxl/, turbo=/m/b,./a=b",
+        "--engine-adapter",
+        "plus",
+    ]
+    models = served_models(load([*flags, "--engine-loras", "/l", "--engine-threads", "3"], {}).engine)
+    assert [(model.name, model.options.model) for model in models] == [
+        ("", "/m/sd15"),
+        ("sdxl", "/m/sdxl/"),
+        ("turbo", "/m/b"),
+        ("a=b", "./a=b"),
+    ]
+    assert [(model.options.adapter, model.options.loras) for model in models] == [
+        ("plus", ("/l",)),
+        *[("", ())] * 3,
+    ]
+    assert {model.options.threads for model in models} == {3}
+    (alone,) = served_models(load(["--model", "mine=/m/sd15"], {}).engine)
+    assert (alone.name, alone.options.model) == ("mine", "/m/sd15")
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        (["--engine-models", "/a/sd15,/b/sd15"], "sd15"),
+        (["--engine-models", "x=/a,x=/b"], "x"),
+        (["--model", "/a/sd15", "--engine-models", "/b/sd15"], "sd15"),
+        (["--model", "x=/a", "--engine-models", "/b/x"], "x"),
+    ],
+)
+def test_a_model_name_that_is_used_twice_is_refused(flags: list[str], name: str) -> None:
+    (problem,) = problems(flags, {})
+    assert f"engine.models: the name '{name}' is used 2 times" in problem
+
+
+def test_a_model_without_a_directory_is_refused(tmp_path: Path) -> None:
+    assert problems(["--engine-models", "x="], {}) == ("engine.models: 'x=' names no directory",)
+    file = write(tmp_path, "[engine]\nmodels = ['']\n")
+    assert problems(["--config", file], {}) == ("engine.models: '' names no directory",)
+    assert "names no directory" in problems(["--engine-models", "/"], {})[0]
 
 
 def test_what_kubernetes_sets_beside_a_service_is_no_option() -> None:

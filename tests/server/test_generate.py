@@ -231,7 +231,7 @@ async def test_a_bug_of_ours_reaches_nobody_but_the_log(
     def broken(*_: object) -> None:
         raise RuntimeError("/etc/secret")
 
-    monkeypatch.setattr(serving.app.engine, "ready", broken)
+    monkeypatch.setattr(serving.app.engines.default, "ready", broken)
     told = await refused(
         serving.portraits.Generate(GenerateRequest(portrait=PortraitSpec(prompt="a sailor")))
     )

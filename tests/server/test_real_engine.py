@@ -8,6 +8,7 @@ import re
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -22,8 +23,8 @@ from PIL import Image
 
 from tests.server.answers import refusal_of
 from tests.server.imaging.pictures import file_of, scenery
-from tests.server.processes import PATIENCE, Process, generate, process
-from tests.tinymodels import build_tiny_model
+from tests.server.processes import PATIENCE, Process, generate, is_alive, process
+from tests.tinymodels import build_tiny_model, build_tiny_xl
 
 PNG = file_of(scenery(), "PNG")
 
@@ -128,6 +129,31 @@ def test_a_deadline_that_cannot_be_met_is_refused_at_once(real: Real) -> None:
     assert (refusal.code, refusal.reason) == ("RESOURCE_EXHAUSTED", "DEADLINE_INFEASIBLE")
     assert refusal.retry_seconds is not None
     server.until(lambda: server.in_flight() == 0)
+
+
+def test_two_models_of_different_families_in_one_server(tmp_path: Path) -> None:
+    build_tiny_model(tmp_path / "sd")
+    build_tiny_xl(tmp_path / "xl")
+    flags = ["--model", f"{tmp_path / 'sd'}", "--engine-models", f"wide={tmp_path / 'xl'}"]
+    flags += ["--engine-backend", "torch", "--engine-threads", "1", "--engine-buckets", "1,2"]
+    with process(tmp_path, *flags, module="server") as server, server.channel() as channel:
+        server.until_ready()
+        models = ModelServiceStub(channel).ListModels(ListModelsRequest()).models
+        assert [(model.name, model.family) for model in models] == [("sd", "sd1"), ("wide", "sdxl")]
+        asked = {"seed": 1, "steps": 3, "deterministic": True}
+        answers = [generate(channel, reference_image=PNG, model=name, **asked) for name in ("", "wide", "sd")]
+        assert [answer.summary.parameters.model for answer in answers] == ["sd", "wide", "sd"]
+        default, wide, named = map(picture, answers)
+        assert pixels(default) == pixels(named) != pixels(wide)
+        # One upload for each, since their encoders differ, and none after that.
+        digest = answers[0].summary.reference.digest
+        for name in ("sd", "wide"):
+            again = generate(channel, reference_digest=digest, model=name, **asked)
+            assert again.summary.reference.cache_outcome == portrait_pb2.CACHE_OUTCOME_HIT
+        pids = {line["engine"]: line["pid"] for line in server.lines("engine_started")}
+        assert sorted(pids) == ["0", "1"]
+        assert server.stop() == 0
+        assert not any(is_alive(pid) for pid in pids.values())
 
 
 def images_known(server: Process) -> float:

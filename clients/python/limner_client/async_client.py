@@ -97,11 +97,16 @@ class AsyncClient:
         image: "ImageSource",
         *,
         adapter: str = "",
+        model: str = "",
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> Reference:
-        """Upload a picture for an adapter, empty for the default; return its digest and what was found in it."""
+        """Upload a picture for an adapter of a model, empty for the default of each.
+
+        Returns its digest and what was found in it.
+        """
         picture = await asyncio.to_thread(load_image, image)
-        plan = plans.upload(self._session, picture, adapter=adapter, timeout=timeout or self._timeout)
+        timeout = timeout or self._timeout
+        plan = plans.upload(self._session, picture, adapter=adapter, model=model, timeout=timeout)
         return await self._run(plan)
 
     async def get_reference(self, digest: str, *, timeout: float = 10.0) -> Reference:  # noqa: ASYNC109

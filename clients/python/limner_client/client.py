@@ -107,11 +107,15 @@ class Client:
         )
         return PortraitStream(plan, self._lane())
 
-    def upload(self, image: "ImageSource", *, adapter: str = "", timeout: float | None = None) -> Reference:
-        """Upload a picture for an adapter, empty for the default; return its digest and what was found in it."""
-        plan = plans.upload(
-            self._session, load_image(image), adapter=adapter, timeout=timeout or self._timeout
-        )
+    def upload(
+        self, image: "ImageSource", *, adapter: str = "", model: str = "", timeout: float | None = None
+    ) -> Reference:
+        """Upload a picture for an adapter of a model, empty for the default of each.
+
+        Returns its digest and what was found in it.
+        """
+        timeout = timeout or self._timeout
+        plan = plans.upload(self._session, load_image(image), adapter=adapter, model=model, timeout=timeout)
         return self._run(plan)
 
     def get_reference(self, digest: str, *, timeout: float = 10.0) -> Reference:

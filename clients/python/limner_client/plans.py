@@ -20,10 +20,12 @@ T = TypeVar("T")
 References = tuple[LocalReference, ...]
 
 
-def upload(session: Session, picture: LocalReference, *, adapter: str, timeout: float) -> Plan[Reference]:
-    """Upload a picture for an adapter."""
+def upload(
+    session: Session, picture: LocalReference, *, adapter: str, model: str, timeout: float
+) -> Plan[Reference]:
+    """Upload a picture for an adapter of a model."""
     exchange = Exchange(session, timeout=timeout, digest=picture.digest)
-    return (yield from _upload(exchange, picture.digest, picture.data or b"", adapter))
+    return (yield from _upload(exchange, picture.digest, picture.data or b"", adapter, model))
 
 
 def get_reference(session: Session, digest: str, *, timeout: float) -> Plan[Reference]:
@@ -79,7 +81,7 @@ def generate(
         portrait = wire.decode_generate(reply, exchange.request_id)
         return replace(portrait, upload_outcome=exchange.upload_outcome)
 
-    return (yield from _with_references(exchange, references, spec.adapter or "", attempt))
+    return (yield from _with_references(exchange, references, spec, attempt))
 
 
 def stream(
@@ -99,7 +101,7 @@ def stream(
         request = wire.encode_generate_stream(spec, given, key, preview_interval)
         return _stream_with_retries(exchange, request, images)
 
-    yield from _with_references(exchange, references, spec.adapter or "", attempt)
+    yield from _with_references(exchange, references, spec, attempt)
 
 
 def _prepare(
@@ -120,9 +122,10 @@ def _prepare(
     return exchange, idempotency_key or session.new_id(), spec
 
 
-def _upload(exchange: Exchange, digest: str, data: bytes, adapter: str) -> Plan[Reference]:
+def _upload(exchange: Exchange, digest: str, data: bytes, adapter: str, model: str) -> Plan[Reference]:
     exchange.session.memory.keep(digest, data)
-    reply = yield from exchange.ask(wire.UPLOAD_REFERENCE, wire.encode_upload_reference(data, adapter))
+    request = wire.encode_upload_reference(data, adapter, model)
+    reply = yield from exchange.ask(wire.UPLOAD_REFERENCE, request)
     reference = wire.decode_upload_reference(reply)
     if exchange.upload_outcome is not CacheOutcome.MISS:
         exchange.upload_outcome = reference.cache_outcome
@@ -130,7 +133,10 @@ def _upload(exchange: Exchange, digest: str, data: bytes, adapter: str) -> Plan[
 
 
 def _with_references(
-    exchange: Exchange, references: References, adapter: str, attempt: Callable[[References], Plan[T]]
+    exchange: Exchange,
+    references: References,
+    spec: PortraitSpec,
+    attempt: Callable[[References], Plan[T]],
 ) -> Plan[T]:
     """Try with the digests alone; where some are unknown, upload their pictures and try again.
 
@@ -151,7 +157,7 @@ def _with_references(
             if digest in uploaded:
                 inline[digest] = data
             else:
-                yield from _upload(exchange, digest, data, adapter)
+                yield from _upload(exchange, digest, data, spec.adapter or "", spec.model or "")
                 uploaded.add(digest)
 
 

@@ -52,7 +52,7 @@ class ModelServiceServicer:
     """
 
     def ListModels(self, request, context):
-        """ListModels lists the models that requests can name. UNAVAILABLE until an engine is ready.
+        """ListModels lists the models that requests can name. UNAVAILABLE until the engine of each was ready once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -11,12 +11,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class UploadReferenceRequest(_message.Message):
-    __slots__ = ("image", "adapter")
+    __slots__ = ("image", "adapter", "model")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     adapter: str
-    def __init__(self, image: _Optional[bytes] = ..., adapter: _Optional[str] = ...) -> None: ...
+    model: str
+    def __init__(self, image: _Optional[bytes] = ..., adapter: _Optional[str] = ..., model: _Optional[str] = ...) -> None: ...
 
 class UploadReferenceResponse(_message.Message):
     __slots__ = ("reference", "cache_outcome")

@@ -24,6 +24,7 @@ from server.references.record import CacheOutcome, ReferenceRecord
 
 TOKENS, WIDTH = 4, 8
 FACTS = EncoderFacts(
+    model="first",
     adapter="base",
     preprocessing=ReferencePreprocessing(size=32, shortest_edge=32).version,
     weights_hash="weights-1",
@@ -72,6 +73,7 @@ class FakeEncoder:
         self.current = FACTS
         self.calls = 0
         self.adapters: list[str] = []
+        self.models: list[str] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.entered = asyncio.Event()
@@ -79,13 +81,17 @@ class FakeEncoder:
         self.answer: NDArray[np.float32] | None = None
         self.away: Exception | None = None
 
-    def facts(self, adapter: str = "") -> EncoderFacts:
+    def facts(self, adapter: str = "", *, model: str = "") -> EncoderFacts:
         if self.away is not None:
             raise self.away
-        return replace(self.current, adapter=adapter, weights_hash=adapter) if adapter else self.current
+        facts = replace(self.current, model=model) if model else self.current
+        return replace(facts, adapter=adapter, weights_hash=adapter) if adapter else facts
 
-    async def encode(self, pixels: NDArray[np.uint8], adapter: str = "") -> EncodedReference:
+    async def encode(
+        self, pixels: NDArray[np.uint8], adapter: str = "", *, model: str = ""
+    ) -> EncodedReference:
         assert pixels.shape == (32, 32, 3)
+        self.models.append(model)
         self.calls += 1
         self.adapters.append(adapter)
         self.entered.set()

@@ -86,6 +86,40 @@ async def test_each_adapter_encodes_for_itself_and_deleting_forgets_all() -> Non
                 await bench.library.lookup("t", first.digest, adapter=adapter)
 
 
+async def test_models_share_what_is_kept_but_not_what_is_in_flight() -> None:
+    async with Bench() as bench:
+        bench.encoder.gate.clear()
+        image = picture()
+        both = [
+            asyncio.create_task(bench.library.resolve("t", image, model=model))
+            for model in ("first", "other")
+        ]
+        while bench.encoder.calls < 2:
+            await settle()
+        bench.encoder.gate.set()
+        first, other = await asyncio.gather(*both)
+        assert [each.outcome for each in (first, other)] == [CacheOutcome.MISS] * 2
+        assert bench.encoder.models == ["first", "other"]
+        assert (await bench.library.lookup("t", first.digest, model="third")).outcome is CacheOutcome.HIT
+        assert len(bench.cache) == 1
+
+
+async def test_deleting_keeps_no_models_encode_in_flight() -> None:
+    async with Bench() as bench:
+        bench.encoder.gate.clear()
+        image = picture()
+        both = [
+            asyncio.create_task(bench.library.resolve("t", image, model=model))
+            for model in ("first", "other")
+        ]
+        while bench.encoder.calls < 2:
+            await settle()
+        await bench.library.delete("t", hashlib.sha256(image).hexdigest())
+        bench.encoder.gate.set()
+        await asyncio.gather(*both)
+        assert len(bench.cache) == 0
+
+
 async def test_large_uploads_are_hashed_and_hit() -> None:
     async with Bench() as bench:
         image = picture() + b"\0" * 1_000_000  # PNG readers ignore what follows the end.

@@ -116,6 +116,7 @@ def _generate(command: argparse.ArgumentParser) -> None:
 def _upload(command: argparse.ArgumentParser) -> None:
     command.add_argument("image", type=Path, metavar="FILE", help="a JPEG, PNG or WebP picture")
     command.add_argument("--adapter", default="", metavar="NAME", help="the adapter that it is for")
+    command.add_argument("--model", default="", metavar="NAME", help="the model that it is for")
 
 
 def _delete(command: argparse.ArgumentParser) -> None:

@@ -45,7 +45,9 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
         case "generate":
             return _generate(client, arguments)
         case "upload":
-            reference = client.upload(arguments.image, adapter=arguments.adapter, timeout=arguments.timeout)
+            reference = client.upload(
+                arguments.image, adapter=arguments.adapter, model=arguments.model, timeout=arguments.timeout
+            )
             _print(arguments, render.reference_text(reference), asdict(reference))
         case "delete":
             client.delete_reference(arguments.digest, timeout=arguments.timeout or 10.0)

@@ -9,9 +9,10 @@ from limner_client.reference import Reference
 from limner_client.wire.portraits import decode_cache_outcome, decode_format, decode_warning
 
 
-def encode_upload_reference(image: bytes, adapter: str) -> bytes:
+def encode_upload_reference(image: bytes, adapter: str, model: str) -> bytes:
     """Encode an UploadReferenceRequest."""
-    return reference_service_pb2.UploadReferenceRequest(image=image, adapter=adapter).SerializeToString()
+    request = reference_service_pb2.UploadReferenceRequest(image=image, adapter=adapter, model=model)
+    return request.SerializeToString()
 
 
 def decode_upload_reference(data: bytes) -> Reference:
