@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 
-from engine.backends.tensorrt_command import add_build
+from engine.backends.tensorrt.command import add_build
 from engine.config import ConfigError, EngineConfig
 from engine.export.command import add_export
 from engine.models.lora_choice import LoraChoice

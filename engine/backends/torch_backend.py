@@ -15,8 +15,8 @@ from engine.backends.base import (
     RowConditioning,
     UnknownAdapterError,
 )
-from engine.backends.packed_decoder import pack_decoder
-from engine.backends.packed_unet import pack_unet
+from engine.backends.packed.decoder import pack_decoder
+from engine.backends.packed.unet import pack_unet
 from engine.backends.slots import SlotBuffers
 from engine.backends.slotted import RowBatch, SlottedRows
 from engine.models.attention import ReferenceSpan

@@ -16,17 +16,17 @@ from typing import Any
 import pytest
 import structlog
 
-from engine.backends.build_lock import build_lock
-from engine.backends.engine_cache import MANIFEST, EngineCache
-from engine.backends.engine_key import EngineKey
-from engine.backends.nvidia_driver import Gpu
-from engine.backends.tensorrt_backend import TensorRTSettings
-from engine.backends.tensorrt_builder import BuildSettings
-from engine.backends.tensorrt_engines import Engines, Obtained, key_of
-from engine.backends.tensorrt_errors import EngineRefusedError, EngineStoreError
-from engine.backends.tensorrt_graph import UNetGraph
-from engine.backends.tensorrt_package import TensorRTPackage
-from engine.backends.tensorrt_profiles import profiles_of
+from engine.backends.tensorrt.backend import TensorRTSettings
+from engine.backends.tensorrt.build_lock import build_lock
+from engine.backends.tensorrt.builder import BuildSettings
+from engine.backends.tensorrt.cache import MANIFEST, EngineCache
+from engine.backends.tensorrt.driver import Gpu
+from engine.backends.tensorrt.engines import Engines, Obtained, key_of
+from engine.backends.tensorrt.errors import EngineRefusedError, EngineStoreError
+from engine.backends.tensorrt.graph import UNetGraph
+from engine.backends.tensorrt.key import EngineKey
+from engine.backends.tensorrt.package import TensorRTPackage
+from engine.backends.tensorrt.profiles import profiles_of
 from engine.models.model import Model, load_model
 from tests.backends.fake_tensorrt import DataType, FakeTensorRT, ITensor
 from tests.backends.tensorrt_bench import GPU, fake_package, trt, write_graph

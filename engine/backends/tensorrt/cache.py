@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 import structlog
 
-from engine.backends.engine_key import EngineKey
-from engine.backends.tensorrt_errors import EngineRefusedError, EngineStoreError
+from engine.backends.tensorrt.errors import EngineRefusedError, EngineStoreError
+from engine.backends.tensorrt.key import EngineKey
 
 log = structlog.get_logger()
 

@@ -50,14 +50,14 @@ def add_build(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def run_build(options: argparse.Namespace) -> int:
     """Build, telling of each phase on standard error; return the exit status."""
-    from engine.backends.engine_cache import EngineCache
-    from engine.backends.nvidia_driver import find_gpu
-    from engine.backends.tensorrt_backend import BUCKETS, TensorRTSettings
-    from engine.backends.tensorrt_builder import BuildSettings
-    from engine.backends.tensorrt_engines import Engines, key_of
-    from engine.backends.tensorrt_errors import TensorRTError
-    from engine.backends.tensorrt_graph import export_of, unet_graph
-    from engine.backends.tensorrt_package import load_package
+    from engine.backends.tensorrt.backend import BUCKETS, TensorRTSettings
+    from engine.backends.tensorrt.builder import BuildSettings
+    from engine.backends.tensorrt.cache import EngineCache
+    from engine.backends.tensorrt.driver import find_gpu
+    from engine.backends.tensorrt.engines import Engines, key_of
+    from engine.backends.tensorrt.errors import TensorRTError
+    from engine.backends.tensorrt.graph import export_of, unet_graph
+    from engine.backends.tensorrt.package import load_package
     from engine.config import default_cache_dir
     from engine.export.settings import ExportSettings
     from engine.loop.logs import configure_logging

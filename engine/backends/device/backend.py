@@ -17,7 +17,7 @@ from engine.backends.base import (
     RowConditioning,
     UnknownAdapterError,
 )
-from engine.backends.cuda_stream import CapturedCall
+from engine.backends.device.stream import CapturedCall
 from engine.backends.slots import SlotBuffers, Staging
 from engine.backends.slotted import SlottedRows
 from engine.models.loaded_adapter import LoadedAdapter

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from engine.backends.base import MAX_REFERENCES, BackendStartError, LatentShape
-from engine.backends.cuda_stream import CapturedCall, CudaStream, Stream
-from engine.backends.device_backend import BatchInputs, DeviceBackend, Program
+from engine.backends.device.backend import BatchInputs, DeviceBackend, Program
+from engine.backends.device.stream import CapturedCall, CudaStream, Stream
 from engine.backends.options import BackendOptions, UnknownBackendError
 from engine.models.model import Model, load_model
 from engine.models.placement import move_model

@@ -9,18 +9,18 @@ import structlog
 import torch
 
 from engine.backends.base import MAX_REFERENCES, ModelFacts
-from engine.backends.cuda_stream import CudaStream, Stream
-from engine.backends.device_backend import DeviceBackend
-from engine.backends.engine_cache import CALIBRATION, EngineCache
-from engine.backends.nvidia_driver import Gpu, find_gpu
+from engine.backends.device.backend import DeviceBackend
+from engine.backends.device.stream import CudaStream, Stream
 from engine.backends.options import BackendOptions, UnknownBackendError
-from engine.backends.tensorrt_builder import BuildSettings
-from engine.backends.tensorrt_engines import Engines, Obtained, key_of
-from engine.backends.tensorrt_errors import DriverMissingError
-from engine.backends.tensorrt_graph import UNetGraph, unet_graph
-from engine.backends.tensorrt_package import TensorRTPackage, load_package
-from engine.backends.tensorrt_profiles import Profile, profiles_of
-from engine.backends.tensorrt_runner import TensorRTPrograms, create_runtime, load_engine
+from engine.backends.tensorrt.builder import BuildSettings
+from engine.backends.tensorrt.cache import CALIBRATION, EngineCache
+from engine.backends.tensorrt.driver import Gpu, find_gpu
+from engine.backends.tensorrt.engines import Engines, Obtained, key_of
+from engine.backends.tensorrt.errors import DriverMissingError
+from engine.backends.tensorrt.graph import UNetGraph, unet_graph
+from engine.backends.tensorrt.package import TensorRTPackage, load_package
+from engine.backends.tensorrt.profiles import Profile, profiles_of
+from engine.backends.tensorrt.runner import TensorRTPrograms, create_runtime, load_engine
 from engine.export.cache import cached_export
 from engine.export.settings import ExportSettings
 from engine.models.model import Model, load_model

@@ -10,17 +10,17 @@ from typing import Any
 
 import structlog
 
-from engine.backends.build_lock import build_lock
-from engine.backends.engine_cache import MANIFEST, EngineCache, EngineManifest
-from engine.backends.engine_key import EngineKey
-from engine.backends.nvidia_driver import Gpu
-from engine.backends.tensorrt_builder import BuildSettings, build_engine
-from engine.backends.tensorrt_errors import EngineRefusedError, EngineStoreError
-from engine.backends.tensorrt_graph import UNetGraph
-from engine.backends.tensorrt_package import TensorRTPackage
-from engine.backends.tensorrt_profiles import Profile
-from engine.backends.tensorrt_refit import refit_engine
-from engine.backends.tensorrt_runner import create_runtime
+from engine.backends.tensorrt.build_lock import build_lock
+from engine.backends.tensorrt.builder import BuildSettings, build_engine
+from engine.backends.tensorrt.cache import MANIFEST, EngineCache, EngineManifest
+from engine.backends.tensorrt.driver import Gpu
+from engine.backends.tensorrt.errors import EngineRefusedError, EngineStoreError
+from engine.backends.tensorrt.graph import UNetGraph
+from engine.backends.tensorrt.key import EngineKey
+from engine.backends.tensorrt.package import TensorRTPackage
+from engine.backends.tensorrt.profiles import Profile
+from engine.backends.tensorrt.refit import refit_engine
+from engine.backends.tensorrt.runner import create_runtime
 
 log = structlog.get_logger()
 
