@@ -16,16 +16,15 @@ Creator = Callable[[Path, BackendOptions], Backend]
 
 
 def _torch(root: Path, options: BackendOptions) -> Backend:
-    import torch
-
     from engine.backends.torch_backend import TorchBackend
+    from engine.models.dtypes import DTYPES
     from engine.models.model import load_model
 
     if options.device.startswith("cuda"):
         from engine.backends.device.torch_programs import create_torch_on_device
 
         return create_torch_on_device(root, options)
-    dtype: torch.dtype = getattr(torch, options.dtype_of("torch", ("float32", "bfloat16")))
+    dtype = DTYPES[options.dtype_of("torch", ("float32", "bfloat16"))]
     return TorchBackend(load_model(root, adapter=options.adapter, dtype=dtype, loras=options.loras))
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from engine.export.digest import digest_file
 from engine.export.errors import ExportWriteError
@@ -29,10 +28,9 @@ from engine.export.manifest import (
 from engine.export.settings import PACKAGES, ExportSettings
 from engine.export.source import source_files
 from engine.files.replacement import replacing
+from engine.models.dtypes import DTYPES
 from engine.models.errors import UnsupportedModelError
 from engine.models.model import Model, load_model
-
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 Progress = Callable[[str], object]
 

@@ -81,7 +81,7 @@ def open_export(root: Path, options: BackendOptions) -> ExportDirectory:
 
 
 def _settings(options: BackendOptions) -> CompiledSettings:
-    return CompiledSettings() if options.buckets is None else CompiledSettings(buckets=options.buckets)
+    return CompiledSettings().with_buckets(options.buckets)
 
 
 @contextmanager

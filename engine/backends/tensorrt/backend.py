@@ -8,10 +8,11 @@ from pathlib import Path
 import structlog
 import torch
 
-from engine.backends.base import MAX_REFERENCES, ModelFacts
+from engine.backends.base import ModelFacts
 from engine.backends.device.backend import DeviceBackend
 from engine.backends.device.stream import CudaStream, Stream
 from engine.backends.options import BackendOptions, UnknownBackendError
+from engine.backends.slotted import SlotSettings
 from engine.backends.tensorrt.builder import BuildSettings
 from engine.backends.tensorrt.cache import CALIBRATION, EngineCache
 from engine.backends.tensorrt.driver import Gpu, find_gpu
@@ -23,28 +24,25 @@ from engine.backends.tensorrt.profiles import Profile, profiles_of
 from engine.backends.tensorrt.runner import TensorRTPrograms, create_runtime, load_engine
 from engine.export.cache import cached_export
 from engine.export.settings import ExportSettings
+from engine.models.dtypes import DTYPES
 from engine.models.model import Model, load_model
 from engine.models.placement import move_model
 
 log = structlog.get_logger()
 
 BUCKETS = (1, 2, 4, 8, 16)
-CAPACITY = 64
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TensorRTSettings:
+class TensorRTSettings(SlotSettings):
     """What may be chosen about a TensorRT backend.
 
-    sizes: (height, width) in pixels that the engine runs; none is the model's own size. max_references bounds the
-    references of one row. graphs: a CUDA graph for each bucket.
+    sizes: (height, width) in pixels that the engine runs; none is the model's own size. graphs: a CUDA graph for each
+    bucket.
     """
 
     buckets: tuple[int, ...] = BUCKETS
     sizes: tuple[tuple[int, int], ...] = ()
-    capacity: int = CAPACITY
-    max_references: int = MAX_REFERENCES
     graphs: bool = True
     build: BuildSettings = field(default_factory=BuildSettings)
 
@@ -101,10 +99,7 @@ def create_tensorrt(
 
     Raises the ``BackendStartError`` and ``ModelError`` families, and ``ValueError`` for settings that cannot hold.
     """
-    settings = settings or TensorRTSettings()
-    if options.buckets is not None:
-        capacity = max(settings.capacity, 2 * max(options.buckets))
-        settings = replace(settings, buckets=options.buckets, capacity=capacity)
+    settings = (settings or TensorRTSettings()).with_buckets(options.buckets)
     dtype = options.dtype_of(name, tuple(DTYPES), best="float16")
     # The driver first: TensorRT's runtime would end the process without a word.
     gpu = find_gpu(int(options.device.partition(":")[2] or 0))

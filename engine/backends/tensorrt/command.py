@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from engine.export.settings import DTYPES, ExportSettings
 from engine.models.lora_choice import LoraChoice
 
 
@@ -31,7 +32,7 @@ def add_build(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.add_argument(
         "--lora", dest="loras", metavar="PATH[:SCALE]", type=LoraChoice.parse, action="append", default=[]
     )
-    parser.add_argument("--dtype", default="float16", choices=("float32", "float16", "bfloat16"))
+    parser.add_argument("--dtype", default="float16", choices=DTYPES)
     parser.add_argument(
         "--target",
         type=lambda text: tuple(text.split(",")),
@@ -50,7 +51,7 @@ def add_build(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def run_build(options: argparse.Namespace) -> int:
     """Build, telling of each phase on standard error; return the exit status."""
-    from engine.backends.tensorrt.backend import BUCKETS, TensorRTSettings
+    from engine.backends.tensorrt.backend import TensorRTSettings
     from engine.backends.tensorrt.builder import BuildSettings
     from engine.backends.tensorrt.cache import EngineCache
     from engine.backends.tensorrt.driver import find_gpu
@@ -59,7 +60,6 @@ def run_build(options: argparse.Namespace) -> int:
     from engine.backends.tensorrt.graph import export_of, unet_graph
     from engine.backends.tensorrt.package import load_package
     from engine.config import default_cache_dir
-    from engine.export.settings import ExportSettings
     from engine.loop.logs import configure_logging
     from engine.models.errors import ModelError
 
@@ -72,7 +72,6 @@ def run_build(options: argparse.Namespace) -> int:
 
     try:
         settings = TensorRTSettings(
-            buckets=options.buckets or BUCKETS,
             sizes=options.size or (),
             build=BuildSettings(
                 refit=options.refit,
@@ -80,7 +79,7 @@ def run_build(options: argparse.Namespace) -> int:
                 level=options.level,
                 targets=options.target,
             ),
-        )
+        ).with_buckets(options.buckets)
         package = load_package(options.backend)
         # Ahead of time no driver is needed, and with one its GPU does not matter.
         gpu = None if options.target else find_gpu()
