@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engine.export.settings import DTYPES, OPSETS, ExportSettings
 from engine.models.errors import ModelError
-from engine.models.lora_choice import LoraChoice
+from engine.models.lora_choice import add_lora_option
 
 
 def add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -22,15 +22,7 @@ def add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--adapter", help="default IP-Adapter, by its file's stem, where the model has several"
     )
-    parser.add_argument(
-        "--lora",
-        dest="loras",
-        metavar="PATH[:SCALE]",
-        type=LoraChoice.parse,
-        action="append",
-        default=[],
-        help="LoRA to fuse into the weights; may be given several times",
-    )
+    add_lora_option(parser)
     parser.add_argument("--dtype", default="float32", choices=DTYPES)
     parser.add_argument("--opset", type=int, choices=OPSETS, help="default 21, for bfloat16 22")
     sizes = parser.add_mutually_exclusive_group()

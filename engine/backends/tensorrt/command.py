@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from engine.export.settings import DTYPES, ExportSettings
-from engine.models.lora_choice import LoraChoice
+from engine.models.lora_choice import add_lora_option
 
 
 def add_build(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -29,9 +29,7 @@ def add_build(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="engine cache (default limner in the user's cache directory)",
     )
     parser.add_argument("--adapter", help="IP-Adapter, by its file's stem, where the model has several")
-    parser.add_argument(
-        "--lora", dest="loras", metavar="PATH[:SCALE]", type=LoraChoice.parse, action="append", default=[]
-    )
+    add_lora_option(parser)
     parser.add_argument("--dtype", default="float16", choices=DTYPES)
     parser.add_argument(
         "--target",
@@ -57,9 +55,10 @@ def run_build(options: argparse.Namespace) -> int:
     from engine.backends.tensorrt.driver import find_gpu
     from engine.backends.tensorrt.engines import Engines, key_of
     from engine.backends.tensorrt.errors import TensorRTError
-    from engine.backends.tensorrt.graph import export_of, unet_graph
+    from engine.backends.tensorrt.graph import unet_graph
     from engine.backends.tensorrt.package import load_package
     from engine.config import default_cache_dir
+    from engine.export.obtain import obtain_export
     from engine.loop.logs import configure_logging
     from engine.models.errors import ModelError
 
@@ -85,7 +84,7 @@ def run_build(options: argparse.Namespace) -> int:
         gpu = None if options.target else find_gpu()
         cache = options.output or default_cache_dir()
         report(f"exporting {options.model}, unless that was done before")
-        export = export_of(
+        export = obtain_export(
             options.model,
             cache,
             ExportSettings(adapter=options.adapter, dtype=options.dtype, loras=tuple(options.loras)),
