@@ -35,7 +35,7 @@ def obtain_export(root: Path, cache: Path | None, settings: ExportSettings) -> E
         )
     if settings.dtype != export.manifest.dtype:
         raise ExportMismatchError(
-            "the export has weights of another type than this backend takes",
+            "the export has weights of another type",
             path=root / MANIFEST,
             expected=settings.dtype,
             found=export.manifest.dtype,
