@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 
-from engine.backends.tensorrt_command import add_build
+from engine.backends.tensorrt.command import add_build
 from engine.config import ConfigError, EngineConfig
 from engine.export.command import add_export
-from engine.models.lora_choice import LoraChoice
+from engine.models.lora_choice import add_lora_option
 
 SPIN_COUNT = "20000"
 """How often OpenMP's threads look for work before they sleep; the engine shares its cores with the server.
@@ -40,15 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--socket-fd", type=int, metavar="N", help="inherited, connected socket")
     where.add_argument("--socket", type=Path, metavar="PATH", help="socket that a server listens on")
     serve.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
-    serve.add_argument(
-        "--lora",
-        dest="loras",
-        metavar="PATH[:SCALE]",
-        type=LoraChoice.parse,
-        action="append",
-        default=[],
-        help="LoRA to fuse into the weights; may be given several times",
-    )
+    add_lora_option(serve)
     add_export(commands)
     defaults = {field.name: field.default for field in fields(EngineConfig)}
     for name, kind, what in _SETTINGS:

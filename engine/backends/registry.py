@@ -16,16 +16,15 @@ Creator = Callable[[Path, BackendOptions], Backend]
 
 
 def _torch(root: Path, options: BackendOptions) -> Backend:
-    import torch
-
     from engine.backends.torch_backend import TorchBackend
+    from engine.models.dtypes import DTYPES
     from engine.models.model import load_model
 
     if options.device.startswith("cuda"):
-        from engine.backends.torch_programs import create_torch_on_device
+        from engine.backends.device.torch_programs import create_torch_on_device
 
         return create_torch_on_device(root, options)
-    dtype: torch.dtype = getattr(torch, options.dtype_of("torch", ("float32", "bfloat16")))
+    dtype = DTYPES[options.dtype_of("torch", ("float32", "bfloat16"))]
     return TorchBackend(load_model(root, adapter=options.adapter, dtype=dtype, loras=options.loras))
 
 
@@ -42,7 +41,7 @@ def _onnxruntime(root: Path, options: BackendOptions) -> Backend:
 
 
 def _tensorrt(name: str, root: Path, options: BackendOptions) -> Backend:
-    from engine.backends.tensorrt_backend import create_tensorrt
+    from engine.backends.tensorrt.backend import create_tensorrt
 
     return create_tensorrt(name, root, options)
 

@@ -2,20 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import torch
 
-from engine.backends.base import RowConditioning
+from engine.backends.base import (
+    MAX_REFERENCES,
+    EncodedPrompt,
+    PlacedReference,
+    RowConditioning,
+    UnknownAdapterError,
+)
 from engine.backends.slots import SlotBuffers, Staging
 
-Project = Callable[[RowConditioning], tuple[torch.Tensor, torch.Tensor | None]]
-"""Computes a row's K/V: of its prompt ``[T, D]``, and of its references ``[tokens, D]`` with the scales folded in."""
 
-Vectors = Callable[[RowConditioning], Mapping[str, torch.Tensor]]
-"""Computes what else the UNet reads of a row, one vector for each name."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotSettings:
+    """What may be chosen about any backend: batch sizes in rows, rows that may be placed at once, references of a row.
+
+    A backend's own settings add to it and say which buckets suit it.
+    """
+
+    buckets: tuple[int, ...]
+    capacity: int = 64
+    max_references: int = MAX_REFERENCES
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for settings that cannot hold."""
+        if not self.buckets or min(self.buckets) < 1 or self.max_references < 1:
+            raise ValueError("buckets and max_references must be positive")
+        if self.capacity < max(self.buckets):
+            raise ValueError(f"capacity {self.capacity} is less than the largest bucket {max(self.buckets)}")
+
+    def with_buckets(self, buckets: tuple[int, ...] | None) -> Self:
+        """Return the settings with other buckets, where they are given, and room for twice the largest."""
+        if buckets is None:
+            return self
+        return replace(self, buckets=buckets, capacity=max(self.capacity, 2 * max(buckets)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowProjection:
+    """What a backend computes of a row, once.
+
+    ``text`` gives a prompt's K/V ``[T, D]``, ``reference`` those of a reference of one of the ``adapters``, ``[t, D]``
+    with its scales folded in, and ``vectors`` what else the UNet reads, one vector for each name.
+    """
+
+    text: Callable[[EncodedPrompt], torch.Tensor]
+    reference: Callable[[PlacedReference], torch.Tensor]
+    adapters: Collection[str]
+    vectors: Callable[[RowConditioning], Mapping[str, torch.Tensor]]
+
+    def kv(self, row: RowConditioning) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the K/V of a row's prompt and of all its references. Raises ``UnknownAdapterError``."""
+        for reference in row.references:
+            if reference.adapter not in self.adapters:
+                raise UnknownAdapterError(reference.adapter, list(self.adapters))
+        references = [self.reference(reference) for reference in row.references]
+        return self.text(row.prompt), torch.cat(references) if references else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,24 +90,21 @@ class RowBatch:
 class SlottedRows:
     """Rows placed in conditioning buffers, and batches of them."""
 
-    def __init__(
-        self, slots: SlotBuffers, largest_bucket: int, project: Project, vectors: Vectors | None = None
-    ) -> None:
+    def __init__(self, slots: SlotBuffers, largest_bucket: int, projection: RowProjection) -> None:
         self.slots = slots
         self._largest = largest_bucket
-        self._project = project
-        self._vectors = vectors
+        self._projection = projection
         self._rows: dict[int, RowConditioning] = {}
 
     def place(self, row: RowConditioning) -> int:
         """Compute the row's K/V, or copy them from a slot that holds this very row, and write them to a free slot.
 
-        Raises ``SlotsExhaustedError``, ``ReferenceTooLongError``, and what the projection raises.
+        Raises ``SlotsExhaustedError``, ``ReferenceTooLongError`` and ``UnknownAdapterError``.
         """
         with torch.inference_mode():
             twin = next((slot for slot, placed in self._rows.items() if placed is row), None)
-            kv_text, kv_ip = self._project(row) if twin is None else self.slots.values(twin)
-            slot = self.slots.place(kv_text, kv_ip, self._vectors(row) if self._vectors else None)
+            kv_text, kv_ip = self._projection.kv(row) if twin is None else self.slots.values(twin)
+            slot = self.slots.place(kv_text, kv_ip, self._projection.vectors(row))
         self._rows[slot] = row
         return slot
 

@@ -8,19 +8,17 @@ from dataclasses import dataclass
 import torch
 
 from engine.backends.base import (
-    MAX_REFERENCES,
     EncodedPrompt,
     LatentShape,
     ModelFacts,
+    PlacedReference,
     RowConditioning,
-    UnknownAdapterError,
 )
-from engine.backends.packed_decoder import pack_decoder
-from engine.backends.packed_unet import pack_unet
+from engine.backends.packed.decoder import pack_decoder
+from engine.backends.packed.unet import pack_unet
 from engine.backends.slots import SlotBuffers
-from engine.backends.slotted import RowBatch, SlottedRows
+from engine.backends.slotted import RowBatch, RowProjection, SlotSettings, SlottedRows
 from engine.models.attention import ReferenceSpan
-from engine.models.loaded_adapter import LoadedAdapter
 from engine.models.model import Model
 
 Network = Callable[..., torch.Tensor]
@@ -28,25 +26,15 @@ Network = Callable[..., torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TorchSettings:
+class TorchSettings(SlotSettings):
     """What may be chosen about the torch backend.
 
-    ``max_references`` bounds the references of one row (of the adapter that gives most tokens). ``packed`` asks for
-    weights packed for the CPU (docs/adr/0004), with which the result differs from diffusers' in the last bits of f32
-    and is about twice as fast.
+    ``packed`` asks for weights packed for the CPU (docs/adr/0004), with which the result differs from diffusers' in the
+    last bits of f32 and is about twice as fast.
     """
 
     buckets: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16)
-    capacity: int = 64
-    max_references: int = MAX_REFERENCES
     packed: bool = True
-
-    def __post_init__(self) -> None:
-        """Raise ``ValueError`` for settings that cannot hold."""
-        if not self.buckets or min(self.buckets) < 1 or self.max_references < 1:
-            raise ValueError("buckets and max_references must be positive")
-        if self.capacity < max(self.buckets):
-            raise ValueError(f"capacity {self.capacity} is less than the largest bucket {max(self.buckets)}")
 
 
 class TorchBackend:
@@ -73,9 +61,13 @@ class TorchBackend:
             dtype=self._dtype,
             vectors=added.widths(),
         )
-        self._rows = SlottedRows(
-            slots, self._buckets[-1], self._project, lambda row: added.vectors(row, size)
+        projection = RowProjection(
+            text=lambda prompt: self._text_kv.project(prompt.embedding),
+            reference=self._project,
+            adapters=self._adapters,
+            vectors=lambda row: added.vectors(row, size),
         )
+        self._rows = SlottedRows(slots, self._buckets[-1], projection)
         packed_unet = packed_decoder = None
         if settings.packed:
             height, width = (side // model.facts.latent_scale for side in size)
@@ -94,7 +86,7 @@ class TorchBackend:
 
     def encode_images(self, pixels: torch.Tensor, adapter: str | None = None) -> torch.Tensor:
         """Encode references ``[N, S, S, 3]`` uint8 to ``[N, tokens, E]`` f32. Raises ``UnknownAdapterError``."""
-        return self._adapter(self.facts.adapter(adapter or "").name).encode(pixels)
+        return self._adapters[self.facts.adapter(adapter or "").name].encode(pixels)
 
     def place(self, row: RowConditioning) -> int:
         """Place a row; see ``SlottedRows.place``. Raises ``UnknownAdapterError``."""
@@ -141,14 +133,5 @@ class TorchBackend:
                 spans.append(ReferenceSpan(torch.tensor(rows), batch.kv_ip[rows, :tokens]))
         return batch.kv_ip[:, :width], tuple(spans)
 
-    def _adapter(self, name: str) -> LoadedAdapter:
-        if name not in self._adapters:
-            raise UnknownAdapterError(name, list(self._adapters))
-        return self._adapters[name]
-
-    def _project(self, row: RowConditioning) -> tuple[torch.Tensor, torch.Tensor | None]:
-        references = [
-            self._adapter(reference.adapter).kv.project(reference.tokens, reference.scales)
-            for reference in row.references
-        ]
-        return self._text_kv.project(row.prompt.embedding), torch.cat(references) if references else None
+    def _project(self, reference: PlacedReference) -> torch.Tensor:
+        return self._adapters[reference.adapter].kv.project(reference.tokens, reference.scales)

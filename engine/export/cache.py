@@ -14,12 +14,14 @@ import structlog
 
 from engine.export.digest import digest_file
 from engine.export.directory import ExportDirectory
-from engine.export.errors import DamagedExportError, ExportError, ExportWriteError
-from engine.export.lock import file_lock
+from engine.export.errors import DamagedExportError, ExportError, ExportLockError, ExportWriteError
 from engine.export.manifest import FORMAT
 from engine.export.settings import PACKAGES, ExportSettings
 from engine.export.source import source_files
 from engine.export.spawn import export_in_child
+from engine.files.digest import sha256_of
+from engine.files.lock import LockFileError, LockHeldError, file_lock
+from engine.files.replacement import leftovers
 
 log = structlog.get_logger()
 
@@ -51,8 +53,8 @@ def cached_export(
         raise _unwritable(place.parent, error) from error
     lock = place.with_name(f"{place.name}.lock")
 
-    def waiting() -> None:
-        log.info("waiting for another process that exports this model", model=str(root))
+    def waiting(holder: str) -> None:
+        log.info("waiting for another process that exports this model", model=str(root), holder=holder)
 
     try:
         with file_lock(lock, patience=PATIENCE_SECONDS, waiting=waiting):
@@ -65,7 +67,14 @@ def cached_export(
                 make(root, place, settings)
                 found = ExportDirectory.open(place)
             return found
-    except ExportWriteError as error:
+    except LockHeldError as error:
+        raise ExportLockError(
+            "another process holds the lock",
+            path=lock,
+            expected=f"its end within {PATIENCE_SECONDS:g} s",
+            found=error.holder,
+        ) from error
+    except (LockFileError, ExportWriteError) as error:
         raise _unwritable(place.parent, error) from error
 
 
@@ -84,7 +93,7 @@ def export_key(root: Path, settings: ExportSettings) -> str:
             (file.file, file.sha256) for file in (digest_file(root, path) for path in source_files(root))
         ],
         "adapter": settings.adapter,
-        "loras": [(digest_file(lora.path.parent, lora.path).sha256, lora.scale) for lora in settings.loras],
+        "loras": [(sha256_of(lora.path), lora.scale) for lora in settings.loras],
     }
     digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
     return f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)[:64]}-{settings.dtype}-{digest[:20]}"
@@ -102,7 +111,7 @@ def _open(place: Path) -> ExportDirectory | None:
 
 def _clear(place: Path) -> None:
     """Remove a damaged export, and what was left by exports that were killed; the lock is held."""
-    for path in (place, *place.parent.glob(f".{place.name}.*")):
+    for path in (place, *leftovers(place.parent, place.name)):
         if path.is_dir():
             try:
                 shutil.rmtree(path)

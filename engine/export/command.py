@@ -8,8 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+from engine.export.settings import DTYPES, OPSETS, ExportSettings
 from engine.models.errors import ModelError
-from engine.models.lora_choice import LoraChoice
+from engine.models.lora_choice import add_lora_option
 
 
 def add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -21,17 +22,9 @@ def add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--adapter", help="default IP-Adapter, by its file's stem, where the model has several"
     )
-    parser.add_argument(
-        "--lora",
-        dest="loras",
-        metavar="PATH[:SCALE]",
-        type=LoraChoice.parse,
-        action="append",
-        default=[],
-        help="LoRA to fuse into the weights; may be given several times",
-    )
-    parser.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"))
-    parser.add_argument("--opset", type=int, choices=(20, 21, 22), help="default 21, for bfloat16 22")
+    add_lora_option(parser)
+    parser.add_argument("--dtype", default="float32", choices=DTYPES)
+    parser.add_argument("--opset", type=int, choices=OPSETS, help="default 21, for bfloat16 22")
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--size", type=_size, metavar="HxW", help="make the UNet's height and width static")
     sizes.add_argument("--dynamic-size", action="store_true", help="leave them dynamic (the default)")
@@ -39,7 +32,6 @@ def add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run_export(options: argparse.Namespace) -> int:
     """Export, telling of each part on standard error; return the exit status."""
-    from engine.export.settings import ExportSettings
     from engine.export.writer import export_model
 
     began = time.monotonic()

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
 from engine.export.errors import DamagedExportError
 from engine.export.manifest import FileDigest
+from engine.files.digest import sha256_of
 
 
 def digest_file(root: Path, path: Path) -> FileDigest:
     """Read a file and return its digest, named relative to ``root``."""
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileDigest(file=path.relative_to(root).as_posix(), bytes=path.stat().st_size, sha256=sha256)
+    return FileDigest(
+        file=path.relative_to(root).as_posix(), bytes=path.stat().st_size, sha256=sha256_of(path)
+    )
 
 
 def verify_files(root: Path, files: Iterable[FileDigest]) -> None:
@@ -30,7 +30,7 @@ def verify_files(root: Path, files: Iterable[FileDigest]) -> None:
             )
     for file in files:
         path = root / file.file
-        sha256 = digest_file(root, path).sha256
+        sha256 = sha256_of(path)
         if sha256 != file.sha256:
             raise DamagedExportError(
                 "file has another content",

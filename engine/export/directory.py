@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from engine.export.manifest import (
     Manifest,
     read_manifest,
 )
+from engine.files.digest import sha256_of
 
 GRAPHS = ("unet", "vae_decoder", "text_kv")
 TEXT_GRAPHS = ("text_encoder", "text_encoder_2")
@@ -41,8 +41,7 @@ class ExportDirectory:
         manifest = read_manifest(root)
         _check_graphs(root, manifest)
         verify_files(root, manifest.everything)
-        digest = hashlib.sha256((root / MANIFEST).read_bytes()).hexdigest()
-        return cls(root=root, manifest=manifest, digest=digest)
+        return cls(root=root, manifest=manifest, digest=sha256_of(root / MANIFEST))
 
     def graph(self, name: str) -> tuple[Path, GraphEntry]:
         """Return a graph's ONNX file and what the manifest says about it."""

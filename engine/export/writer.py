@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from engine.export.digest import digest_file
 from engine.export.errors import ExportWriteError
@@ -31,10 +27,10 @@ from engine.export.manifest import (
 )
 from engine.export.settings import PACKAGES, ExportSettings
 from engine.export.source import source_files
+from engine.files.replacement import replacing
+from engine.models.dtypes import DTYPES
 from engine.models.errors import UnsupportedModelError
 from engine.models.model import Model, load_model
-
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 Progress = Callable[[str], object]
 
@@ -149,30 +145,14 @@ def _adapters(model: Model) -> tuple[AdapterEntry, ...]:
 
 @contextmanager
 def _appearing(output: Path) -> Iterator[Path]:
-    """Give a folder beside ``output`` that is renamed to it at the end, and removed if that is not reached."""
+    """Give a folder that is at ``output`` at the end, and nowhere if that is not reached."""
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     except OSError as error:
         raise ExportWriteError("cannot be written to", path=output.parent, found=str(error)) from error
     try:
-        yield folder
-        for path in folder.rglob("*"):
-            _flush(path)
-        _flush(folder)
-        folder.chmod(0o755)
-        folder.rename(output)
-        _flush(output.parent)
+        with replacing(output) as folder:
+            folder.mkdir()
+            yield folder
     except OSError as error:
         raise ExportWriteError("the export could not be written", path=output, found=str(error)) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    """Bring a file or a folder's entries to the disk: after a crash a renamed folder must not hold empty files."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

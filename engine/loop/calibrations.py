@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -12,6 +11,7 @@ import structlog
 import torch
 
 from engine.backends.base import Backend, LatentShape
+from engine.files.replacement import replacing
 
 from .decoding import DecodePlan
 from .preview import LatentPreview
@@ -122,12 +122,10 @@ def _write(path: Path, key: dict[str, str], measured: Calibration) -> None:
         preview_weight=measured.preview.weight.tolist(),
         preview_bias=measured.preview.bias.tolist(),
     )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(stored), indent=1) + b"\n")
-        temporary.replace(path)
+        with replacing(path) as draft:
+            draft.write_bytes(msgspec.json.format(msgspec.json.encode(stored), indent=1) + b"\n")
     except OSError as error:
         log.warning(
             "calibration is not kept, the next start measures again", file=str(path), error=str(error)
         )
-        temporary.unlink(missing_ok=True)

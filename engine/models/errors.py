@@ -5,6 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 
+def describe(
+    what: str, *, path: Path | None, tensor: str | None, expected: str | None, found: str | None
+) -> str:
+    """Return a sentence of what is wrong, where, what was expected there and what was found."""
+    parts = [what if path is None else f"{path}: {what}"]
+    named = {"tensor": tensor, "expected": expected, "found": found}
+    parts += [f"{name} {value}" for name, value in named.items() if value is not None]
+    return "; ".join(parts)
+
+
 class ModelError(Exception):
     """A model directory that cannot be used. ``path`` is the file or folder at fault."""
 
@@ -21,14 +31,7 @@ class ModelError(Exception):
         self.tensor = tensor
         self.expected = expected
         self.found = found
-        parts = [f"{path}: {what}"]
-        if tensor is not None:
-            parts.append(f"tensor {tensor}")
-        if expected is not None:
-            parts.append(f"expected {expected}")
-        if found is not None:
-            parts.append(f"found {found}")
-        super().__init__("; ".join(parts))
+        super().__init__(describe(what, path=path, tensor=tensor, expected=expected, found=found))
 
 
 class NotAModelError(ModelError):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
+from engine.files.digest import sha256_of
 from engine.models.errors import TensorShapeError, UnexpectedTensorError
 from engine.models.lora_choice import LoraChoice
 from engine.models.lora_file import LoraLayer, read_lora
@@ -29,8 +29,7 @@ class LoraSet:
         lines: list[str] = []
         for choice in choices:
             layers += read_lora(choice)
-            with choice.path.open("rb") as file:
-                lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()} {choice.scale!r}")
+            lines.append(f"{sha256_of(choice.path)} {choice.scale!r}")
         return cls(layers, "\n".join(lines))
 
     def fuse(self, component: str, tensors: Tensors, aliases: Mapping[str, str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,3 +32,16 @@ class LoraChoice:
         except ValueError:
             path = ""
         return cls(path=Path(path), scale=scale) if path else cls(path=Path(text))
+
+
+def add_lora_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--lora``, whose choices arrive in order in ``loras``."""
+    parser.add_argument(
+        "--lora",
+        dest="loras",
+        metavar="PATH[:SCALE]",
+        type=LoraChoice.parse,
+        action="append",
+        default=[],
+        help="LoRA to fuse into the weights; may be given several times",
+    )

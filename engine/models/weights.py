@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from engine.files.digest import sha256_of
 from engine.models.errors import (
     CorruptFileError,
     MissingTensorError,
@@ -124,7 +125,6 @@ def hash_files(root: Path, paths: Sequence[Path], known: dict[Path, str] | None 
     known = {} if known is None else known
     for path in sorted(paths):
         if path not in known:
-            with path.open("rb") as file:
-                known[path] = hashlib.file_digest(file, "sha256").hexdigest()
+            known[path] = sha256_of(path)
         digest.update(f"{path.relative_to(root).as_posix()}\0{known[path]}\n".encode())
     return digest.hexdigest()

@@ -22,9 +22,9 @@ from typing import Any
 import torch
 
 from engine.backends.base import MAX_REFERENCES, Backend
-from engine.backends.cuda_stream import CudaStream, Stream
-from engine.backends.device_backend import BatchInputs, DeviceBackend
-from engine.backends.torch_programs import TorchDeviceSettings, TorchPrograms
+from engine.backends.device.backend import BatchInputs, DeviceBackend
+from engine.backends.device.stream import CudaStream, Stream
+from engine.backends.device.torch_programs import TorchDeviceSettings, TorchPrograms
 from engine.loop.logs import configure_logging
 from engine.models.unet import ConditionedUNet
 from loadtests.gpu import published
@@ -273,7 +273,7 @@ class Bench:
 
     def backend(self, *, settings: TorchDeviceSettings) -> DeviceBackend:
         """Load the model on our torch backend."""
-        from engine.backends.torch_programs import torch_device_backend
+        from engine.backends.device.torch_programs import torch_device_backend
         from engine.models.model import load_model
 
         model = load_model(self.root(), adapter="base", dtype=HALF)
@@ -369,13 +369,13 @@ class Bench:
 
     def tensorrt(self, name: str) -> None:
         """Build SD 1.5's UNet with TensorRT on this card and time it, after a tiny engine has run here."""
-        from engine.backends.nvidia_driver import find_gpu
-        from engine.backends.tensorrt_backend import TensorRTSettings
-        from engine.backends.tensorrt_builder import BuildSettings, build_engine
-        from engine.backends.tensorrt_errors import TensorRTError
-        from engine.backends.tensorrt_graph import unet_graph
-        from engine.backends.tensorrt_package import load_package
-        from engine.backends.tensorrt_runner import TensorRTPrograms, create_runtime, load_engine
+        from engine.backends.tensorrt.backend import TensorRTSettings
+        from engine.backends.tensorrt.builder import BuildSettings, build_engine
+        from engine.backends.tensorrt.driver import find_gpu
+        from engine.backends.tensorrt.errors import TensorRTError
+        from engine.backends.tensorrt.graph import unet_graph
+        from engine.backends.tensorrt.package import load_package
+        from engine.backends.tensorrt.runner import TensorRTPrograms, create_runtime, load_engine
         from engine.models.model import load_model
 
         try:

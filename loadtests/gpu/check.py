@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from engine.backends.base import MAX_REFERENCES, Backend, PlacedReference, RowConditioning
-from engine.backends.device_backend import BatchInputs, DeviceBackend
+from engine.backends.device.backend import BatchInputs, DeviceBackend
 from engine.loop.logs import configure_logging
 from loadtests.gpu.driver import LoopDriver, Pictures, largest_error, picture
 from loadtests.gpu.exported import exported, what_exports_lack
@@ -150,14 +150,14 @@ class Check:
         self, root: Path, adapter: str | None, dtype: str, *, graphs: bool = True
     ) -> DeviceBackend:
         """Return our torch backend on the device; on a CPU, where the script itself is tried, without graphs."""
-        from engine.backends.torch_programs import TorchDeviceSettings, torch_device_backend
+        from engine.backends.device.torch_programs import TorchDeviceSettings, torch_device_backend
         from engine.models.model import load_model
 
         model = load_model(root, adapter=adapter, dtype=DTYPES[dtype])
         settings = TorchDeviceSettings(buckets=(1, 2, 4, 8), capacity=32, graphs=graphs)
         if self.device.type == "cuda":
             return torch_device_backend(model, self.device, settings)
-        from engine.backends.torch_programs import TorchPrograms
+        from engine.backends.device.torch_programs import TorchPrograms
         from tests.backends.host_stream import HostStream
 
         programs = TorchPrograms(model.unet, HostStream(), settings)
@@ -266,12 +266,12 @@ class Check:
 
     def tensorrt(self, name: str, root: Path, adapter: str | None, label: str, dtype: str) -> None:
         """Build on the device into a cache, run, compare; then start again from the cache."""
-        from engine.backends.cuda_stream import CudaStream
-        from engine.backends.engine_cache import EngineCache
-        from engine.backends.nvidia_driver import find_gpu
-        from engine.backends.tensorrt_backend import TensorRTSettings, assemble
-        from engine.backends.tensorrt_graph import unet_graph
-        from engine.backends.tensorrt_package import load_package
+        from engine.backends.device.stream import CudaStream
+        from engine.backends.tensorrt.backend import TensorRTSettings, assemble
+        from engine.backends.tensorrt.cache import EngineCache
+        from engine.backends.tensorrt.driver import find_gpu
+        from engine.backends.tensorrt.graph import unet_graph
+        from engine.backends.tensorrt.package import load_package
         from engine.models.model import load_model
 
         package, gpu = load_package(name), find_gpu()
@@ -321,13 +321,13 @@ def probe(package_name: str, target: str, root: Path, export: Path) -> str:
 
     ``export`` is the export of the model ``root`` in float16.
     """
-    from engine.backends.cuda_stream import CudaStream
-    from engine.backends.nvidia_driver import find_gpu
-    from engine.backends.tensorrt_backend import TensorRTSettings
-    from engine.backends.tensorrt_builder import BuildSettings, build_engine
-    from engine.backends.tensorrt_graph import unet_graph
-    from engine.backends.tensorrt_package import load_package
-    from engine.backends.tensorrt_runner import TensorRTPrograms, create_runtime, load_engine
+    from engine.backends.device.stream import CudaStream
+    from engine.backends.tensorrt.backend import TensorRTSettings
+    from engine.backends.tensorrt.builder import BuildSettings, build_engine
+    from engine.backends.tensorrt.driver import find_gpu
+    from engine.backends.tensorrt.graph import unet_graph
+    from engine.backends.tensorrt.package import load_package
+    from engine.backends.tensorrt.runner import TensorRTPrograms, create_runtime, load_engine
     from engine.export.directory import ExportDirectory
     from engine.models.model import load_model
 
@@ -450,8 +450,8 @@ def tensorrt_sections(
     check: Check, name: str, tiny: Path, adapter_of: Callable[[Path, str | None], str | None]
 ) -> None:
     """Ask, in processes of their own, which targets build and run here; then compare pictures."""
-    from engine.backends.tensorrt_errors import TensorRTError
-    from engine.backends.tensorrt_package import load_package
+    from engine.backends.tensorrt.errors import TensorRTError
+    from engine.backends.tensorrt.package import load_package
     from engine.embedded import model_directory
 
     report = check.report

@@ -9,7 +9,7 @@ import torch
 
 
 class HostStream:
-    """``engine.backends.cuda_stream.Stream`` on the CPU. ``refuse`` makes every capture fail, as CUDA can."""
+    """``engine.backends.device.stream.Stream`` on the CPU. ``refuse`` makes every capture fail, as CUDA can."""
 
     handle = 4242
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from engine.backends.engine_cache import EngineCache
-from engine.backends.nvidia_driver import Gpu
-from engine.backends.tensorrt_backend import TensorRTBackend, TensorRTSettings, assemble
-from engine.backends.tensorrt_graph import UNetGraph
-from engine.backends.tensorrt_package import TensorRTPackage
+from engine.backends.tensorrt.backend import TensorRTBackend, TensorRTSettings, assemble
+from engine.backends.tensorrt.cache import EngineCache
+from engine.backends.tensorrt.driver import Gpu
+from engine.backends.tensorrt.graph import UNetGraph
+from engine.backends.tensorrt.package import TensorRTPackage
 from engine.models.model import Model
 from tests.backends.fake_tensorrt import DataType, FakeTensorRT, FakeTensorRTRTX, ITensor
 from tests.backends.host_stream import HostStream

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from engine.backends.base import Backend, PlacedReference, RowConditioning, UnknownAdapterError
-from engine.backends.cuda_stream import WARM_CALLS, CapturedCall
-from engine.backends.device_backend import DeviceBackend
+from engine.backends.device.backend import DeviceBackend
+from engine.backends.device.stream import WARM_CALLS, CapturedCall
+from engine.backends.device.torch_programs import DeviceMissingError, TorchDeviceSettings, TorchPrograms
 from engine.backends.options import UnknownBackendError
 from engine.backends.registry import create_backend
 from engine.backends.slots import ReferenceTooLongError, Staging
 from engine.backends.torch_backend import TorchBackend, TorchSettings
-from engine.backends.torch_programs import DeviceMissingError, TorchDeviceSettings, TorchPrograms
 from engine.models.model import Model, load_model
 from engine.models.placement import move_model
 from tests.backends.host_stream import HostStream
@@ -199,7 +199,7 @@ def test_a_row_that_stays_keeps_its_place(model: Model, monkeypatch: pytest.Monk
 def test_other_sizes_get_programs_of_their_own_and_the_oldest_go(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.backends.device_backend.PROGRAMS", 2)
+    monkeypatch.setattr("engine.backends.device.backend.PROGRAMS", 2)
     backend = on_device(model)
     (slot,) = place(backend, [1])
     for side in (2, 4, 6, 2):

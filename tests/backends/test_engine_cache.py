@@ -6,8 +6,6 @@ import errno
 import json
 import multiprocessing
 import os
-import signal
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,17 +14,16 @@ from typing import Any
 import pytest
 import structlog
 
-from engine.backends.build_lock import build_lock
-from engine.backends.engine_cache import MANIFEST, EngineCache
-from engine.backends.engine_key import EngineKey
-from engine.backends.nvidia_driver import Gpu
-from engine.backends.tensorrt_backend import TensorRTSettings
-from engine.backends.tensorrt_builder import BuildSettings
-from engine.backends.tensorrt_engines import Engines, Obtained, key_of
-from engine.backends.tensorrt_errors import EngineRefusedError, EngineStoreError
-from engine.backends.tensorrt_graph import UNetGraph
-from engine.backends.tensorrt_package import TensorRTPackage
-from engine.backends.tensorrt_profiles import profiles_of
+from engine.backends.tensorrt.backend import TensorRTSettings
+from engine.backends.tensorrt.builder import BuildSettings
+from engine.backends.tensorrt.cache import LOCK, MANIFEST, EngineCache
+from engine.backends.tensorrt.driver import Gpu
+from engine.backends.tensorrt.engines import Engines, Obtained, key_of
+from engine.backends.tensorrt.errors import EngineRefusedError, EngineStoreError
+from engine.backends.tensorrt.graph import UNetGraph
+from engine.backends.tensorrt.key import EngineKey
+from engine.backends.tensorrt.package import TensorRTPackage
+from engine.backends.tensorrt.profiles import profiles_of
 from engine.models.model import Model, load_model
 from tests.backends.fake_tensorrt import DataType, FakeTensorRT, ITensor
 from tests.backends.tensorrt_bench import GPU, fake_package, trt, write_graph
@@ -345,29 +342,16 @@ def test_two_processes_build_once(tmp_path: Path, graph: UNetGraph) -> None:
     assert found[0][1] == found[1][1]
 
 
-def _hold(folder: Path, held: Any) -> None:
-    with build_lock(folder, waiting=lambda holder: None):
-        held.set()
-        time.sleep(600)
-
-
-def test_the_lock_of_a_killed_holder_is_free(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    held = context.Event()
-    holder = context.Process(target=_hold, args=(tmp_path, held))
-    holder.start()
-    assert held.wait(60) and holder.pid is not None
-    waiting: list[str] = []
-
-    def waited(who: str) -> None:
-        waiting.append(who)
-        assert holder.pid is not None
-        os.kill(holder.pid, signal.SIGKILL)
-
-    with build_lock(tmp_path, waiting=waited):
-        pass
-    assert waiting and f"process {holder.pid}" in waiting[0]
-    holder.join(timeout=30)
+def test_a_folder_without_locks_is_one_that_keeps_nothing(site: Site, graph: UNetGraph) -> None:
+    site.obtain(graph)
+    lock = site.folder() / LOCK
+    lock.unlink()
+    lock.mkdir()
+    with pytest.raises(EngineStoreError, match=r"cannot be locked.*build\.lock"):
+        site.obtain(graph, (1, 2, 4))
+    obtained = site.obtain(graph, (1, 2, 4), must_store=False)
+    assert obtained.built and obtained.manifest is None
+    assert not site.obtain(graph).built, "what is there already is read without a lock"
 
 
 def test_names_make_folders(graph: UNetGraph, model: Model) -> None:

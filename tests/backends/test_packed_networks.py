@@ -11,8 +11,10 @@ import structlog
 import torch
 from torch import nn
 
-from engine.backends import onednn, packed_decoder, packed_unet
-from engine.backends.packed_blocks import PackedNorm, Size
+from engine.backends.packed import decoder as packed_decoder
+from engine.backends.packed import onednn
+from engine.backends.packed import unet as packed_unet
+from engine.backends.packed.blocks import PackedNorm, Size
 from engine.backends.torch_backend import TorchBackend, TorchSettings
 from engine.models.model import load_model
 from engine.models.vae import LatentDecoder

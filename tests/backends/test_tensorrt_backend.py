@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from engine.backends.base import MAX_REFERENCES, Backend, PlacedReference, RowConditioning
-from engine.backends.nvidia_driver import Gpu, find_gpu
 from engine.backends.registry import create_backend
 from engine.backends.slots import SlotError, SlotsExhaustedError
-from engine.backends.tensorrt_backend import TensorRTSettings
-from engine.backends.tensorrt_builder import BuildSettings
-from engine.backends.tensorrt_errors import (
+from engine.backends.tensorrt.backend import TensorRTSettings
+from engine.backends.tensorrt.builder import BuildSettings
+from engine.backends.tensorrt.driver import Gpu, find_gpu
+from engine.backends.tensorrt.errors import (
     BuildFailedError,
     DriverMissingError,
     EngineCallError,
@@ -23,8 +23,8 @@ from engine.backends.tensorrt_errors import (
     GraphRefusedError,
     PackageMissingError,
 )
-from engine.backends.tensorrt_graph import UNetGraph
-from engine.backends.tensorrt_package import load_package
+from engine.backends.tensorrt.graph import UNetGraph
+from engine.backends.tensorrt.package import load_package
 from engine.backends.torch_backend import TorchBackend, TorchSettings
 from engine.models.model import Model, load_model
 from tests.backends.fake_tensorrt import BuilderFlag, ComputeCapability, ITensor
@@ -304,7 +304,7 @@ def test_the_driver_is_asked_before_tensorrt(tmp_path: Path, monkeypatch: pytest
     def no_driver(index: int = 0) -> Gpu:
         raise DriverMissingError("no NVIDIA driver")
 
-    monkeypatch.setattr("engine.backends.tensorrt_backend.find_gpu", no_driver)
+    monkeypatch.setattr("engine.backends.tensorrt.backend.find_gpu", no_driver)
     for name in ("tensorrt", "tensorrt-rtx"):
         with pytest.raises(DriverMissingError):
             create_backend(name, tmp_path / "nothing is read", device="cuda")

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from engine.backends.engine_cache import EngineCache
-from engine.backends.tensorrt_backend import TensorRTSettings
-from engine.backends.tensorrt_builder import BuildSettings, build_engine
-from engine.backends.tensorrt_errors import BuildFailedError, GraphRefusedError
-from engine.backends.tensorrt_graph import unet_graph
-from engine.backends.tensorrt_package import TensorRTPackage, load_package
-from engine.backends.tensorrt_profiles import OPTIONAL, REQUIRED, Profile
+from engine.backends.tensorrt.backend import TensorRTSettings
+from engine.backends.tensorrt.builder import BuildSettings, build_engine
+from engine.backends.tensorrt.cache import EngineCache
+from engine.backends.tensorrt.errors import BuildFailedError, GraphRefusedError
+from engine.backends.tensorrt.graph import unet_graph
+from engine.backends.tensorrt.package import TensorRTPackage, load_package
+from engine.backends.tensorrt.profiles import OPTIONAL, REQUIRED, Profile
 from engine.embedded import model_directory
 from engine.export.cache import cached_export
 from engine.export.directory import ExportDirectory

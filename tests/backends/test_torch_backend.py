@@ -311,3 +311,11 @@ def test_registry_refuses_what_it_does_not_have(root: Path) -> None:
 def test_settings_that_cannot_hold_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"must be positive|less than"):
         TorchSettings(**settings)  # type: ignore[arg-type]
+
+
+def test_other_buckets_bring_room_for_twice_the_largest() -> None:
+    settings = TorchSettings(packed=False)
+    assert settings.with_buckets(None) is settings
+    few, many = settings.with_buckets((1, 8)), settings.with_buckets((100,))
+    assert (few.buckets, few.capacity, few.packed) == ((1, 8), settings.capacity, False)
+    assert (many.buckets, many.capacity) == ((100,), 200)

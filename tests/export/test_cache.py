@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-import subprocess
-import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +13,9 @@ import pytest
 from engine.export import cache as cache_module
 from engine.export.cache import cached_export, export_key
 from engine.export.errors import ExportFailedError, ExportLockError, ExportWriteError
-from engine.export.lock import file_lock
 from engine.export.settings import ExportSettings
 from engine.export.spawn import export_in_child
+from engine.files.lock import file_lock
 from engine.models.errors import NotAModelError
 from engine.models.lora_choice import LoraChoice
 from tests.compiled import exported
@@ -101,7 +100,7 @@ def test_the_key_has_all_that_counts(root: Path, tmp_path: Path, monkeypatch: py
 def test_a_damaged_export_is_made_again(root: Path, tmp_path: Path, make: Copier) -> None:
     export = cached_export(root, tmp_path, CHOSEN, make=make)
     (export.root / "unet.onnx.data").write_bytes(b"")
-    half = export.root.with_name(f".{export.root.name}.killed")
+    half = export.root.with_name(f".{export.root.name}.killed.part")
     half.mkdir()
     again = cached_export(root, tmp_path, CHOSEN, make=make)
     assert make.made == 2 and again == export
@@ -124,33 +123,16 @@ def test_concurrent_starts_export_once(root: Path, tmp_path: Path, make: Copier)
     assert make.made == 1 and len(found) == 3 and found[0] == found[1] == found[2]
 
 
-HOLD = """
-import pathlib, sys, time
-from engine.export.lock import file_lock
-with file_lock(pathlib.Path(sys.argv[1]), patience=5):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_a_lock_is_waited_for_and_goes_with_its_process(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    told: list[str] = []
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True
-    ) as holder:
-        try:
-            assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-            with (
-                pytest.raises(ExportLockError),
-                file_lock(path, patience=0, waiting=lambda: told.append("waiting")),
-            ):
-                raise AssertionError("the lock is held by another")
-        finally:
-            holder.kill()
-    assert told == ["waiting"]
-    with file_lock(path, patience=30):
-        pass
+def test_who_holds_the_lock_for_too_long_is_named(
+    root: Path, tmp_path: Path, make: Copier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_module, "PATIENCE_SECONDS", 0.0)
+    lock = tmp_path / "exports" / f"{export_key(root, CHOSEN)}.lock"
+    lock.parent.mkdir()
+    words = rf"{lock}: another process holds the lock; expected its end within 0 s; found process {os.getpid()} on"
+    with file_lock(lock), pytest.raises(ExportLockError, match=words):
+        cached_export(root, tmp_path, CHOSEN, make=make)
+    assert make.made == 0
 
 
 def test_a_folder_that_cannot_be_written_says_what_to_set(root: Path, tmp_path: Path, make: Copier) -> None:

@@ -88,9 +88,8 @@ def linear_model(shape: tuple[int, int, int] = SHAPE) -> Model:
 
     def predict(x: Tensor, t: Tensor) -> Tensor:
         turn = t.double().view(-1, 1, 1, 1) / 1000
-        return ((0.3 + 0.6 * weight) * turn.sqrt() * x.double() + 0.3 * bias * torch.cos(5 * turn)).to(
-            x.dtype
-        )
+        exact: Tensor = (0.3 + 0.6 * weight) * turn.sqrt() * x.double() + 0.3 * bias * torch.cos(5 * turn)
+        return exact.to(x.dtype)
 
     return predict
 

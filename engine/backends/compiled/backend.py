@@ -8,19 +8,17 @@ from dataclasses import dataclass
 import torch
 
 from engine.backends.base import (
-    MAX_REFERENCES,
     EncodedPrompt,
     LatentShape,
     ModelFacts,
     PlacedReference,
     RowConditioning,
-    UnknownAdapterError,
 )
 from engine.backends.compiled.graphs import Graphs
 from engine.backends.compiled.prompts import PromptGraphs
 from engine.backends.compiled.runtime import Runtime
 from engine.backends.slots import SlotBuffers
-from engine.backends.slotted import SlottedRows
+from engine.backends.slotted import RowProjection, SlotSettings, SlottedRows
 from engine.export.directory import ExportDirectory
 from engine.export.manifest import AdapterEntry
 from engine.models.image_encoder import normalise
@@ -29,23 +27,14 @@ from engine.models.vae import to_uint8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CompiledSettings:
-    """What may be chosen about a compiled backend. ``max_references`` bounds the references of one row.
+class CompiledSettings(SlotSettings):
+    """What may be chosen about a compiled backend.
 
     Each bucket is a compiled UNet of its own, with its own packed weights, so there are few: a guided image takes two
     rows, and beyond eight a CPU gains nothing (docs/backends.md has the figures).
     """
 
     buckets: tuple[int, ...] = (2, 4, 8)
-    capacity: int = 64
-    max_references: int = MAX_REFERENCES
-
-    def __post_init__(self) -> None:
-        """Raise ``ValueError`` for settings that cannot hold."""
-        if not self.buckets or min(self.buckets) < 1 or self.max_references < 1:
-            raise ValueError("buckets and max_references must be positive")
-        if self.capacity < max(self.buckets):
-            raise ValueError(f"capacity {self.capacity} is less than the largest bucket {max(self.buckets)}")
 
 
 class CompiledBackend:
@@ -85,9 +74,13 @@ class CompiledBackend:
             dtype=getattr(torch, kv.dtype),
             vectors=added.widths(),
         )
-        self._rows = SlottedRows(
-            slots, self._buckets[-1], self._project, lambda row: added.vectors(row, size)
+        projection = RowProjection(
+            text=lambda prompt: self._kv("text_kv", embedding=prompt.embedding),
+            reference=self._project,
+            adapters=self._adapters,
+            vectors=lambda row: added.vectors(row, size),
         )
+        self._rows = SlottedRows(slots, self._buckets[-1], projection)
         self._prepare()
 
     def buckets(self, shape: LatentShape) -> tuple[int, ...]:
@@ -103,7 +96,7 @@ class CompiledBackend:
 
         Raises ``UnknownAdapterError``.
         """
-        entry = self._adapter(self.facts.adapter(adapter or "").name)
+        entry = self._adapters[self.facts.adapter(adapter or "").name]
         mean, std = torch.tensor(entry.image.mean), torch.tensor(entry.image.std)
         normal = normalise(pixels, self.facts.reference_size, mean, std)
         # The engine pads its batches with black pictures.
@@ -178,22 +171,15 @@ class CompiledBackend:
         noise = self._graphs.run("unet", inputs, dynamic=dynamic)["noise"]
         return batch.rows_of(noise.float())
 
-    def _adapter(self, name: str) -> AdapterEntry:
-        if name not in self._adapters:
-            raise UnknownAdapterError(name, list(self._adapters))
-        return self._adapters[name]
-
     def _tokens(self, pixels: torch.Tensor, adapter: AdapterEntry) -> torch.Tensor:
         features = self._graphs.run(adapter.encoder, {"pixels": pixels})[adapter.features]
         return self._graphs.run(f"adapters/{adapter.name}", {"features": features})["tokens"].float()
 
-    def _project(self, row: RowConditioning) -> tuple[torch.Tensor, torch.Tensor | None]:
-        text = self._graphs.run("text_kv", {"embedding": row.prompt.embedding.unsqueeze(0)})["kv"][0]
-        images = [self._project_reference(reference) for reference in row.references]
-        return text, torch.cat(images) if images else None
-
-    def _project_reference(self, reference: PlacedReference) -> torch.Tensor:
-        name = f"adapters/{self._adapter(reference.adapter).name}_kv"
-        kv = self._graphs.run(name, {"tokens": reference.tokens.unsqueeze(0)})["kv"][0]
+    def _project(self, reference: PlacedReference) -> torch.Tensor:
+        kv = self._kv(f"adapters/{reference.adapter}_kv", tokens=reference.tokens)
         scale_values(kv, self._manifest.columns, reference.scales)
         return kv
+
+    def _kv(self, graph: str, **given: torch.Tensor) -> torch.Tensor:
+        one = {name: tensor.unsqueeze(0) for name, tensor in given.items()}
+        return self._graphs.run(graph, one)["kv"][0]

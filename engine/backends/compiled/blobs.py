@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import structlog
+
+from engine.files.replacement import replacing
 
 log = structlog.get_logger()
 
@@ -58,22 +58,15 @@ class BlobCache:
 
     def write(self, path: Path, content: bytes | memoryview) -> None:
         """Keep a blob, if that is possible."""
-        name = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=self.folder)
-            with os.fdopen(handle, "wb") as file:
+            with replacing(path) as draft, draft.open("wb") as file:
                 file.write(_header(hashlib.sha256(content).digest()))
                 file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(path)
         except OSError as error:
             log.warning(
                 "compiled graph cannot be kept, every start compiles it", path=str(path), error=str(error)
             )
-            if name is not None:
-                self.discard(Path(name))
 
 
 def _header(digest: bytes) -> bytes:

@@ -8,10 +8,8 @@ from pathlib import Path
 
 from engine.backends.compiled.backend import CompiledBackend, CompiledSettings
 from engine.backends.options import BackendOptions, UnknownBackendError
-from engine.export.cache import cached_export
 from engine.export.directory import ExportDirectory
-from engine.export.errors import ExportError, ExportMismatchError
-from engine.export.manifest import MANIFEST
+from engine.export.obtain import obtain_export
 from engine.export.settings import ExportSettings
 
 
@@ -51,37 +49,11 @@ def create_onnxruntime(root: Path, options: BackendOptions) -> CompiledBackend:
 
 def open_export(root: Path, options: BackendOptions) -> ExportDirectory:
     """Open an export, or the cached export of a model directory. Raises the ``ModelError`` family."""
-    if not (root / MANIFEST).is_file():
-        if options.cache is None:
-            raise ExportError("a model directory can be compiled only where there is a cache", path=root)
-        return cached_export(
-            root, options.cache, ExportSettings(adapter=options.adapter, loras=options.loras)
-        )
-    export = ExportDirectory.open(root)
-    default = next((adapter.name for adapter in export.manifest.adapters), "none")
-    if options.adapter not in (None, default):
-        raise ExportMismatchError(
-            "the export has another default adapter", path=root, expected=options.adapter, found=default
-        )
-    if options.loras:
-        raise ExportMismatchError(
-            "LoRAs are fused when a model is exported; this is an export",
-            path=root,
-            expected="a model directory",
-            found=", ".join(str(lora.path) for lora in options.loras),
-        )
-    if export.manifest.dtype != "float32":
-        raise ExportMismatchError(
-            "the export has weights of another type than this backend takes",
-            path=root / MANIFEST,
-            expected="float32",
-            found=export.manifest.dtype,
-        )
-    return export
+    return obtain_export(root, options.cache, ExportSettings(adapter=options.adapter, loras=options.loras))
 
 
 def _settings(options: BackendOptions) -> CompiledSettings:
-    return CompiledSettings() if options.buckets is None else CompiledSettings(buckets=options.buckets)
+    return CompiledSettings().with_buckets(options.buckets)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Write the model in diffusers' layout, whole or not at all."""
 
 import copy
-import hashlib
 import json
 import shutil
 import tempfile
@@ -16,6 +15,7 @@ from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjec
 from engine.embedded.quality.settings import MAIN
 from engine.embedded.recipe.towers import IMAGE_SIZE, PIXEL_MEAN, PIXEL_STD
 from engine.embedded.recipe.unet import build_noise_schedule
+from engine.files.digest import sha256_of
 
 ADAPTER_FILE = "ip-adapter_limner.safetensors"
 CHECKSUMS = "SHA256SUMS"
@@ -63,11 +63,7 @@ def export(parts: Parts, directory: Path) -> None:
 def checksums(directory: Path) -> str:
     """Return `sha256sum` lines for every file below a directory but the model card and the sums themselves."""
     names = sorted(str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file())
-    lines = (
-        f"{hashlib.sha256((directory / name).read_bytes()).hexdigest()}  {name}\n"
-        for name in names
-        if name not in (*KEPT, CHECKSUMS)
-    )
+    lines = (f"{sha256_of(directory / name)}  {name}\n" for name in names if name not in (*KEPT, CHECKSUMS))
     return "".join(lines)
 
 

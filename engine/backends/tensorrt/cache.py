@@ -15,8 +15,10 @@ from typing import Any
 import msgspec
 import structlog
 
-from engine.backends.engine_key import EngineKey
-from engine.backends.tensorrt_errors import EngineRefusedError, EngineStoreError
+from engine.backends.tensorrt.errors import EngineRefusedError, EngineStoreError
+from engine.backends.tensorrt.key import EngineKey
+from engine.files.lock import LockFileError, file_lock
+from engine.files.replacement import leftovers, replacing
 
 log = structlog.get_logger()
 
@@ -24,6 +26,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 TIMINGS = "timing.cache"
 CALIBRATION = "calibration.json"
+LOCK = "build.lock"
 
 Writer = Callable[[Path, Any], None]
 
@@ -59,7 +62,7 @@ class EngineCache:
 
     def __init__(self, root: Path, *, write: Writer | None = None) -> None:
         self.root = root
-        self._write = write or _write_durably
+        self._write = write or _write_plainly
 
     def folder(self, key: EngineKey) -> Path:
         """Return the folder of a key's engine, made if it is not there. Raises ``EngineStoreError``."""
@@ -69,6 +72,18 @@ class EngineCache:
         except OSError as error:
             raise EngineStoreError("the folder cannot be made", path=folder, found=str(error)) from error
         return folder
+
+    @contextmanager
+    def lock(self, key: EngineKey, *, waiting: Callable[[str], object]) -> Iterator[None]:
+        """Hold a key's folder; ``waiting`` is told by which other build it is held. Raises ``EngineStoreError``."""
+        path = self.folder(key) / LOCK
+        try:
+            with file_lock(path, waiting=waiting):
+                yield
+        except LockFileError as error:
+            raise EngineStoreError(
+                "the folder cannot be locked", path=path.parent, found=str(error)
+            ) from error
 
     def candidates(self, key: EngineKey) -> list[Path]:
         """Return the folders that may hold an engine for a key: its own, then those built ahead of time."""
@@ -161,51 +176,30 @@ class EngineCache:
 
     def _replace(self, path: Path, content: Any) -> None:
         size = memoryview(content).nbytes
-        with _temporary(path) as temporary:
-            try:
-                self._write(temporary, content)
-                found = temporary.stat().st_size
+        try:
+            with replacing(path) as draft:
+                self._write(draft, content)
+                found = draft.stat().st_size
                 if found != size:
                     raise OSError(f"{found} of {size} bytes were written")
-                temporary.replace(path)
-                _sync_folder(path.parent)
-            except OSError as error:
-                raise EngineStoreError(
-                    "cannot be written",
-                    path=path,
-                    expected=f"{size} bytes of room",
-                    found=f"{error} ({_room(path.parent)} bytes free)",
-                ) from error
+        except OSError as error:
+            raise EngineStoreError(
+                "cannot be written",
+                path=path,
+                expected=f"{size} bytes of room",
+                found=f"{error} ({_room(path.parent)} bytes free)",
+            ) from error
 
     def _sweep(self, folder: Path) -> None:
         """Remove what a build that crashed left; the caller holds the lock, so nobody is writing."""
-        for path in folder.glob(".*.part"):
+        for path in leftovers(folder):
             log.info("left over from a build that did not end", file=str(path))
             path.unlink(missing_ok=True)
 
 
-@contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    temporary = path.parent / f".{path.name}.{os.getpid()}.part"
-    try:
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write_durably(path: Path, content: Any) -> None:
+def _write_plainly(path: Path, content: Any) -> None:
     with path.open("wb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _room(folder: Path) -> str:

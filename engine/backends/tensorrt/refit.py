@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from engine.backends.tensorrt_errors import EngineRefusedError
-from engine.backends.tensorrt_package import TensorRTPackage
+from engine.backends.tensorrt.errors import EngineRefusedError
+from engine.backends.tensorrt.package import TensorRTPackage
 
 
 def refit_engine(package: TensorRTPackage, engine: Any, onnx: Path, logger: Any) -> Any:

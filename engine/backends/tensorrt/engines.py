@@ -10,17 +10,16 @@ from typing import Any
 
 import structlog
 
-from engine.backends.build_lock import build_lock
-from engine.backends.engine_cache import MANIFEST, EngineCache, EngineManifest
-from engine.backends.engine_key import EngineKey
-from engine.backends.nvidia_driver import Gpu
-from engine.backends.tensorrt_builder import BuildSettings, build_engine
-from engine.backends.tensorrt_errors import EngineRefusedError, EngineStoreError
-from engine.backends.tensorrt_graph import UNetGraph
-from engine.backends.tensorrt_package import TensorRTPackage
-from engine.backends.tensorrt_profiles import Profile
-from engine.backends.tensorrt_refit import refit_engine
-from engine.backends.tensorrt_runner import create_runtime
+from engine.backends.tensorrt.builder import BuildSettings, build_engine
+from engine.backends.tensorrt.cache import MANIFEST, EngineCache, EngineManifest
+from engine.backends.tensorrt.driver import Gpu
+from engine.backends.tensorrt.errors import EngineRefusedError, EngineStoreError
+from engine.backends.tensorrt.graph import UNetGraph
+from engine.backends.tensorrt.key import EngineKey
+from engine.backends.tensorrt.package import TensorRTPackage
+from engine.backends.tensorrt.profiles import Profile
+from engine.backends.tensorrt.refit import refit_engine
+from engine.backends.tensorrt.runner import create_runtime
 
 log = structlog.get_logger()
 
@@ -103,14 +102,17 @@ class Engines:
         if found is not None:
             return found
         try:
-            folder = self._cache.folder(key)
+            with self._cache.lock(key, waiting=self._wait):
+                return self._find(key) or self._make(key, graph, settings, must_store=must_store)
         except EngineStoreError as error:
             if must_store:
                 raise
+            # From the lock: without ``must_store`` nothing else raises it.
             log.error("engine is not kept", error=str(error))
-            return self._make(key, graph, settings, must_store=False)
-        with build_lock(folder, waiting=lambda holder: self._report(f"waiting for {holder}, which builds")):
-            return self._find(key) or self._make(key, graph, settings, must_store=must_store)
+            return self._make(key, graph, settings, must_store=False, keep=False)
+
+    def _wait(self, holder: str) -> None:
+        self._report(f"waiting for {holder}, which builds")
 
     def _find(self, key: EngineKey) -> Obtained | None:
         for folder in self._cache.candidates(key):
@@ -136,7 +138,13 @@ class Engines:
         return Obtained(plans=plans, manifest=manifest, folder=folder, built=False)
 
     def _make(
-        self, key: EngineKey, graph: UNetGraph, settings: BuildSettings, *, must_store: bool
+        self,
+        key: EngineKey,
+        graph: UNetGraph,
+        settings: BuildSettings,
+        *,
+        must_store: bool,
+        keep: bool = True,
     ) -> Obtained:
         began = self._clock()
         refitted = self._refit(key, graph)
@@ -150,19 +158,23 @@ class Engines:
         )
         numbers = {profile: number for number, profile in enumerate(key.profiles)}
         manifest, folder = None, None
-        try:
-            manifest = self._cache.store(
-                key,
-                [(tuple(numbers[profile] for profile in profiles), content) for content, profiles in made],
-                timings=timings,
-                refittable=settings.refit,
-                seconds=seconds,
-            )
-            folder = self._cache.folder(key)
-        except EngineStoreError as error:
-            if must_store:
-                raise
-            log.error("engine is not kept, the next start builds it again", error=str(error))
+        if keep:
+            try:
+                manifest = self._cache.store(
+                    key,
+                    [
+                        (tuple(numbers[profile] for profile in profiles), content)
+                        for content, profiles in made
+                    ],
+                    timings=timings,
+                    refittable=settings.refit,
+                    seconds=seconds,
+                )
+                folder = self._cache.folder(key)
+            except EngineStoreError as error:
+                if must_store:
+                    raise
+                log.error("engine is not kept, the next start builds it again", error=str(error))
         paths = (
             [None] * len(made)
             if manifest is None or folder is None

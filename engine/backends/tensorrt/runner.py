@@ -11,12 +11,12 @@ import structlog
 import torch
 
 from engine.backends.base import LatentShape
-from engine.backends.cuda_stream import CapturedCall, Stream
-from engine.backends.device_backend import BatchInputs, Program
-from engine.backends.nvidia_driver import Gpu
-from engine.backends.tensorrt_errors import EngineCallError, EngineRefusedError
-from engine.backends.tensorrt_package import TensorRTPackage
-from engine.backends.tensorrt_profiles import OUTPUT, Profile, check_inputs, torch_type
+from engine.backends.device.backend import BatchInputs, Program
+from engine.backends.device.stream import CapturedCall, Stream
+from engine.backends.tensorrt.driver import Gpu
+from engine.backends.tensorrt.errors import EngineCallError, EngineRefusedError
+from engine.backends.tensorrt.package import TensorRTPackage
+from engine.backends.tensorrt.profiles import OUTPUT, Profile, check_inputs, torch_type
 
 log = structlog.get_logger()
 

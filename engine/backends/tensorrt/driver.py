@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from engine.backends.tensorrt_errors import DriverMissingError
+from engine.backends.tensorrt.errors import DriverMissingError
 
 # cuda.h, CUdevice_attribute.
 _MAJOR, _MINOR = 75, 76

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.backends.base import BackendStartError
+from engine.models.errors import describe
 
 
 class TensorRTError(BackendStartError):
@@ -23,14 +24,7 @@ class TensorRTError(BackendStartError):
         self.tensor = tensor
         self.expected = expected
         self.found = found
-        parts = [what if path is None else f"{path}: {what}"]
-        if tensor is not None:
-            parts.append(f"tensor {tensor}")
-        if expected is not None:
-            parts.append(f"expected {expected}")
-        if found is not None:
-            parts.append(f"found {found}")
-        super().__init__("; ".join(parts))
+        super().__init__(describe(what, path=path, tensor=tensor, expected=expected, found=found))
 
 
 class DriverMissingError(TensorRTError):

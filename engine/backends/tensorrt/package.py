@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from engine.backends.tensorrt_errors import PackageMissingError
+from engine.backends.tensorrt.errors import PackageMissingError
 
 log = structlog.get_logger()
 

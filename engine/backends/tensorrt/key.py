@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engine.backends.tensorrt_profiles import Profile
+from engine.backends.tensorrt.profiles import Profile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from engine.backends.base import MAX_REFERENCES, BackendStartError, LatentShape
-from engine.backends.cuda_stream import CapturedCall, CudaStream, Stream
-from engine.backends.device_backend import BatchInputs, DeviceBackend, Program
+from engine.backends.base import BackendStartError, LatentShape
+from engine.backends.device.backend import BatchInputs, DeviceBackend, Program
+from engine.backends.device.stream import CapturedCall, CudaStream, Stream
 from engine.backends.options import BackendOptions, UnknownBackendError
+from engine.backends.slotted import SlotSettings
+from engine.models.dtypes import DTYPES
 from engine.models.model import Model, load_model
 from engine.models.placement import move_model
 from engine.models.unet import ConditionedUNet
@@ -22,25 +24,18 @@ class DeviceMissingError(BackendStartError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TorchDeviceSettings:
+class TorchDeviceSettings(SlotSettings):
     """What may be chosen about torch on a GPU.
 
     ``graphs`` captures a CUDA graph for each bucket; ``compile`` runs the UNet through ``torch.compile`` first (minutes
     for each bucket of a large model). ``channels_last`` lays the convolutions' weights out that way, faster on an
-    H100 only below 8 rows of SD 1.5 (docs/benchmarks.md). ``max_references`` bounds the references of one row.
+    H100 only below 8 rows of SD 1.5 (docs/benchmarks.md).
     """
 
     buckets: tuple[int, ...] = (1, 2, 4, 8, 16)
-    capacity: int = 64
-    max_references: int = MAX_REFERENCES
     graphs: bool = True
     compile: bool = False
     channels_last: bool = False
-
-    def __post_init__(self) -> None:
-        """Raise ``ValueError`` for settings that cannot hold."""
-        if not self.buckets or min(self.buckets) < 1 or self.max_references < 1:
-            raise ValueError("buckets and max_references must be positive")
 
 
 class TorchPrograms:
@@ -112,18 +107,13 @@ def torch_device_backend(
 
 def create_torch_on_device(root: Path, options: BackendOptions) -> DeviceBackend:
     """Load a model on a CUDA device. Raises the ``BackendStartError`` and ``ModelError`` families."""
-    dtype: torch.dtype = getattr(
-        torch, options.dtype_of("torch", ("float32", "bfloat16", "float16"), best="float16")
-    )
+    dtype = DTYPES[options.dtype_of("torch", tuple(DTYPES), best="float16")]
     try:
         device = torch.device(options.device)
     except RuntimeError as error:
         raise UnknownBackendError(f"no device {options.device!r}: {error}") from error
     check_device(device)
-    settings = TorchDeviceSettings()
-    if options.buckets is not None:
-        capacity = max(settings.capacity, 2 * max(options.buckets))
-        settings = replace(settings, buckets=options.buckets, capacity=capacity)
+    settings = TorchDeviceSettings().with_buckets(options.buckets)
     return torch_device_backend(
         load_model(root, adapter=options.adapter, dtype=dtype, loras=options.loras), device, settings
     )

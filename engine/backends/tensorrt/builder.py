@@ -10,9 +10,9 @@ from typing import Any
 
 import structlog
 
-from engine.backends.tensorrt_errors import BuildFailedError, GraphRefusedError
-from engine.backends.tensorrt_package import TensorRTPackage
-from engine.backends.tensorrt_profiles import Profile, check_inputs
+from engine.backends.tensorrt.errors import BuildFailedError, GraphRefusedError
+from engine.backends.tensorrt.package import TensorRTPackage
+from engine.backends.tensorrt.profiles import Profile, check_inputs
 
 log = structlog.get_logger()
 

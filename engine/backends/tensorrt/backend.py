@@ -8,43 +8,41 @@ from pathlib import Path
 import structlog
 import torch
 
-from engine.backends.base import MAX_REFERENCES, ModelFacts
-from engine.backends.cuda_stream import CudaStream, Stream
-from engine.backends.device_backend import DeviceBackend
-from engine.backends.engine_cache import CALIBRATION, EngineCache
-from engine.backends.nvidia_driver import Gpu, find_gpu
+from engine.backends.base import ModelFacts
+from engine.backends.device.backend import DeviceBackend
+from engine.backends.device.stream import CudaStream, Stream
 from engine.backends.options import BackendOptions, UnknownBackendError
-from engine.backends.tensorrt_builder import BuildSettings
-from engine.backends.tensorrt_engines import Engines, Obtained, key_of
-from engine.backends.tensorrt_errors import DriverMissingError
-from engine.backends.tensorrt_graph import UNetGraph, unet_graph
-from engine.backends.tensorrt_package import TensorRTPackage, load_package
-from engine.backends.tensorrt_profiles import Profile, profiles_of
-from engine.backends.tensorrt_runner import TensorRTPrograms, create_runtime, load_engine
+from engine.backends.slotted import SlotSettings
+from engine.backends.tensorrt.builder import BuildSettings
+from engine.backends.tensorrt.cache import CALIBRATION, EngineCache
+from engine.backends.tensorrt.driver import Gpu, find_gpu
+from engine.backends.tensorrt.engines import Engines, Obtained, key_of
+from engine.backends.tensorrt.errors import DriverMissingError
+from engine.backends.tensorrt.graph import UNetGraph, unet_graph
+from engine.backends.tensorrt.package import TensorRTPackage, load_package
+from engine.backends.tensorrt.profiles import Profile, profiles_of
+from engine.backends.tensorrt.runner import TensorRTPrograms, create_runtime, load_engine
 from engine.export.cache import cached_export
 from engine.export.settings import ExportSettings
+from engine.models.dtypes import DTYPES
 from engine.models.model import Model, load_model
 from engine.models.placement import move_model
 
 log = structlog.get_logger()
 
 BUCKETS = (1, 2, 4, 8, 16)
-CAPACITY = 64
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TensorRTSettings:
+class TensorRTSettings(SlotSettings):
     """What may be chosen about a TensorRT backend.
 
-    sizes: (height, width) in pixels that the engine runs; none is the model's own size. max_references bounds the
-    references of one row. graphs: a CUDA graph for each bucket.
+    sizes: (height, width) in pixels that the engine runs; none is the model's own size. graphs: a CUDA graph for each
+    bucket.
     """
 
     buckets: tuple[int, ...] = BUCKETS
     sizes: tuple[tuple[int, int], ...] = ()
-    capacity: int = CAPACITY
-    max_references: int = MAX_REFERENCES
     graphs: bool = True
     build: BuildSettings = field(default_factory=BuildSettings)
 
@@ -101,10 +99,7 @@ def create_tensorrt(
 
     Raises the ``BackendStartError`` and ``ModelError`` families, and ``ValueError`` for settings that cannot hold.
     """
-    settings = settings or TensorRTSettings()
-    if options.buckets is not None:
-        capacity = max(settings.capacity, 2 * max(options.buckets))
-        settings = replace(settings, buckets=options.buckets, capacity=capacity)
+    settings = (settings or TensorRTSettings()).with_buckets(options.buckets)
     dtype = options.dtype_of(name, tuple(DTYPES), best="float16")
     # The driver first: TensorRT's runtime would end the process without a word.
     gpu = find_gpu(int(options.device.partition(":")[2] or 0))

@@ -8,7 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from engine.models.lora_choice import LoraChoice
+from engine.export.settings import DTYPES, ExportSettings
+from engine.models.lora_choice import add_lora_option
 
 
 def add_build(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -28,10 +29,8 @@ def add_build(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="engine cache (default limner in the user's cache directory)",
     )
     parser.add_argument("--adapter", help="IP-Adapter, by its file's stem, where the model has several")
-    parser.add_argument(
-        "--lora", dest="loras", metavar="PATH[:SCALE]", type=LoraChoice.parse, action="append", default=[]
-    )
-    parser.add_argument("--dtype", default="float16", choices=("float32", "float16", "bfloat16"))
+    add_lora_option(parser)
+    parser.add_argument("--dtype", default="float16", choices=DTYPES)
     parser.add_argument(
         "--target",
         type=lambda text: tuple(text.split(",")),
@@ -50,16 +49,16 @@ def add_build(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def run_build(options: argparse.Namespace) -> int:
     """Build, telling of each phase on standard error; return the exit status."""
-    from engine.backends.engine_cache import EngineCache
-    from engine.backends.nvidia_driver import find_gpu
-    from engine.backends.tensorrt_backend import BUCKETS, TensorRTSettings
-    from engine.backends.tensorrt_builder import BuildSettings
-    from engine.backends.tensorrt_engines import Engines, key_of
-    from engine.backends.tensorrt_errors import TensorRTError
-    from engine.backends.tensorrt_graph import export_of, unet_graph
-    from engine.backends.tensorrt_package import load_package
+    from engine.backends.tensorrt.backend import TensorRTSettings
+    from engine.backends.tensorrt.builder import BuildSettings
+    from engine.backends.tensorrt.cache import EngineCache
+    from engine.backends.tensorrt.driver import find_gpu
+    from engine.backends.tensorrt.engines import Engines, key_of
+    from engine.backends.tensorrt.errors import TensorRTError
+    from engine.backends.tensorrt.graph import unet_graph
+    from engine.backends.tensorrt.package import load_package
     from engine.config import default_cache_dir
-    from engine.export.settings import ExportSettings
+    from engine.export.obtain import obtain_export
     from engine.loop.logs import configure_logging
     from engine.models.errors import ModelError
 
@@ -72,7 +71,6 @@ def run_build(options: argparse.Namespace) -> int:
 
     try:
         settings = TensorRTSettings(
-            buckets=options.buckets or BUCKETS,
             sizes=options.size or (),
             build=BuildSettings(
                 refit=options.refit,
@@ -80,13 +78,13 @@ def run_build(options: argparse.Namespace) -> int:
                 level=options.level,
                 targets=options.target,
             ),
-        )
+        ).with_buckets(options.buckets)
         package = load_package(options.backend)
         # Ahead of time no driver is needed, and with one its GPU does not matter.
         gpu = None if options.target else find_gpu()
         cache = options.output or default_cache_dir()
         report(f"exporting {options.model}, unless that was done before")
-        export = export_of(
+        export = obtain_export(
             options.model,
             cache,
             ExportSettings(adapter=options.adapter, dtype=options.dtype, loras=tuple(options.loras)),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from engine.backends.tensorrt_errors import GraphRefusedError
+from engine.backends.tensorrt.errors import GraphRefusedError
 
 REQUIRED = ("sample", "timestep", "kv_text", "kv_ip", "ip_mask")
 OPTIONAL = ("text_embeds", "time_ids", "timestep_cond")

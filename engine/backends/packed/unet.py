@@ -9,8 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from engine.backends.onednn import PackedConv, PackedLinear, available
-from engine.backends.packed_blocks import (
+from engine.backends.packed.blocks import (
     PackedDownsample,
     PackedNorm,
     PackedResnet,
@@ -22,6 +21,7 @@ from engine.backends.packed_blocks import (
     require,
     to_tokens,
 )
+from engine.backends.packed.onednn import PackedConv, PackedLinear, available
 from engine.models.attention import CrossKV, ReferenceSpan
 from engine.models.unet import ConditionedUNet
 

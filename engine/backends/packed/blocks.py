@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from engine.backends.onednn import PackedConv, PackedLinear
+from engine.backends.packed.onednn import PackedConv, PackedLinear
 from engine.models.attention import CrossKV, LayerColumns, attend, attend_references
 
 Tensor = torch.Tensor

@@ -14,13 +14,12 @@ from engine.backends.base import (
     EncodedPrompt,
     LatentShape,
     ModelFacts,
+    PlacedReference,
     RowConditioning,
-    UnknownAdapterError,
 )
-from engine.backends.cuda_stream import CapturedCall
+from engine.backends.device.stream import CapturedCall
 from engine.backends.slots import SlotBuffers, Staging
-from engine.backends.slotted import SlottedRows
-from engine.models.loaded_adapter import LoadedAdapter
+from engine.backends.slotted import RowProjection, SlottedRows
 from engine.models.model import Model
 
 PROGRAMS = 32
@@ -138,7 +137,13 @@ class DeviceBackend:
             vectors=added.widths(),
             device=device,
         )
-        self._rows = SlottedRows(slots, largest, self._project, lambda row: added.vectors(row, size))
+        projection = RowProjection(
+            text=lambda prompt: self._text_kv.project(prompt.embedding.to(device)),
+            reference=self._project,
+            adapters=self._adapters,
+            vectors=lambda row: added.vectors(row, size),
+        )
+        self._rows = SlottedRows(slots, largest, projection)
         self._narrow = room if programs.one_width else one
         self._unmasked = not programs.one_width and len({at.tokens for at in facts.adapters}) < 2
         self._largest = largest
@@ -255,15 +260,6 @@ class DeviceBackend:
         self._indices[key] = torch.tensor(places, device=self.device)
         return self._indices[key]
 
-    def _adapter(self, name: str) -> LoadedAdapter:
-        if name not in self._adapters:
-            raise UnknownAdapterError(name, list(self._adapters))
-        return self._adapters[name]
-
-    def _project(self, row: RowConditioning) -> tuple[torch.Tensor, torch.Tensor | None]:
-        references = [
-            self._adapter(at.adapter).kv.project(at.tokens.to(self.device), at.scales)
-            for at in row.references
-        ]
-        text = self._text_kv.project(row.prompt.embedding.to(self.device))
-        return text, torch.cat(references) if references else None
+    def _project(self, reference: PlacedReference) -> torch.Tensor:
+        projector = self._adapters[reference.adapter].kv
+        return projector.project(reference.tokens.to(self.device), reference.scales)
