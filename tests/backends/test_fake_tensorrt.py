@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from tests.backends import fake_tensorrt as fake
+from tests.backends.real_tensorrt import real_tensorrt
 
-real = pytest.importorskip("tensorrt_rtx_bindings")
+real = real_tensorrt()
 
 CLASSES = (
     fake.Builder,

@@ -18,9 +18,10 @@ from engine.export.cache import cached_export
 from engine.export.directory import ExportDirectory
 from engine.export.settings import ExportSettings
 from engine.export.writer import export_model
+from tests.backends.real_tensorrt import real_tensorrt
 from tests.tinymodels import TinySettings, TinyXLSettings, build_tiny_model, build_tiny_xl
 
-pytest.importorskip("tensorrt_rtx_bindings")
+real_tensorrt()
 
 TARGETS = ("8.6",)
 HALF = ExportSettings(adapter="base", dtype="float16")

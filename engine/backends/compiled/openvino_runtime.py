@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import mmap
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,6 @@ class OpenVINORuntime:
         self._openvino = openvino
         self._core = openvino.Core()
         self._blobs = None if settings.cache is None else BlobCache(settings.cache)
-        self._models: dict[Path, Any] = {}
         self.compiled = 0
         """Graphs that were compiled and not read from the cache."""
 
@@ -72,16 +72,18 @@ class OpenVINORuntime:
             written = io.BytesIO()
             compiled.export_model(written)
             self._blobs.write(kept, written.getbuffer())
-        return _Compiled(self._openvino, compiled, outputs, None)
+            del written
+            # As every later start has it: a graph that was just compiled holds more memory than one that was read.
+            found = self._read(kept, options)
+        graph_of, mapped = (compiled, None) if found is None else found
+        return _Compiled(self._openvino, graph_of, outputs, mapped)
 
     def _compile(
         self, path: Path, entry: GraphEntry, shapes: Mapping[str, Shape], options: dict[str, Any]
     ) -> Any:
         try:
-            # The weights are mapped from the export once and shared by all that is compiled from it.
-            if path not in self._models:
-                self._models[path] = self._core.read_model(path)
-            model = self._models[path].clone()
+            # Read again for each bucket, which only a first start does: kept, it would hold the weights once more.
+            model = self._core.read_model(path)
             check_signature(path, entry, _names(model.inputs), _names(model.outputs))
             sizes = {name: [-1 if size is None else size for size in shape] for name, shape in shapes.items()}
             model.reshape(sizes)
@@ -92,14 +94,12 @@ class OpenVINORuntime:
                 "OpenVINO cannot compile the graph", path=path, found=str(error).strip()[:500]
             ) from error
 
-    def _read(self, kept: Path, options: dict[str, Any]) -> tuple[Any, mmap.mmap] | None:
+    def _read(self, kept: Path, options: dict[str, Any]) -> tuple[Any, Mapped] | None:
         """Return the compiled graph of a file, and the file; None if there is none that this OpenVINO takes."""
         if self._blobs is None or not self._blobs.valid(kept):
             return None
-        with kept.open("rb") as file:
-            # A private mapping: OpenVINO's tensors want memory that could be written to.
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        content = np.frombuffer(mapped, dtype=np.uint8, offset=HEADER)
+        mapped = Mapped(kept)
+        content = np.frombuffer(mapped.memory, dtype=np.uint8, offset=HEADER)
         try:
             tensor = self._openvino.Tensor(content, shared_memory=True)
             return self._core.import_model(tensor, "CPU", options), mapped
@@ -136,8 +136,29 @@ def _names(ports: Any) -> list[str]:
     return [port.any_name for port in ports]
 
 
+class Mapped:
+    """A file in memory, read page by page as it is used; nothing is ever written to it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with path.open("rb") as file:
+            # A private mapping: OpenVINO's tensors want memory that could be written to.
+            self.memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+    def release(self) -> None:
+        """Give all pages back; what is read again is read alone.
+
+        With the file in the system's cache, a page that is touched would bring its neighbours back with it: the biases
+        that every call reads would keep the weights between them resident.
+        """
+        self.memory.madvise(mmap.MADV_DONTNEED)
+        self.memory.madvise(mmap.MADV_RANDOM)
+        with self.path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 class _Compiled:
-    def __init__(self, openvino: Any, compiled: Any, outputs: list[str], mapped: mmap.mmap | None) -> None:
+    def __init__(self, openvino: Any, compiled: Any, outputs: list[str], mapped: Mapped | None) -> None:
         self._openvino = openvino
         self._request = compiled.create_infer_request()
         self._outputs = outputs
@@ -150,7 +171,7 @@ class _Compiled:
             self._request.set_tensor(name, self._openvino.Tensor(tensor.numpy(), shared_memory=True))
         self._request.infer()
         if not self._ran and self._mapped is not None:
-            # The weights are packed by now; what is read again comes from the file's pages, which nobody wrote to.
-            self._mapped.madvise(mmap.MADV_DONTNEED)
+            # The weights are packed by now, and little of the file is read again.
+            self._mapped.release()
         self._ran = True
         return {name: torch.from_numpy(self._request.get_tensor(name).data.copy()) for name in self._outputs}
