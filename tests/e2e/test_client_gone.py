@@ -39,6 +39,10 @@ def gone(total: Callable[..., float]) -> bool:
     return total("limner_images_running") == 0 and total("limner_requests_in_flight") == 0
 
 
+def all_in(total: Callable[..., float]) -> bool:
+    return total("limner_images_running") > 0 and total("limner_requests_in_flight") == 6
+
+
 def test_a_killed_client_frees_its_rows(server: LocalServer, total: Callable[..., float]) -> None:
     cancelled = total("limner_requests_cancelled_total")
     caller = subprocess.Popen(
@@ -46,7 +50,8 @@ def test_a_killed_client_frees_its_rows(server: LocalServer, total: Callable[...
     )
     assert caller.stdout is not None
     assert caller.stdout.readline(), "the first step"
-    assert total("limner_images_running") == 4
+    # How many run at once, and how many wait their turn, is the scheduler's choice.
+    wait_until(lambda: total("limner_images_running") > 0)
     ticks = total("limner_ticks_total")
     caller.send_signal(signal.SIGKILL)
     caller.wait()
@@ -63,7 +68,7 @@ def test_a_cancelled_call_frees_its_rows(server: LocalServer, total: Callable[..
                 asyncio.create_task(client.generate("a portrait", steps=STEPS, seed=seed, guidance_scale=1.0))
                 for seed in range(6)
             ]
-            await asyncio.to_thread(wait_until, lambda: total("limner_images_running") == 6)
+            await asyncio.to_thread(wait_until, lambda: all_in(total))
             for call in calls:
                 call.cancel()
             for call in calls:
