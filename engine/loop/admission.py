@@ -65,6 +65,7 @@ class Admission:
             submitted=arrived,
             deadline=None if submit.deadline is None else arrived + submit.deadline,
         )
+        guided_steps = _guided_steps(submit) if guided else None
         for index, seed in enumerate(submit.seeds):
             item = WorkItem(
                 id=f"{submit.job_id}/{index}",
@@ -75,6 +76,7 @@ class Admission:
                 priority=Priority(submit.priority),
                 deadline=job.deadline,
                 deterministic=submit.deterministic,
+                guided_steps=guided_steps,
             )
             noise = NoiseSource(seed, job.shape)
             job.images.append(ImageInFlight(job=job, index=index, item=item, noise=noise))
@@ -83,7 +85,13 @@ class Admission:
     def _check(self, submit: Submit) -> None:
         if not 1 <= len(submit.seeds) <= MAX_IMAGES:
             raise ValueError(f"{len(submit.seeds)} images, 1 to {MAX_IMAGES} are possible")
-        for name in ("guidance_scale", "guidance_rescale", "ip_adapter_scale"):
+        for name in (
+            "guidance_scale",
+            "guidance_rescale",
+            "guidance_start",
+            "guidance_end",
+            "ip_adapter_scale",
+        ):
             if not isfinite(getattr(submit, name)):
                 raise ValueError(f"{name} is not a finite number")
         if not all(isfinite(weight) for weight in submit.reference_weights):
@@ -137,3 +145,16 @@ class Admission:
             )
             for own, weight in zip(placed, weights, strict=True)
         )
+
+
+def _guided_steps(submit: Submit) -> range | None:
+    """Return the steps that are guided; None for all of them."""
+    steps = submit.steps
+    guided = [
+        step
+        for step in range(steps)
+        if submit.guidance_start <= step / steps and (step + 1) / steps <= submit.guidance_end
+    ]
+    if len(guided) == steps:
+        return None
+    return range(guided[0], guided[-1] + 1) if guided else range(0)

@@ -27,7 +27,8 @@ class Stepped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Composition:
-    """What the choice of images fixes about a tick; it is reused until an image joins or leaves.
+    """What the choice of images fixes about a tick; it is reused until an image joins or leaves, or its guidance
+    begins or ends.
 
     Rows are ordered: every image's prompt, then the negative prompts of the guided ones. ``image_of_row`` is
     None when no image is guided; ``rescale`` is None when no image asks for it.
@@ -36,6 +37,8 @@ class Composition:
     images: tuple[ImageInFlight, ...]
     seats: tuple[tuple[int, ...], ...]
     """The slots of each image."""
+    guided: tuple[bool, ...]
+    """Whether each image's step is guided."""
     slots: tuple[int, ...]
     """The slot of each row."""
     image_of_row: torch.Tensor | None
@@ -48,7 +51,7 @@ class Composition:
     def of(cls, images: Sequence[ImageInFlight], device: torch.device) -> Composition:
         """Lay out the rows of these images, which hold their slots."""
         count = len(images)
-        guided = [index for index, image in enumerate(images) if image.job.guided]
+        guided = [index for index, image in enumerate(images) if image.guided]
         uncond = list(range(count))
         for row, index in enumerate(guided, start=count):
             uncond[index] = row
@@ -58,6 +61,7 @@ class Composition:
         return cls(
             images=tuple(images),
             seats=tuple(image.slots for image in images),
+            guided=tuple(image.guided for image in images),
             slots=(*(image.slots[0] for image in images), *(images[index].slots[1] for index in guided)),
             image_of_row=torch.tensor(order, device=device) if guided else None,
             cond_index=torch.arange(count, device=device),
@@ -67,11 +71,12 @@ class Composition:
         )
 
     def holds(self, images: Sequence[ImageInFlight]) -> bool:
-        """Say whether these are the images, in this order and in the same slots as then."""
+        """Say whether these are the images, in this order, in the same slots and as guided as then."""
         return (
             len(images) == len(self.images)
             and all(mine is other for mine, other in zip(self.images, images, strict=True))
             and self.seats == tuple(image.slots for image in images)
+            and self.guided == tuple(image.guided for image in images)
         )
 
     def rows(self, values: torch.Tensor) -> torch.Tensor:

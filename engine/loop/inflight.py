@@ -32,6 +32,11 @@ class ImageInFlight:
     drawn: torch.Tensor | None = None
 
     @property
+    def guided(self) -> bool:
+        """Whether its next step is guided, and so takes two rows."""
+        return self.item.rows_at(self.step) == 2
+
+    @property
     def seed(self) -> int:
         """The seed of this image's noise."""
         return self.job.submit.seeds[self.index]

@@ -49,6 +49,9 @@ class Submit(Message, frozen=True, kw_only=True):
     deadline: float | None = None
     """Seconds that remain, or None."""
     deterministic: bool = False
+    guidance_start: float = 0.0
+    guidance_end: float = 1.0
+    """Step i of n is guided when ``guidance_start <= i / n`` and ``(i + 1) / n <= guidance_end``."""
     progress: bool = False
     """Whether the server wants ``Step`` messages."""
     preview_interval: int = 0

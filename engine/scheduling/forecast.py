@@ -45,27 +45,28 @@ class Estimate:
 def forecast(line: Line, packer: Packer, costs: CostCurve, finish_seconds: float) -> Iterator[Landing]:
     """Play the line forward to its end, which consumes it; yield images in the order in which they finish.
 
-    It makes the scheduler's own choices, and these change only when an image finishes, so it leaps from
-    one finish to the next: at most one choice per image in flight, however many steps are left.
+    It makes the scheduler's own choices, and these change only when an image finishes or its guidance begins or
+    ends, so it leaps from one such event to the next: at most three choices per image in flight, however many
+    steps are left.
 
     Exact (to the cost curve's own error) while nothing else arrives; an image that is cancelled or expires
     makes the others earlier, as a rule. Later arrivals of a higher priority delay an image by their own
     work, all others only by changing the bucket that it runs in.
     """
-    steps_left = {id(flight): flight.item.steps - flight.step for flight in line}
+    steps = {id(flight): flight.step for flight in line}
     starts: dict[int, float] = {}
     now = 0.0
     while line:
         group = line.front()
-        packed = packer.pack(group)
+        packed = packer.pack(group, lambda flight: steps[id(flight)])
         tick = group[: packed.images]
         for flight in tick:
             starts.setdefault(id(flight), now)
-        steps = min(steps_left[id(flight)] for flight in tick)
-        now += steps * costs.seconds(tick[0].item.shape, packed.bucket)
+        leap = min(flight.item.changes_after(steps[id(flight)]) - steps[id(flight)] for flight in tick)
+        now += leap * costs.seconds(tick[0].item.shape, packed.bucket)
         for flight in tick:
-            steps_left[id(flight)] -= steps
-            if not steps_left[id(flight)]:
+            steps[id(flight)] += leap
+            if steps[id(flight)] == flight.item.steps:
                 line.remove(flight)
                 now += finish_seconds
                 yield Landing(flight, 0.0 if flight.started else starts[id(flight)], now)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from math import inf
+from operator import attrgetter
 from typing import NamedTuple
 
 from .costs import CostCurve
 from .errors import InvalidJob
 from .line import Flight
 from .work import Shape, WorkItem
+
+_step: Callable[[Flight], int] = attrgetter("step")
 
 
 class Packed(NamedTuple):
@@ -58,10 +61,14 @@ class Packer:
         self._rounds: dict[Shape, Round] = {}
         self._distrusted: dict[Shape, int] = {}
 
-    def pack(self, group: Sequence[Flight]) -> Packed:
-        """Return the next tick for a group that is in order and not empty."""
-        ahead = [flight.item for flight in group[: self._horizon]]
-        ends = list(accumulate([item.rows for item in ahead]))
+    def pack(self, group: Sequence[Flight], step_of: Callable[[Flight], int] = _step) -> Packed:
+        """Return the next tick for a group that is in order and not empty.
+
+        `step_of` gives the step that a flight takes next, for a forecast that is ahead of the flights.
+        """
+        within = group[: self._horizon]
+        ahead = [flight.item for flight in within]
+        ends = list(accumulate([flight.item.rows_at(step_of(flight)) for flight in within]))
         flags = [item.deterministic for item in ahead]
         deterministic = flags.index(True) if True in flags else len(ahead)
         ticks, cheapest = self._round(ahead[0].shape)

@@ -160,7 +160,7 @@ class Scheduler:
             waiting=len(waiting),
             running=running,
             preempted=len(flights) - len(waiting) - running,
-            rows=sum(flight.item.rows for flight in flights),
+            rows=sum(flight.item.rows_at(flight.step) for flight in flights),
             oldest_wait_seconds=self._clock() - oldest,
         )
 

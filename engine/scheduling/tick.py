@@ -24,4 +24,4 @@ class Tick:
     @property
     def rows(self) -> int:
         """Count the useful rows; `bucket - rows` are padding."""
-        return sum(item.rows for item in self.items)
+        return sum(item.rows_at(step) for item, step in zip(self.items, self.steps, strict=True))

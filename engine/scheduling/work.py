@@ -25,7 +25,8 @@ class WorkItem:
     """Describe one image to the scheduler, which knows nothing else about it.
 
     `id` is unique among the images in flight. `rows` is 2 under classifier-free guidance (text + image
-    and unconditional, always in the same tick), else 1. `deadline` is absolute, in seconds of the
+    and unconditional, always in the same tick), else 1; where guidance is limited to the steps of
+    `guided_steps`, the others take 1 row. `deadline` is absolute, in seconds of the
     scheduler's clock, and is when the image must be finished, decoding included. A `deterministic` image
     runs all its ticks in `Policy.deterministic_bucket`.
 
@@ -40,14 +41,29 @@ class WorkItem:
     priority: Priority = Priority.INTERACTIVE
     deadline: float | None = None
     deterministic: bool = False
+    guided_steps: range | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise InvalidJob(f"image {self.id}: {self.steps} steps, at least 1 is needed")
         if self.rows not in (1, 2):
             raise InvalidJob(f"image {self.id}: {self.rows} rows, 1 or 2 are possible")
+        if self.guided_steps is not None and self.guided_steps.step != 1:
+            raise InvalidJob(f"image {self.id}: its guided steps are not one interval")
         if self.deadline is not None and isnan(self.deadline):
             raise InvalidJob(f"image {self.id}: its deadline is not a number")
+
+    def rows_at(self, step: int) -> int:
+        """Return how many rows its step takes, from 0."""
+        return self.rows if self.guided_steps is None or step in self.guided_steps else 1
+
+    def changes_after(self, step: int) -> int:
+        """Return the first later step that takes another number of rows; `steps` when there is none."""
+        if self.guided_steps:
+            for edge in (self.guided_steps.start, self.guided_steps.stop):
+                if step < edge < self.steps:
+                    return edge
+        return self.steps
 
 
 def check_job(items: Sequence[WorkItem]) -> None:

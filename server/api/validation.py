@@ -56,6 +56,8 @@ def check_portrait(
         ip_adapter_scale=_default(request.ip_adapter_scale, 1.0) if references else 0.0,
         guidance_scale=_default(request.guidance_scale, ready.model.default_guidance_scale),
         guidance_rescale=_default(request.guidance_rescale, 0.0),
+        guidance_start=_default(request.guidance_start, 0.0),
+        guidance_end=_default(request.guidance_end, 1.0),
         steps=steps,
         sampler=sampler,
         width=width,
@@ -94,9 +96,14 @@ def _check_numbers(findings: Findings, request: PortraitRequest, limits: LimitOp
         ("ip_adapter_scale", request.ip_adapter_scale, limits.max_ip_adapter_scale),
         ("guidance_scale", request.guidance_scale, limits.max_guidance_scale),
         ("guidance_rescale", request.guidance_rescale, 1),
+        ("guidance_start", request.guidance_start, 1),
+        ("guidance_end", request.guidance_end, 1),
     ):
         if value is not None:
             findings.number(f"portrait.{name}", value, 0, high)
+    start, end = _default(request.guidance_start, 0.0), _default(request.guidance_end, 1.0)
+    if 0 <= end < start <= 1:
+        findings.add("portrait.guidance_end", f"is {end:g}", f"the limit is guidance_start ({start:g}) to 1")
     findings.number("portrait.image_count", request.image_count, 0, limits.max_images, "images (0 is 1)")
     findings.number("portrait.quality", request.quality, 0, 100, f"(0 is {DEFAULT_QUALITY})")
     if request.seed is not None and not 0 <= request.seed < SEED_COUNT:

@@ -49,6 +49,8 @@ class EmbeddedParameters:
     adapter: str = ""
     reference_layers: str = ""
     deterministic: bool = False
+    guidance_start: float = 0.0
+    guidance_end: float = 1.0
 
     def shortened(self) -> EmbeddedParameters:
         """Return them with prompts that fit a file."""
@@ -73,6 +75,8 @@ class EmbeddedParameters:
         }
         if self.guidance_rescale:
             facts["CFG rescale"] = f"{self.guidance_rescale:g}"
+        if (self.guidance_start, self.guidance_end) != (0, 1):
+            facts["CFG interval"] = f"{self.guidance_start:g} to {self.guidance_end:g}"
         if self.reference:
             facts["IP-Adapter scale"] = f"{self.ip_adapter_scale:g}"
             facts["IP-Adapter reference"] = self.reference

@@ -37,6 +37,8 @@ class Portrait:
     ip_adapter_scale: float
     guidance_scale: float
     guidance_rescale: float
+    guidance_start: float
+    guidance_end: float
     steps: int
     sampler: Sampler
     width: int

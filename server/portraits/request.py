@@ -60,6 +60,8 @@ class PortraitRequest:
     ip_adapter_scale: float | None = None
     guidance_scale: float | None = None
     guidance_rescale: float | None = None
+    guidance_start: float | None = None
+    guidance_end: float | None = None
     steps: int | None = None
     sampler: Sampler | UnknownNumber | None = None
     width: int = 0

@@ -76,7 +76,8 @@ def test_generate_json(limner, fake):
             for index in range(2)
         ],
         "parameters": {"model": "embedded", "sampler": "unipc", "steps": 2, "guidance_scale": 5.6,
-                       "guidance_rescale": 0.0, "ip_adapter_scale": 1.0, "width": 64, "height": 96, "seed": 7,
+                       "guidance_rescale": 0.0, "guidance_start": 0.0, "guidance_end": 1.0,
+                       "ip_adapter_scale": 1.0, "width": 64, "height": 96, "seed": 7,
                        "deterministic": False, "prompt": "a sailor", "adapter": "base",
                        "reference_layers": "all"},
         "reference": {"cache_outcome": "hit", "weight": 1.0},

@@ -33,6 +33,8 @@ EVERY: Settings = {
     "ip_adapter_scale": 0.6,
     "guidance_scale": 4.5,
     "guidance_rescale": 0.25,
+    "guidance_start": 0.25,
+    "guidance_end": 0.75,
     "steps": 7,
     "sampler": Sampler.UNIPC,
     "width": 64,

@@ -200,6 +200,24 @@ def test_a_finished_image_keeps_its_own_latents_alone() -> None:
     assert image.state.untyped_storage().nbytes() == 4 * math.prod(SHAPE)
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "rows"),
+    [
+        (0.25, 0.75, [1, 2, 2, 1]),
+        (0.0, 0.5, [2, 2, 1, 1]),
+        (0.3, 1.0, [1, 1, 2, 2]),
+        (0.6, 0.7, [1, 1, 1, 1]),
+    ],
+)
+def test_steps_outside_the_guidance_interval_take_one_row(start: float, end: float, rows: list[int]) -> None:
+    bench = Bench(buckets=(1, 2, 4))
+    bench.tell(job(steps=4, guidance_start=start, guidance_end=end))
+    bench.finish()
+    assert [report.useful_rows for report in bench.messages(TickReport) if report.bucket] == rows
+    (finished,) = bench.messages(Finished)
+    assert finished.mean_batch_rows == sum(rows) / 4
+
+
 def test_a_pre_empted_image_keeps_its_own_state_alone() -> None:
     bench = Bench(buckets=(1, 2, 4))
     bench.tell(job("batch", steps=9, priority=1))
@@ -236,6 +254,8 @@ def test_a_full_queue_refuses_and_says_when_to_come_again() -> None:
         ({"seeds": (-1,)}, None),
         ({"guidance_scale": float("nan")}, None),
         ({"guidance_rescale": 1.5}, None),
+        ({"guidance_start": float("nan")}, None),
+        ({"guidance_end": float("inf")}, None),
         ({"ip_adapter_scale": float("inf")}, None),
         ({"priority": 7}, None),
         ({}, np.zeros((2, 8), np.float32)),

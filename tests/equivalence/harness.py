@@ -57,6 +57,7 @@ class Case:
     reference: int = 0
     others: tuple[int, ...] = ()
     weights: tuple[float, ...] = ()
+    interval: tuple[float, float] = (0.0, 1.0)
     layers: str = "all"
     layer_scales: Mapping[str, Any] | None = None
 
@@ -65,6 +66,7 @@ class Case:
         parts.append("noref" if self.scale is None else f"s{self.scale:g}")
         parts += ["neg"] if self.negative else []
         parts += [f"r{self.rescale:g}"] if self.rescale else []
+        parts += ["guided{:g}to{:g}".format(*self.interval)] if self.interval != (0, 1) else []
         parts += [f"x{len(self.seeds)}"] if len(self.seeds) > 1 else []
         parts += ["{}x{}".format(*self.size)] if self.size else []
         parts += [f"{1 + len(self.others)}refs"] if self.others else []
@@ -167,6 +169,8 @@ class Engine:
             "seeds": case.seeds,
             "reference_weights": case.weights,
             "reference_layers": case.layers,
+            "guidance_start": case.interval[0],
+            "guidance_end": case.interval[1],
         }
         return Submit(**{**settings, **changes})
 
@@ -198,11 +202,23 @@ def draw_with_diffusers(root: Path, adapter: str | None, case: Case) -> Pictures
         numbers = (case.reference, *case.others)
         referenced["ip_adapter_image"] = [[portrait(number) for number in numbers]]
     height, width = case.size or (None, None)
+    start, end = case.interval
+
+    def guidance(step: int) -> float:
+        # diffusers cannot begin without guidance, but at (almost) 1 it has no effect.
+        guided = start <= step / case.steps and (step + 1) / case.steps <= end
+        return case.guidance if guided else min(case.guidance, 1 + 1e-7)
+
+    def set_next(pipe: Any, step: int, moment: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        pipe._guidance_scale = guidance(step + 1)
+        return tensors
+
     pictures = pipeline(
         case.prompt,
         negative_prompt=case.negative or None,
         num_inference_steps=case.steps,
-        guidance_scale=case.guidance,
+        guidance_scale=guidance(0),
+        callback_on_step_end=set_next,
         guidance_rescale=case.rescale,
         num_images_per_prompt=len(case.seeds),
         generator=[torch.Generator().manual_seed(seed) for seed in case.seeds],

@@ -44,6 +44,7 @@ def requests(engine: Engine, references: list[Tensor]) -> list[tuple[Submit, Ten
             guidance=1.0 if number % 8 == 3 else round(chance.uniform(1, 10), 2),
             scale=round(chance.uniform(0, 1.2), 2) if number % 9 else 0.0,
             rescale=0.7 if number % 7 == 2 else 0.0,
+            interval=(0.2, 0.6) if number % 5 == 1 else (0.0, 1.0),
             prompt=f"portrait {number % 5}, scene {chance.randint(0, 9)}",
             negative="dark" if number % 3 else "",
             seeds=tuple(chance.sample(range(1000), chance.choice((1, 1, 1, 2)))),

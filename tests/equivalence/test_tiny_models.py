@@ -37,6 +37,10 @@ EPSILON = [
     Case(sampler="ddim", steps=8, guidance=12.0),
     Case(sampler="euler", steps=8, guidance=7.5, rescale=0.7),
     Case(sampler="dpmpp_2m_karras", steps=8, guidance=9.0, rescale=1.0, scale=0.5),
+    Case(sampler="ddim", steps=8, interval=(0.25, 0.75)),
+    Case(sampler="euler_ancestral", steps=6, interval=(0.0, 0.5), seeds=(3, 4), negative="dark"),
+    Case(sampler="unipc", steps=10, guidance=7.5, interval=(0.15, 1.0), scale=None),
+    Case(sampler="dpmpp_2m", steps=6, interval=(0.9, 0.95)),
     # scale
     Case(sampler="ddim", steps=8, scale=0.0),
     Case(sampler="euler_ancestral", steps=6, scale=0.0, guidance=1.0),

@@ -51,6 +51,19 @@ def test_both_rows_of_a_guided_image_are_in_the_same_tick() -> None:
     assert [bench.run()[0] for _ in range(2)] == [["a"], ["b"]]
 
 
+def test_an_image_takes_its_second_row_in_its_guided_steps_only() -> None:
+    bench = Bench(buckets=(1, 2, 4))
+    half = WorkItem(id="a", job_id="a", steps=3, rows=2, shape=SMALL, guided_steps=range(1, 2))
+    promised = bench.scheduler.submit([half])
+    ticks = []
+    for _ in range(3):
+        ticks.append((tick := bench.tick()).bucket)
+        assert bench.scheduler.snapshot().rows == tick.rows == tick.bucket
+        bench.run()
+    assert ticks == [1, 2, 1]
+    assert promised.finishes_in == bench.clock() == 1.0 + 1.2 + 1.0
+
+
 def test_a_later_image_does_not_slip_through_where_an_earlier_one_does_not_fit() -> None:
     bench = Bench(buckets=(4,), deterministic_bucket=4)
     bench.submit(image("a"), image("b", rows=2), image("c", rows=2), image("d"))

@@ -77,6 +77,11 @@ BAD = {
     "guidance NaN": Bad({"guidance_scale": nan}, "guidance_scale", "is nan, not a finite", "0 to 20"),
     "guidance infinite": Bad({"guidance_scale": inf}, "guidance_scale", "is inf, not a finite", "0 to 20"),
     "rescale out of range": Bad({"guidance_rescale": 1.5}, "guidance_rescale", "is 1.5", "0 to 1"),
+    "guidance starts late": Bad({"guidance_start": 1.5}, "guidance_start", "is 1.5", "0 to 1"),
+    "guidance ends NaN": Bad({"guidance_end": nan}, "guidance_end", "is nan", "0 to 1"),
+    "guidance ends before it starts": Bad(
+        {"guidance_start": 0.5, "guidance_end": 0.25}, "guidance_end", "is 0.25", "guidance_start (0.5) to 1"
+    ),
     "rescale NaN": Bad({"guidance_rescale": nan}, "guidance_rescale", "is nan", "0 to 1"),
     "scale negative": Bad({"ip_adapter_scale": -0.1}, "ip_adapter_scale", "is -0.1", "0 to 1.2"),
     "scale too high": Bad({"ip_adapter_scale": 1.3}, "ip_adapter_scale", "is 1.3", "0 to 1.2"),

@@ -50,6 +50,8 @@ class Parameters:
     steps: int
     guidance_scale: float
     guidance_rescale: float
+    guidance_start: float
+    guidance_end: float
     ip_adapter_scale: float
     width: int
     height: int

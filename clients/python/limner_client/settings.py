@@ -17,6 +17,10 @@ class Settings(TypedDict, total=False):
     """How strictly the prompt is obeyed; 1 or less switches guidance off. Too high gives brittle pictures."""
     guidance_rescale: float
     """Tempers over-exposure at high guidance: 0 (off) to 1 (arXiv 2305.08891)."""
+    guidance_start: float
+    """Part of the denoising after which guidance begins: 0 (at once) to 1. Steps without guidance cost half."""
+    guidance_end: float
+    """Part of the denoising after which guidance ends: up to 1 (never)."""
     steps: int
     """Denoising steps: they steady fine detail, not identity."""
     sampler: Sampler | str
@@ -50,6 +54,8 @@ class PortraitSpec:
     ip_adapter_scale: float | None = None
     guidance_scale: float | None = None
     guidance_rescale: float | None = None
+    guidance_start: float | None = None
+    guidance_end: float | None = None
     steps: int | None = None
     sampler: Sampler | str | None = None
     width: int | None = None

@@ -31,12 +31,16 @@ _IN_FLIGHT = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """Ask for one picture: from a seed, in a way of generating, of a `[128, 128, 3]` reference or of none."""
+    """Ask for one picture: from a seed, in a way of generating, of a `[128, 128, 3]` reference or of none.
+
+    `guided` is the part of the denoising that guidance is limited to.
+    """
 
     prompt: str
     reference: Picture | None
     seed: int
     setting: Setting
+    guided: tuple[float, float] = (0.0, 1.0)
 
 
 class Generator:
@@ -45,9 +49,9 @@ class Generator:
     A reference is encoded once, as the service's cache does.
     """
 
-    def __init__(self, weights: Path, *, buckets: Sequence[int] = BUCKETS) -> None:
+    def __init__(self, weights: Path, *, backend: str = "torch", buckets: Sequence[int] = BUCKETS) -> None:
         # torch: weights that are still being trained would each leave an export in the cache.
-        config = EngineConfig(model=weights, backend="torch", buckets=tuple(buckets))
+        config = EngineConfig(model=weights, backend=backend, buckets=tuple(buckets))
         self._backend = load_backend(config)
         facts = self._backend.facts
         side = facts.default_height // facts.latent_scale
@@ -111,6 +115,8 @@ class Generator:
             steps=setting.steps,
             guidance_scale=setting.guidance_scale,
             guidance_rescale=0.0,
+            guidance_start=order.guided[0],
+            guidance_end=order.guided[1],
             ip_adapter_scale=setting.ip_adapter_scale,
             width=self.size,
             height=self.size,

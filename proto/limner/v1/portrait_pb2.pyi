@@ -96,7 +96,7 @@ WARNING_CODE_NEGATIVE_PROMPT_UNUSED: WarningCode
 WARNING_CODE_REFERENCE_UNUSED: WarningCode
 
 class PortraitSpec(_message.Message):
-    __slots__ = ("prompt", "negative_prompt", "reference_image", "reference_digest", "ip_adapter_scale", "guidance_scale", "guidance_rescale", "steps", "sampler", "width", "height", "image_count", "seed", "format", "quality", "priority", "deterministic", "model", "references", "reference_layers", "adapter")
+    __slots__ = ("prompt", "negative_prompt", "reference_image", "reference_digest", "ip_adapter_scale", "guidance_scale", "guidance_rescale", "steps", "sampler", "width", "height", "image_count", "seed", "format", "quality", "priority", "deterministic", "model", "references", "reference_layers", "adapter", "guidance_start", "guidance_end")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     NEGATIVE_PROMPT_FIELD_NUMBER: _ClassVar[int]
     REFERENCE_IMAGE_FIELD_NUMBER: _ClassVar[int]
@@ -118,6 +118,8 @@ class PortraitSpec(_message.Message):
     REFERENCES_FIELD_NUMBER: _ClassVar[int]
     REFERENCE_LAYERS_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    GUIDANCE_START_FIELD_NUMBER: _ClassVar[int]
+    GUIDANCE_END_FIELD_NUMBER: _ClassVar[int]
     prompt: str
     negative_prompt: str
     reference_image: bytes
@@ -139,7 +141,9 @@ class PortraitSpec(_message.Message):
     references: _containers.RepeatedCompositeFieldContainer[WeightedReference]
     reference_layers: ReferenceLayers
     adapter: str
-    def __init__(self, prompt: _Optional[str] = ..., negative_prompt: _Optional[str] = ..., reference_image: _Optional[bytes] = ..., reference_digest: _Optional[str] = ..., ip_adapter_scale: _Optional[float] = ..., guidance_scale: _Optional[float] = ..., guidance_rescale: _Optional[float] = ..., steps: _Optional[int] = ..., sampler: _Optional[_Union[Sampler, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., image_count: _Optional[int] = ..., seed: _Optional[int] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., quality: _Optional[int] = ..., priority: _Optional[_Union[Priority, str]] = ..., deterministic: _Optional[bool] = ..., model: _Optional[str] = ..., references: _Optional[_Iterable[_Union[WeightedReference, _Mapping]]] = ..., reference_layers: _Optional[_Union[ReferenceLayers, str]] = ..., adapter: _Optional[str] = ...) -> None: ...
+    guidance_start: float
+    guidance_end: float
+    def __init__(self, prompt: _Optional[str] = ..., negative_prompt: _Optional[str] = ..., reference_image: _Optional[bytes] = ..., reference_digest: _Optional[str] = ..., ip_adapter_scale: _Optional[float] = ..., guidance_scale: _Optional[float] = ..., guidance_rescale: _Optional[float] = ..., steps: _Optional[int] = ..., sampler: _Optional[_Union[Sampler, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., image_count: _Optional[int] = ..., seed: _Optional[int] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., quality: _Optional[int] = ..., priority: _Optional[_Union[Priority, str]] = ..., deterministic: _Optional[bool] = ..., model: _Optional[str] = ..., references: _Optional[_Iterable[_Union[WeightedReference, _Mapping]]] = ..., reference_layers: _Optional[_Union[ReferenceLayers, str]] = ..., adapter: _Optional[str] = ..., guidance_start: _Optional[float] = ..., guidance_end: _Optional[float] = ...) -> None: ...
 
 class WeightedReference(_message.Message):
     __slots__ = ("image", "digest", "weight")
@@ -182,7 +186,7 @@ class GenerationSummary(_message.Message):
     def __init__(self, parameters: _Optional[_Union[GenerationParameters, _Mapping]] = ..., reference: _Optional[_Union[ReferenceUse, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., references: _Optional[_Iterable[_Union[ReferenceUse, _Mapping]]] = ...) -> None: ...
 
 class GenerationParameters(_message.Message):
-    __slots__ = ("model", "sampler", "steps", "guidance_scale", "guidance_rescale", "ip_adapter_scale", "width", "height", "seed", "deterministic", "prompt", "adapter", "reference_layers")
+    __slots__ = ("model", "sampler", "steps", "guidance_scale", "guidance_rescale", "ip_adapter_scale", "width", "height", "seed", "deterministic", "prompt", "adapter", "reference_layers", "guidance_start", "guidance_end")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SAMPLER_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
@@ -196,6 +200,8 @@ class GenerationParameters(_message.Message):
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
     REFERENCE_LAYERS_FIELD_NUMBER: _ClassVar[int]
+    GUIDANCE_START_FIELD_NUMBER: _ClassVar[int]
+    GUIDANCE_END_FIELD_NUMBER: _ClassVar[int]
     model: str
     sampler: Sampler
     steps: int
@@ -209,7 +215,9 @@ class GenerationParameters(_message.Message):
     prompt: str
     adapter: str
     reference_layers: ReferenceLayers
-    def __init__(self, model: _Optional[str] = ..., sampler: _Optional[_Union[Sampler, str]] = ..., steps: _Optional[int] = ..., guidance_scale: _Optional[float] = ..., guidance_rescale: _Optional[float] = ..., ip_adapter_scale: _Optional[float] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., seed: _Optional[int] = ..., deterministic: _Optional[bool] = ..., prompt: _Optional[str] = ..., adapter: _Optional[str] = ..., reference_layers: _Optional[_Union[ReferenceLayers, str]] = ...) -> None: ...
+    guidance_start: float
+    guidance_end: float
+    def __init__(self, model: _Optional[str] = ..., sampler: _Optional[_Union[Sampler, str]] = ..., steps: _Optional[int] = ..., guidance_scale: _Optional[float] = ..., guidance_rescale: _Optional[float] = ..., ip_adapter_scale: _Optional[float] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., seed: _Optional[int] = ..., deterministic: _Optional[bool] = ..., prompt: _Optional[str] = ..., adapter: _Optional[str] = ..., reference_layers: _Optional[_Union[ReferenceLayers, str]] = ..., guidance_start: _Optional[float] = ..., guidance_end: _Optional[float] = ...) -> None: ...
 
 class ReferenceUse(_message.Message):
     __slots__ = ("digest", "cache_outcome", "weight")

@@ -98,6 +98,8 @@ def _generate(command: argparse.ArgumentParser) -> None:
         help="take the reference's style or layout alone, where the model knows the layers")  # fmt: skip
     add("--guidance-scale", type=float, metavar="X",
         help="how strictly the prompt is obeyed; too high gives brittle, overcooked pictures")  # fmt: skip
+    add("--guidance-start", type=float, metavar="X", help="part of the steps before guidance begins: 0 to 1")
+    add("--guidance-end", type=float, metavar="X", help="part of the steps after which guidance ends: 0 to 1")
     add("--guidance-rescale", type=float, metavar="X", help="tempers over-exposure at high guidance: 0 to 1")
     add("--steps", type=int, metavar="N", help="denoising steps: they steady fine detail, not identity")
     add("--sampler", choices=[value.value for value in Sampler if value != Sampler.UNKNOWN])

@@ -20,6 +20,8 @@ _SETTINGS = (
     "ip_adapter_scale",
     "guidance_scale",
     "guidance_rescale",
+    "guidance_start",
+    "guidance_end",
     "steps",
     "sampler",
     "image_count",

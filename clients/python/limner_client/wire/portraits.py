@@ -111,6 +111,9 @@ def _parameters(parameters: portrait_pb2.GenerationParameters) -> Parameters:
         steps=parameters.steps,
         guidance_scale=from_float(parameters.guidance_scale),
         guidance_rescale=from_float(parameters.guidance_rescale),
+        guidance_start=from_float(parameters.guidance_start),
+        # A server of before guidance could end does not speak of it: it guides to the end.
+        guidance_end=from_float(parameters.guidance_end) or 1.0,
         ip_adapter_scale=from_float(parameters.ip_adapter_scale),
         width=parameters.width,
         height=parameters.height,

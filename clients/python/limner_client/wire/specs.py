@@ -11,6 +11,8 @@ _PLAIN = (
     "ip_adapter_scale",
     "guidance_scale",
     "guidance_rescale",
+    "guidance_start",
+    "guidance_end",
     "steps",
     "width",
     "height",
