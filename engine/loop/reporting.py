@@ -50,12 +50,12 @@ class Reporter:
                 self._emit(job.queued(estimate))
 
     def progress(self, jobs: Iterable[JobInFlight]) -> None:
-        """Send ``Step`` for jobs that want it and of which every image has a further step behind it."""
+        """Send ``Step`` for jobs of which every image has a further step behind it: each, or just the last."""
         for job in jobs:
-            step = min(image.step for image in job.images)
-            if job.submit.progress and step > job.step:
+            step, steps = min(image.step for image in job.images), job.submit.steps
+            if step > job.step and (job.submit.progress or step == steps):
                 job.step = step
-                self._emit(Step(job_id=job.id, step=step, steps=job.submit.steps))
+                self._emit(Step(job_id=job.id, step=step, steps=steps))
 
     def report(self, tick: Tick | None, seconds: float, encoded_references: int) -> None:
         """Send what a tick of `seconds` did; without a tick, say about once a second that there was none."""

@@ -53,7 +53,7 @@ class Submit(Message, frozen=True, kw_only=True):
     guidance_end: float = 1.0
     """Step i of n is guided when ``guidance_start <= i / n`` and ``(i + 1) / n <= guidance_end``."""
     progress: bool = False
-    """Whether the server wants ``Step`` messages."""
+    """Whether the server wants ``Queued`` again and every ``Step``; the last ``Step`` is told in any case."""
     preview_interval: int = 0
     """Steps between previews; 0 for none."""
 

@@ -68,7 +68,7 @@ class PortraitServicer(portrait_service_pb2_grpc.PortraitServiceServicer):
         self, request: portrait_service_pb2.GenerateStreamRequest, context: grpc.aio.ServicerContext
     ) -> None:
         """Tell the news as they come; written, not yielded, so that a cancel reaches this very coroutine."""
-        wanted = NewsWanted(preview_interval=max(request.preview_interval, 0))
+        wanted = NewsWanted(progress=True, preview_interval=max(request.preview_interval, 0))
         async with aclosing(self._news(request, wanted)) as all_news:
             async for task_id, news in all_news:
                 await context.write(generate_stream_response(task_id, news))

@@ -17,6 +17,10 @@ class Caller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewsWanted:
-    """Which news the caller wants beside the pictures. ``preview_interval`` in steps; 0 for no previews."""
+    """Which news the caller wants beside the pictures. ``preview_interval`` in steps; 0 for no previews.
 
+    Each piece of news wakes everything between the engine's socket and the call: what nobody reads is not asked for.
+    """
+
+    progress: bool = False
     preview_interval: int = 0

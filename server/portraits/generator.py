@@ -196,7 +196,7 @@ def _submit(portrait: Portrait, caller: Caller, wanted: NewsWanted) -> messages.
         reference_layers=portrait.reference_layers.value,
         priority=portrait.priority.value,
         deterministic=portrait.deterministic,
-        progress=True,  # of no weight, and Job.phase is read off it
+        progress=wanted.progress,
         preview_interval=wanted.preview_interval,
     )
 

@@ -233,7 +233,7 @@ class FakeEngine:
         for step in range(1, submit.steps + 1):
             await asyncio.sleep(0.02 if script.slow_on in submit.prompt else 0)
             self._tick(submit)
-            if submit.progress:
+            if submit.progress or step == submit.steps:
                 self._send(Step(job_id=job_id, step=step, steps=submit.steps))
             if script.die_on in submit.prompt:
                 self._how = "signal SIGKILL"
