@@ -8,6 +8,8 @@ from typing import Protocol
 
 import torch
 
+from engine.models.regions import WHOLE, Box
+
 LatentShape = tuple[int, int, int]
 """(channels, height / 8, width / 8) of one image's latents."""
 
@@ -64,11 +66,13 @@ class PlacedReference:
 
     ``scales`` has one number for each cross-attention layer, in the order of ``ModelFacts.layer_names``: the request's
     scale times the reference's weight times the layers' preset. They are folded into the values that the slot holds.
+    ``region`` is where in the picture it acts, None for everywhere.
     """
 
     adapter: str
     tokens: torch.Tensor
     scales: tuple[float, ...]
+    region: Box | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +80,10 @@ class RowConditioning:
     """Everything that one UNet row is conditioned on for its whole life (DESIGN section 1).
 
     The tokens of several references stand one after the other under one softmax, as diffusers has it for several images
-    of one adapter (``ip_adapter_image=[[first, second]]``); hence they are of one adapter. ``size`` is the picture's
-    (height, width) in pixels, None for the model's default: SDXL's time ids. ``guidance_scale`` is read by models with
-    ``ModelFacts.guidance_embedded`` alone.
+    of one adapter (``ip_adapter_image=[[first, second]]``); hence they are of one adapter. As soon as one of them has a
+    region, each has a softmax of its own, as under diffusers' ``ip_adapter_masks``, and those without act everywhere.
+    ``size`` is the picture's (height, width) in pixels, None for the model's default. ``guidance_scale`` is read by
+    models with ``ModelFacts.guidance_embedded`` alone.
     """
 
     prompt: EncodedPrompt
@@ -96,6 +101,13 @@ class RowConditioning:
     def tokens(self) -> int:
         """Reference tokens of the row, over all of its references."""
         return sum(reference.tokens.shape[0] for reference in self.references)
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """The region of each reference; none when no reference has one."""
+        if all(reference.region is None for reference in self.references):
+            return ()
+        return tuple(reference.region or WHOLE for reference in self.references)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +160,8 @@ class ModelFacts:
     default_guidance_scale: float | None = None
     guidance_embedded: bool = False
     """The UNet takes the guidance scale as an input (``time_cond_proj_dim``, LCM): no request has a second row."""
+    regions: bool = False
+    """The backend that runs it takes references with regions."""
     zero_empty_negative: bool = False
     """A request without a negative prompt has zeros in its place (``force_zeros_for_empty_prompt``, SDXL)."""
 

@@ -17,6 +17,7 @@ from engine.backends.base import (
     UnknownAdapterError,
 )
 from engine.backends.slots import SlotBuffers, Staging
+from engine.models.regions import LevelMasks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,24 +88,58 @@ class RowBatch:
         return noise if self.places == list(range(noise.shape[0])) else noise[self.places]
 
 
-class SlottedRows:
-    """Rows placed in conditioning buffers, and batches of them."""
+class RegionsUnsupportedError(ValueError):
+    """A reference has a region, and what computes knows none."""
 
-    def __init__(self, slots: SlotBuffers, largest_bucket: int, projection: RowProjection) -> None:
+    def __init__(self) -> None:
+        super().__init__("references with regions do not run on this backend")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowRegions:
+    """The masks of one row's references, and how many references they are."""
+
+    references: int
+    masks: LevelMasks
+
+
+class SlottedRows:
+    """Rows placed in conditioning buffers, and batches of them.
+
+    ``masks`` gives the masks of a row whose references have regions; without it such rows are refused.
+    """
+
+    def __init__(
+        self,
+        slots: SlotBuffers,
+        largest_bucket: int,
+        projection: RowProjection,
+        masks: Callable[[RowConditioning], LevelMasks] | None = None,
+    ) -> None:
         self.slots = slots
         self._largest = largest_bucket
         self._projection = projection
+        self._masks = masks
         self._rows: dict[int, RowConditioning] = {}
+        self._regions: dict[int, RowRegions] = {}
 
     def place(self, row: RowConditioning) -> int:
         """Compute the row's K/V, or copy them from a slot that holds this very row, and write them to a free slot.
 
-        Raises ``SlotsExhaustedError``, ``ReferenceTooLongError`` and ``UnknownAdapterError``.
+        Raises ``SlotsExhaustedError``, ``ReferenceTooLongError``, ``UnknownAdapterError`` and
+        ``RegionsUnsupportedError``.
         """
+        if row.boxes and self._masks is None:
+            raise RegionsUnsupportedError
         with torch.inference_mode():
             twin = next((slot for slot, placed in self._rows.items() if placed is row), None)
             kv_text, kv_ip = self._projection.kv(row) if twin is None else self.slots.values(twin)
             slot = self.slots.place(kv_text, kv_ip, self._projection.vectors(row))
+            if row.boxes and self._masks is not None:
+                known = None if twin is None else self._regions[twin]
+                self._regions[slot] = known or RowRegions(
+                    references=len(row.references), masks=self._masks(row)
+                )
         self._rows[slot] = row
         return slot
 
@@ -112,18 +147,35 @@ class SlottedRows:
         """Free a slot. Raises ``SlotError`` if it is not taken."""
         self.slots.release(slot)
         del self._rows[slot]
+        self._regions.pop(slot, None)
+
+    def regions(self, slot: int) -> RowRegions | None:
+        """Return the regions of a row; None when its references have none."""
+        return self._regions.get(slot)
+
+    def region_masks(self, slots: Sequence[int], places: Sequence[int], bucket: int) -> LevelMasks:
+        """Return the masks of rows with equally many references, ``[bucket, references, pixels]`` by level."""
+        each = [self._regions[slot].masks for slot in slots]
+        masks: dict[int, torch.Tensor] = {}
+        for level, first in each[0].items():
+            masks[level] = first.new_zeros(bucket, *first.shape)
+            masks[level][list(places)] = torch.stack([own[level] for own in each])
+        return masks
 
     def by_width(self, slots: Sequence[int], narrow: int) -> list[list[int]]:
         """Part rows into those that bring at most ``narrow`` reference tokens and those that bring more, as indices.
 
-        Each group runs in a batch of its own, read only as wide as it must be: a row's width, and with it its last
-        bits, do not depend on its neighbours. Raises ``SlotError``.
+        Rows with regions go by themselves, those of as many references and tokens together. Each group runs in a
+        batch of its own, read only as wide as it must be: a row's width, and with it its last bits, do not depend on
+        its neighbours. Raises ``SlotError``.
         """
         self.slots.check(slots)
-        groups: tuple[list[int], list[int]] = ([], [])
+        groups: dict[tuple[int, int], list[int]] = {}
         for index, slot in enumerate(slots):
-            groups[self.slots.tokens[slot] > narrow].append(index)
-        return [group for group in groups if group]
+            tokens, regions = self.slots.tokens[slot], self._regions.get(slot)
+            kind = (0, tokens > narrow) if regions is None else (regions.references, tokens)
+            groups.setdefault(kind, []).append(index)
+        return [groups[kind] for kind in sorted(groups)]
 
     def batch(
         self, slots: Sequence[int], sample: torch.Tensor, timestep: torch.Tensor, bucket: int

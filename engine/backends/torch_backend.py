@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -20,6 +20,7 @@ from engine.backends.slots import SlotBuffers
 from engine.backends.slotted import RowBatch, RowProjection, SlotSettings, SlottedRows
 from engine.models.attention import ReferenceSpan
 from engine.models.model import Model
+from engine.models.regions import level_masks
 
 Network = Callable[..., torch.Tensor]
 """``ConditionedUNet.forward``, or what stands for it."""
@@ -46,7 +47,7 @@ class TorchBackend:
         self._prompts = model.prompts
         self._adapters = model.adapters
         self._text_kv = model.text_kv
-        self.facts: ModelFacts = model.facts
+        self.facts: ModelFacts = replace(model.facts, regions=True)
         self.device = torch.device("cpu")
         self.unconditional_tokens: Mapping[str, torch.Tensor] = model.unconditional_tokens
         self._buckets = tuple(sorted(settings.buckets))
@@ -67,7 +68,13 @@ class TorchBackend:
             adapters=self._adapters,
             vectors=lambda row: added.vectors(row, size),
         )
-        self._rows = SlottedRows(slots, self._buckets[-1], projection)
+        levels, scale = model.unet.levels, model.facts.latent_scale
+        self._rows = SlottedRows(
+            slots,
+            self._buckets[-1],
+            projection,
+            masks=lambda row: level_masks(row.boxes, row.size or size, scale, levels),
+        )
         packed_unet = packed_decoder = None
         if settings.packed:
             height, width = (side // model.facts.latent_scale for side in size)
@@ -102,7 +109,7 @@ class TorchBackend:
         """Run one tick; see ``Backend.predict_noise`` and, for what it raises, ``SlottedRows.batch``."""
         with torch.inference_mode():
             batch = self._rows.batch(slots, sample, timestep, bucket)
-            kv_ip, spans = self._references(batch)
+            kv_ip, spans = self._references(slots, batch)
             noise = self._network(
                 batch.sample.to(self._dtype),
                 batch.timestep,
@@ -117,20 +124,29 @@ class TorchBackend:
         """Decode ``[N, C, h, w]`` f32 to ``[N, H, W, 3]`` uint8."""
         return self._decoder.decode(latents)
 
-    def _references(self, batch: RowBatch) -> tuple[torch.Tensor, tuple[ReferenceSpan, ...]]:
+    def _references(
+        self, slots: Sequence[int], batch: RowBatch
+    ) -> tuple[torch.Tensor, tuple[ReferenceSpan, ...]]:
         """Return the tick's reference K/V as wide as its rows have tokens, and spans where they differ in that.
 
-        Rows without a reference fit any width: their values are zero.
+        Rows without a reference fit any width: their values are zero. Rows with regions are a span in any case.
         """
-        by_tokens: dict[int, list[int]] = {}
-        for place, tokens in zip(batch.places, batch.tokens, strict=True):
-            by_tokens.setdefault(tokens, []).append(place)
-        by_tokens.pop(0, None)
-        width = max(by_tokens, default=max(1, self.facts.reference_tokens))
+        alike: dict[tuple[int, int], list[int]] = {}
+        for index, (slot, tokens) in enumerate(zip(slots, batch.tokens, strict=True)):
+            regions = self._rows.regions(slot)
+            if tokens:
+                alike.setdefault((tokens, regions.references if regions else 0), []).append(index)
+        width = max((tokens for tokens, _ in alike), default=max(1, self.facts.reference_tokens))
         spans: list[ReferenceSpan] = []
-        if len(by_tokens) > 1:
-            for tokens, rows in by_tokens.items():
-                spans.append(ReferenceSpan(torch.tensor(rows), batch.kv_ip[rows, :tokens]))
+        if len(alike) > 1 or any(references for _, references in alike):
+            for (tokens, references), indices in alike.items():
+                rows = [batch.places[index] for index in indices]
+                packed, masks = batch.kv_ip[rows, :tokens], None
+                if references:
+                    packed = packed.unflatten(1, (references, tokens // references))
+                    asked = [slots[index] for index in indices]
+                    masks = self._rows.region_masks(asked, range(len(rows)), len(rows))
+                spans.append(ReferenceSpan(torch.tensor(rows), packed, masks))
         return batch.kv_ip[:, :width], tuple(spans)
 
     def _project(self, reference: PlacedReference) -> torch.Tensor:

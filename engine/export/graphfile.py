@@ -9,7 +9,7 @@ from engine.export.digest import digest_file
 from engine.export.errors import GraphError
 from engine.export.manifest import GraphEntry, TensorSpec
 from engine.export.trace import GraphSource, trace_graph
-from engine.export.weights import attach_weights
+from engine.export.weights import attach_weights, borrow_weights
 
 if TYPE_CHECKING:
     import onnx
@@ -18,18 +18,24 @@ if TYPE_CHECKING:
 def write_graph(source: GraphSource, folder: Path, *, opset: int) -> GraphEntry:
     """Trace a graph, write it to ``<name>.onnx`` with its weights in ``<name>.onnx.data``, and check it.
 
+    One with ``weights_of`` reads those of that graph, which lies in the same folder.
+
     Raises ``GraphError`` and ``OSError``.
     """
     import onnx
 
     path = folder / f"{source.name}.onnx"
-    data = path.with_name(f"{path.name}.data")
+    lender = path if source.weights_of is None else folder / f"{source.weights_of}.onnx"
+    data = lender.with_name(f"{lender.name}.data")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         model = trace_graph(source, opset=opset)
     except Exception as error:  # the tracer runs the libraries' code and raises whatever that raises
         raise GraphError("the graph cannot be traced", path=path, found=repr(error)[:500]) from error
-    large = attach_weights(model, source.module, path, data)
+    if source.weights_of is None:
+        large = attach_weights(model, source.module, path, data)
+    else:
+        large = borrow_weights(model, source.module, path, lender)
     model = _inferred(model, path)
     path.write_bytes(model.SerializeToString(deterministic=True))
     try:

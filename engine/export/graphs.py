@@ -6,11 +6,21 @@ from collections.abc import Iterator
 
 import torch
 
-from engine.export.modules import DecoderGraph, ImageGraph, KVGraph, TextGraph, UNetGraph, XLTextGraph
+from engine.export.manifest import REGIONAL, region_input
+from engine.export.modules import (
+    DecoderGraph,
+    ImageGraph,
+    KVGraph,
+    RegionalUNetGraph,
+    TextGraph,
+    UNetGraph,
+    XLTextGraph,
+)
 from engine.export.trace import GraphSource
 from engine.models.loaded_adapter import LoadedAdapter
 from engine.models.model import Model
 from engine.models.prompt_encoder import XLPromptEncoder
+from engine.models.regions import WHOLE, level_masks
 
 ROWS = 2
 """Rows of the example inputs: not 1, which the tracer would take for an axis to broadcast."""
@@ -23,6 +33,8 @@ def graph_sources(model: Model, size: tuple[int, int] | None) -> Iterator[GraphS
     # Tracing computes: dynamic sizes are traced at the smallest at which no axis of the UNet is 1.
     height, width = (pixels // facts.latent_scale for pixels in size or (2 * facts.size_multiple,) * 2)
     yield _unet(model, height, width, static=size is not None)
+    if model.adapters:
+        yield _regional_unet(model, height, width, static=size is not None)
     vae = model.decoder.vae
     yield GraphSource(
         name="vae_decoder",
@@ -140,4 +152,33 @@ def _unet(model: Model, height: int, width: int, *, static: bool) -> GraphSource
             **{name: {0: "B"} for name in added},
             "noise": {0: "B", **size},
         },
+    )
+
+
+def _regional_unet(model: Model, height: int, width: int, *, static: bool) -> GraphSource:
+    """Return the UNet with regions, on the weights of the other."""
+    plain = _unet(model, height, width, static=static)
+    inputs, axes = dict(plain.inputs), dict(plain.axes)
+    for name in ("ip_mask", "kv_ip"):
+        del inputs[name], axes[name]
+    added = {name: inputs.pop(name) for name in model.unet.added.widths()}
+    tokens = max(2, model.facts.reference_tokens)
+    kv_text = inputs["kv_text"]
+    scale = model.facts.latent_scale
+    masks = level_masks([WHOLE] * 3, (height * scale, width * scale), scale, model.unet.levels)
+    regions = {
+        region_input(level): mask.to(kv_text.dtype).expand(ROWS, -1, -1) for level, mask in masks.items()
+    }
+    return GraphSource(
+        name=REGIONAL,
+        module=RegionalUNetGraph(model.unet, tuple(added)),
+        inputs={**inputs, "kv_ip": kv_text.new_zeros(ROWS, 3, tokens, kv_text.shape[2]), **added, **regions},
+        outputs=plain.outputs,
+        axes={
+            **axes,
+            "kv_ip": {0: "B", 1: "R", 2: "Tip"},
+            # The pixels of a level follow from height and width, which ONNX cannot say.
+            **{name: {0: "B", 1: "R", **({} if static else {2: f"pixels_{name}"})} for name in regions},
+        },
+        weights_of=plain.name,
     )

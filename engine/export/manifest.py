@@ -16,13 +16,21 @@ from engine.export.errors import (
 from engine.models.added import AddedInputs
 from engine.models.attention import LayerColumns
 
-FORMAT = 2
+FORMAT = 3
 """Raised with every change after which older exports cannot be read."""
+
+REGIONAL = "unet_regions"
+"""The graph of rows whose references have regions; compiled when the first of them comes."""
 
 MANIFEST = "manifest.json"
 TOKENIZERS = ("tokenizer.json", "tokenizer_2.json")
 """The second is SDXL's."""
 UNCONDITIONAL = "unconditional.safetensors"
+
+
+def region_input(level: int) -> str:
+    """Return the name of the input that has the regions of a level of the UNet."""
+    return f"regions_{level}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,6 +36,33 @@ class UNetGraph(nn.Module):
         return self._conditioned[0].forward(sample, timestep, kv_text, kv_ip, ip_mask, **further)  # type: ignore[arg-type]
 
 
+class RegionalUNetGraph(nn.Module):
+    """The same whose references have regions: ``kv_ip`` is ``[B, R, Tip, D]``, without a mask.
+
+    The last inputs are the regions, ``[B, R, pixels]`` for each of ``conditioned.levels``.
+    """
+
+    def __init__(self, conditioned: ConditionedUNet, added: Sequence[str]) -> None:
+        super().__init__()
+        self.unet = conditioned.unet
+        self._conditioned = (conditioned,)
+        self._added = tuple(added)
+
+    def forward(
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor,
+        kv_text: torch.Tensor,
+        kv_ip: torch.Tensor,
+        *more: torch.Tensor,
+    ) -> torch.Tensor:
+        """Predict."""
+        conditioned, count = self._conditioned[0], len(self._added)
+        further = dict(zip(self._added, more[:count], strict=True))
+        regions = dict(zip(conditioned.levels, more[count:], strict=True))
+        return conditioned.forward(sample, timestep, kv_text, kv_ip, regions=regions, **further)  # type: ignore[arg-type]
+
+
 class DecoderGraph(nn.Module):
     """``latents [N, C, h, w]``, already divided by the scaling factor, to ``pixels [N, 3, H, W]`` in -1..1."""
 

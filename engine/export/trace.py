@@ -32,6 +32,8 @@ class GraphSource:
     inputs: Mapping[str, torch.Tensor]
     outputs: Sequence[str]
     axes: Mapping[str, Mapping[int, str]]
+    weights_of: str | None = None
+    """The graph, written before, whose weights these are; None for weights of its own."""
 
 
 def trace_graph(source: GraphSource, *, opset: int) -> onnx.ModelProto:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -27,8 +27,37 @@ def attach_weights(model: onnx.ModelProto, module: nn.Module, path: Path, data: 
     Parameters that no operator reads are dropped (the UNet's own cross-attention K/V). Raises ``GraphError`` for a
     parameter that the graph does not read where it should, and ``OSError``.
     """
-    graph = model.graph
     known = dict(_tensors(module))
+    wanted = _without_parameters(model, known, path)
+    large = False
+    with data.open("wb") as file:
+        for name in wanted:
+            large |= _attach(model.graph, name, known[name], file)
+    if not large:
+        data.unlink()
+    return large
+
+
+def borrow_weights(model: onnx.ModelProto, module: nn.Module, path: Path, lender: Path) -> bool:
+    """Do the same with the values of another graph of the same module, without writing them once more.
+
+    Raises ``GraphError`` also for a parameter that the lender does not have.
+    """
+    import onnx
+
+    lent = {each.name: each for each in onnx.load(str(lender), load_external_data=False).graph.initializer}
+    large = False
+    for name in _without_parameters(model, dict(_tensors(module)), path):
+        if name not in lent:
+            raise GraphError(f"{lender.name} lacks a tensor that the graph reads", path=path, found=name)
+        model.graph.initializer.add().CopyFrom(lent[name])
+        large |= lent[name].data_location == onnx.TensorProto.EXTERNAL
+    return large
+
+
+def _without_parameters(model: onnx.ModelProto, known: Mapping[str, torch.Tensor], path: Path) -> list[str]:
+    """Take the parameters out of the graph's inputs; return those that it reads."""
+    graph = model.graph
     read = {name for node in graph.node for name in node.input}
     kept = [value for value in graph.input if value.name not in known]
     wanted = [value.name for value in graph.input if value.name in known and value.name in read]
@@ -38,13 +67,7 @@ def attach_weights(model: onnx.ModelProto, module: nn.Module, path: Path, data: 
         )
     del graph.input[:]
     graph.input.extend(kept)
-    large = False
-    with data.open("wb") as file:
-        for name in wanted:
-            large |= _attach(graph, name, known[name], file)
-    if not large:
-        data.unlink()
-    return large
+    return wanted
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 
 from engine.backends.base import MAX_REFERENCES, Backend, LatentShape, PlacedReference
+from engine.backends.slotted import RegionsUnsupportedError
 from engine.models.layer_presets import layer_factors
+from engine.models.regions import Box
 from engine.protocol.framing import Tensor
 from engine.protocol.messages import Failed, FailureReason, Submit
 from engine.samplers import CoefficientBank, NoiseSource, SamplerError
@@ -123,6 +125,14 @@ class Admission:
         weights = submit.reference_weights or (1.0,) * count
         if len(weights) != count:
             raise ValueError(f"{len(weights)} weights for {count} references")
+        regions = submit.reference_regions or (None,) * count
+        if len(regions) != count:
+            raise ValueError(f"{len(regions)} regions for {count} references")
+        for region in regions:
+            if region is not None and not _is_box(region):
+                raise ValueError(f"reference region {region} is no part of the picture")
+        if any(region is not None for region in regions) and not facts.regions:
+            raise RegionsUnsupportedError
         if tokens is None:
             return ()
         if not 1 <= count <= MAX_REFERENCES:
@@ -142,9 +152,15 @@ class Admission:
                 adapter=adapter.name,
                 tokens=own,
                 scales=tuple(submit.ip_adapter_scale * weight * factor for factor in factors),
+                region=region,
             )
-            for own, weight in zip(placed, weights, strict=True)
+            for own, weight, region in zip(placed, weights, regions, strict=True)
         )
+
+
+def _is_box(region: Box) -> bool:
+    left, top, right, bottom = region
+    return 0 <= left < right <= 1 and 0 <= top < bottom <= 1
 
 
 def _guided_steps(submit: Submit) -> range | None:

@@ -50,6 +50,7 @@ def model_info(facts: ModelFacts) -> ModelInfo:
         ),
         reference_layers=known_presets(facts.family, facts.layer_names),
         max_references=MAX_REFERENCES,
+        reference_regions=facts.regions and bool(facts.adapters),
         latent_channels=facts.latent_channels,
         latent_scale=facts.latent_scale,
         default_height=facts.default_height,

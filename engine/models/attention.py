@@ -9,12 +9,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from engine.models.regions import LevelMasks
+
 
 class ReferenceSpan(NamedTuple):
-    """Rows of a batch that bring the same number of reference tokens: ``rows [n]`` int64, ``packed [n, tokens, D]``."""
+    """Rows of a batch that bring the same number of reference tokens: ``rows [n]`` int64, ``packed [n, tokens, D]``.
+
+    With ``regions`` (``[n, references, pixels]`` by level) ``packed`` is ``[n, references, tokens, D]``.
+    """
 
     rows: torch.Tensor
     packed: torch.Tensor
+    regions: LevelMasks | None = None
 
 
 class CrossKV(NamedTuple):
@@ -23,22 +29,29 @@ class CrossKV(NamedTuple):
     ``text`` is ``[B, T, D]`` and ``image`` ``[B, T_ip, D]``, both packed over layers (see ``LayerColumns``);
     ``image_mask`` is ``[B, 1, 1, T_ip]``, added to the image scores before the softmax, or None. ``spans``, where there
     are any, stand in the place of ``image``: a row in none of them has no reference.
+
+    With ``regions`` (``[B, references, pixels]`` by level) ``image`` is ``[B, references, T_ip, D]``, without a mask.
     """
 
     text: torch.Tensor
     image: torch.Tensor
     image_mask: torch.Tensor | None
     spans: tuple[ReferenceSpan, ...] = ()
+    regions: LevelMasks | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerColumns:
-    """One cross-attention layer's columns of the packed K/V: keys ``[start, start + width)``, then values."""
+    """One cross-attention layer's columns of the packed K/V: keys ``[start, start + width)``, then values.
+
+    ``level`` says how often the latents' height and width are halved where the layer stands.
+    """
 
     name: str
     start: int
     width: int
     heads: int
+    level: int
 
     @property
     def end(self) -> int:
@@ -67,12 +80,36 @@ def attend_references(query: torch.Tensor, kv: CrossKV, at: LayerColumns) -> tor
     With spans, a row's bits do not depend on how many tokens its neighbours bring; under a mask they do (in torch,
     whose kernels sum by width).
     """
+    if kv.regions is not None:
+        return attend_regions(query, kv.image, at, kv.regions)
     if not kv.spans:
         return attend(query, kv.image, at, kv.image_mask)
     attended = torch.zeros_like(query)
-    for rows, packed in kv.spans:
-        attended[rows] = attend(query[rows], packed, at, None)
+    for rows, packed, regions in kv.spans:
+        if regions is None:
+            attended[rows] = attend(query[rows], packed, at, None)
+        else:
+            attended[rows] = attend_regions(query[rows], packed, at, regions)
     return attended
+
+
+def attend_regions(
+    query: torch.Tensor, packed: torch.Tensor, at: LayerColumns, regions: LevelMasks
+) -> torch.Tensor:
+    """Attend from ``[B, heads, pixels, d]`` over each reference by itself, and add up what each gives in its region.
+
+    ``packed`` is ``[B, references, tokens, D]``.
+    """
+    rows, references, tokens, _ = packed.shape
+
+    def heads(start: int) -> torch.Tensor:
+        columns = packed[..., start : start + at.width]
+        return columns.reshape(rows, references, tokens, at.heads, at.width // at.heads).transpose(2, 3)
+
+    asked = query.unsqueeze(1).expand(-1, references, -1, -1, -1)
+    each = F.scaled_dot_product_attention(asked, heads(at.start), heads(at.start + at.width))
+    weights = regions[at.level].to(each.dtype)
+    return (each * weights[:, :, None, :, None]).sum(1)
 
 
 class SuppliedKVProcessor:
@@ -118,7 +155,25 @@ def pack_layers(unet: nn.Module) -> tuple[LayerColumns, ...]:
         if not name.endswith("attn2"):
             continue
         attn: Any = unet.get_submodule(name)
-        layer = LayerColumns(name=name, start=start, width=attn.to_k.out_features, heads=attn.heads)
+        layer = LayerColumns(
+            name=name,
+            start=start,
+            width=attn.to_k.out_features,
+            heads=attn.heads,
+            level=_level(name, len(unet.down_blocks)),  # type: ignore[arg-type]
+        )
         columns.append(layer)
         start = layer.end
     return tuple(columns)
+
+
+def _level(layer: str, levels: int) -> int:
+    """Return how often the latents are halved at a layer; every block but the last on the way down halves them."""
+    block, _, rest = layer.partition(".")
+    match block:
+        case "down_blocks":
+            return int(rest.partition(".")[0])
+        case "up_blocks":
+            return levels - 1 - int(rest.partition(".")[0])
+        case _:
+            return levels - 1

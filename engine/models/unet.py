@@ -19,6 +19,7 @@ from engine.models.errors import UnsupportedModelError
 from engine.models.layout import ModelLayout
 from engine.models.lora import LoraSet
 from engine.models.projection import KVProjector, concat_kv
+from engine.models.regions import LevelMasks
 from engine.models.sgm_names import sgm_names
 from engine.models.weights import build_module, read_tensors
 
@@ -49,13 +50,15 @@ class ConditionedUNet(nn.Module):
 
     SDXL also takes ``text_embeds [B, P]`` and ``time_ids [B, 6]``, LCM ``timestep_cond [B, W]``: ``added`` says which,
     and computes a row's. ``spans`` are for torch alone: they replace ``kv_ip`` in batches whose rows bring different
-    numbers of reference tokens.
+    numbers of reference tokens. With ``regions`` (see ``CrossKV``) ``kv_ip`` is ``[B, references, T_ip, D]``.
     """
 
     def __init__(self, unet: nn.Module) -> None:
         super().__init__()
         self.added = AddedInputs.of(unet)
         self.columns: tuple[LayerColumns, ...] = pack_layers(unet)
+        self.levels = tuple(sorted({layer.level for layer in self.columns}))
+        """The levels that have cross-attention."""
         self.width = self.columns[-1].end
         """D: columns of the packed K/V."""
         for layer in self.columns:
@@ -74,6 +77,7 @@ class ConditionedUNet(nn.Module):
         timestep_cond: torch.Tensor | None = None,
         *,
         spans: tuple[ReferenceSpan, ...] = (),
+        regions: LevelMasks | None = None,
     ) -> torch.Tensor:
         """Run one tick's rows through the UNet."""
         mask = None if ip_mask is None else ip_mask[:, None, None, :]
@@ -81,7 +85,7 @@ class ConditionedUNet(nn.Module):
         (output,) = self.unet(
             sample,
             timestep,
-            CrossKV(kv_text, kv_ip, mask, spans),
+            CrossKV(kv_text, kv_ip, mask, spans, regions),
             timestep_cond=None if timestep_cond is None else timestep_cond.to(sample.dtype),
             added_cond_kwargs=added,
             return_dict=False,

@@ -42,6 +42,8 @@ class Submit(Message, frozen=True, kw_only=True):
     """Whose tokens the references are; empty for the model's default."""
     reference_weights: tuple[float, ...] = ()
     """One for each reference, or none where each weighs 1; multiplies ``ip_adapter_scale``."""
+    reference_regions: tuple[tuple[float, float, float, float] | None, ...] = ()
+    """One for each reference (left, top, right, bottom as parts of the picture; None: everywhere), or none at all."""
     reference_layers: str = "all"
     """One of ``ModelInfo.reference_layers``."""
     priority: int = 0
@@ -102,6 +104,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     reference_layers: tuple[str, ...]
     """Presets of layers that a reference may act on, ``all`` among them (``engine.models.layer_presets``)."""
     max_references: int
+    reference_regions: bool
+    """Whether references may have regions."""
     latent_channels: int
     latent_scale: int
     default_height: int

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.image_processor import IPAdapterMaskProcessor
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -23,6 +24,7 @@ from engine.loop.mailbox import Mail
 from engine.loop.preview import LatentPreview
 from engine.loop.warmup import Calibration
 from engine.models.preprocess import ReferencePreprocessing
+from engine.models.regions import Box
 from engine.protocol.framing import Frame, Tensor
 from engine.protocol.messages import (
     EncodeReference,
@@ -57,6 +59,7 @@ class Case:
     reference: int = 0
     others: tuple[int, ...] = ()
     weights: tuple[float, ...] = ()
+    regions: tuple[Box | None, ...] = ()
     interval: tuple[float, float] = (0.0, 1.0)
     layers: str = "all"
     layer_scales: Mapping[str, Any] | None = None
@@ -70,6 +73,7 @@ class Case:
         parts += [f"x{len(self.seeds)}"] if len(self.seeds) > 1 else []
         parts += ["{}x{}".format(*self.size)] if self.size else []
         parts += [f"{1 + len(self.others)}refs"] if self.others else []
+        parts += [f"{len(self.regions)}regions"] if self.regions else []
         parts += [self.layers] if self.layers != "all" else []
         return "-".join(parts)
 
@@ -168,6 +172,7 @@ class Engine:
             "height": height,
             "seeds": case.seeds,
             "reference_weights": case.weights,
+            "reference_regions": case.regions,
             "reference_layers": case.layers,
             "guidance_start": case.interval[0],
             "guidance_end": case.interval[1],
@@ -198,10 +203,17 @@ def draw_with_diffusers(root: Path, adapter: str | None, case: Case) -> Pictures
     pipeline.scheduler = scheduler.from_config(_scheduler_config(root), **overrides)
     referenced: dict[str, Any] = {}
     if case.scale is not None:
-        pipeline.set_ip_adapter_scale(case.layer_scales or case.scale)
         numbers = (case.reference, *case.others)
+        weights = [case.scale * weight for weight in case.weights or (1.0,) * len(numbers)]
+        pipeline.set_ip_adapter_scale(
+            [weights] if case.regions and case.weights else case.layer_scales or case.scale
+        )
         referenced["ip_adapter_image"] = [[portrait(number) for number in numbers]]
     height, width = case.size or (None, None)
+    if case.regions:
+        side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+        masks = _masks(case.regions, height or side, width or side)
+        referenced["cross_attention_kwargs"] = {"ip_adapter_masks": [masks]}
     start, end = case.interval
 
     def guidance(step: int) -> float:
@@ -228,6 +240,18 @@ def draw_with_diffusers(root: Path, adapter: str | None, case: Case) -> Pictures
         **referenced,
     ).images
     return [np.asarray(picture) for picture in pictures]
+
+
+def _masks(regions: Sequence[Box | None], height: int, width: int) -> torch.Tensor:
+    """Return what diffusers makes of pictures that are white in the regions, ``[1, references, H, W]``."""
+    drawn = []
+    for region in regions:
+        mask = np.zeros((height, width), np.uint8)
+        left, top, right, bottom = region or (0.0, 0.0, 1.0, 1.0)
+        mask[round(top * height) : round(bottom * height), round(left * width) : round(right * width)] = 255
+        drawn.append(Image.fromarray(mask))
+    masks: torch.Tensor = IPAdapterMaskProcessor().preprocess(drawn, height=height, width=width)
+    return masks.transpose(0, 1)
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -20,9 +20,10 @@ from engine.backends.compiled.runtime import Runtime
 from engine.backends.slots import SlotBuffers
 from engine.backends.slotted import RowProjection, SlotSettings, SlottedRows
 from engine.export.directory import ExportDirectory
-from engine.export.manifest import AdapterEntry
+from engine.export.manifest import REGIONAL, AdapterEntry, region_input
 from engine.models.image_encoder import normalise
 from engine.models.projection import scale_values
+from engine.models.regions import level_masks
 from engine.models.vae import to_uint8
 
 
@@ -49,7 +50,7 @@ class CompiledBackend:
     ) -> None:
         settings = settings or CompiledSettings()
         manifest = export.manifest
-        self.facts: ModelFacts = manifest.facts
+        self.facts: ModelFacts = replace(manifest.facts, regions=REGIONAL in manifest.graphs)
         self.device = runtime.device
         self.runtime = runtime
         self._manifest = manifest
@@ -80,7 +81,15 @@ class CompiledBackend:
             adapters=self._adapters,
             vectors=lambda row: added.vectors(row, size),
         )
-        self._rows = SlottedRows(slots, self._buckets[-1], projection)
+        levels = sorted({layer.level for layer in manifest.columns})
+        self._rows = SlottedRows(
+            slots,
+            self._buckets[-1],
+            projection,
+            masks=(lambda row: level_masks(row.boxes, row.size or size, scale, levels))
+            if self.facts.regions
+            else None,
+        )
         self._prepare()
 
     def buckets(self, shape: LatentShape) -> tuple[int, ...]:
@@ -154,8 +163,24 @@ class CompiledBackend:
     def _run(
         self, slots: Sequence[int], sample: torch.Tensor, timestep: torch.Tensor, bucket: int
     ) -> torch.Tensor:
-        """Run rows of one width: of at most one reference, or of more, for which one graph has dynamic dimensions."""
+        """Run rows of one width: of at most one reference, or of more, for which one graph has dynamic dimensions.
+
+        Rows with regions have a graph of their own, with dynamic dimensions too.
+        """
         batch = self._rows.batch(slots, sample, timestep, bucket)
+        regions = self._rows.regions(slots[0])
+        if regions is not None:
+            tokens = batch.tokens[0]
+            masks = self._rows.region_masks(slots, batch.places, bucket)
+            inputs = {
+                "sample": batch.sample,
+                "timestep": batch.timestep,
+                "kv_text": batch.kv_text,
+                "kv_ip": batch.kv_ip[:, :tokens].unflatten(1, (regions.references, -1)),
+                **{region_input(level): mask for level, mask in masks.items()},
+                **batch.vectors,
+            }
+            return batch.rows_of(self._graphs.run(REGIONAL, inputs, dynamic=True)["noise"].float())
         assert batch.ip_mask is not None
         wide = max(batch.tokens) > self._narrow
         width = batch.kv_ip.shape[1] if wide else self._narrow
