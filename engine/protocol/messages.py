@@ -104,8 +104,6 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     reference_layers: tuple[str, ...]
     """Presets of layers that a reference may act on, ``all`` among them (``engine.models.layer_presets``)."""
     max_references: int
-    reference_regions: bool
-    """Whether references may have regions."""
     latent_channels: int
     latent_scale: int
     default_height: int
@@ -122,6 +120,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     default_sampler: str
     default_steps: int
     default_guidance_scale: float
+    reference_regions: bool = False
+    """Whether references may have regions."""
 
 
 class SamplerInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,6 +27,7 @@ from server.portraits.request import (
     PortraitRequest,
     Priority,
     ReferenceLayers,
+    Region,
     RequestedReference,
     Sampler,
     UnknownNumber,
@@ -83,6 +84,16 @@ def _requested_reference(reference: Any) -> RequestedReference:
         image=reference.image if source == "image" else None,
         digest=reference.digest if source == "digest" else None,
         weight=_optional_float(reference, "weight"),
+        region=_region(reference.region) if reference.HasField("region") else None,
+    )
+
+
+def _region(message: Any) -> Region:
+    return (
+        _decimal(message.left),
+        _decimal(message.top),
+        _decimal(message.right),
+        _decimal(message.bottom),
     )
 
 
@@ -92,8 +103,12 @@ def portrait_fingerprint(message: Any) -> bytes:
 
 
 def _optional_float(spec: Any, name: str) -> float | None:
+    return _decimal(getattr(spec, name)) if spec.HasField(name) else None
+
+
+def _decimal(value: float) -> float:
     """Return the decimal that the caller wrote: 0.7, not 0.699999988, which is the float32 on the wire."""
-    return float(str(np.float32(getattr(spec, name)))) if spec.HasField(name) else None
+    return float(str(np.float32(value)))
 
 
 def _member(proto: Any, prefix: str, kind: type[E], number: int) -> E | UnknownNumber | None:
@@ -196,6 +211,7 @@ def model_message(ready: Ready) -> model_service_pb2.Model:
         reference_layers=[
             _layers(layers) for layers in ReferenceLayers if layers.value in model.reference_layers
         ],
+        reference_regions=model.reference_regions,
     )
 
 

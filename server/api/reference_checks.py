@@ -6,7 +6,7 @@ from engine.protocol.messages import Ready
 from server.api.checks import Findings, known
 from server.config.options import LimitOptions
 from server.portraits.portrait import PortraitReference
-from server.portraits.request import PortraitRequest, ReferenceLayers, RequestedReference
+from server.portraits.request import PortraitRequest, ReferenceLayers, Region, RequestedReference
 from server.references.digest import parse_digest
 from server.references.errors import InvalidDigest
 
@@ -86,7 +86,10 @@ def check_references(
     if request.reference_count > most:
         findings.add(SEVERAL, f"has {request.reference_count} references", f"the limit is {most}")
     for index, reference in enumerate(request.references[:most]):
-        references.append(_check_one(findings, f"{SEVERAL}[{index}]", reference, limits))
+        path = f"{SEVERAL}[{index}]"
+        references.append(_check_one(findings, path, reference, limits))
+        if reference.region is not None:
+            _check_region(findings, f"{path}.region", reference.region, ready)
     return tuple(references)
 
 
@@ -109,5 +112,20 @@ def _check_one(
         image=reference.image or b"",
         digest=reference.digest or "",
         weight=weight,
+        region=reference.region,
         weight_field=f"{path}.weight",
     )
+
+
+def _check_region(findings: Findings, path: str, region: Region, ready: Ready) -> None:
+    if not ready.model.reference_regions:
+        findings.add(path, "is set", "the limit is none: the model takes no regions here")
+        return
+    left, top, right, bottom = region
+    for name, edge in (("left", left), ("top", top), ("right", right), ("bottom", bottom)):
+        findings.number(f"{path}.{name}", edge, 0, 1)
+    for low, high, least, most in (("left", "right", left, right), ("top", "bottom", top, bottom)):
+        if 0 <= most <= least <= 1:
+            findings.add(
+                f"{path}.{high}", f"is {most:g}", f"the limit is more than {low} ({least:g}), up to 1"
+            )

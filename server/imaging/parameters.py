@@ -46,6 +46,7 @@ class EmbeddedParameters:
     height: int
     reference: str = ""
     references: tuple[tuple[str, float], ...] = ()
+    regions: tuple[tuple[float, float, float, float] | None, ...] = ()
     adapter: str = ""
     reference_layers: str = ""
     deterministic: bool = False
@@ -87,6 +88,11 @@ class EmbeddedParameters:
         if len(self.references) > 1:
             facts["IP-Adapter references"] = " ".join(
                 f"{digest}:{weight:g}" for digest, weight in self.references
+            )
+        if self.regions:
+            facts["IP-Adapter regions"] = " ".join(
+                "everywhere" if region is None else ":".join(f"{edge:g}" for edge in region)
+                for region in self.regions
             )
         facts["Version"] = "limner"
         lines.append(", ".join(f"{name}: {value}" for name, value in facts.items()))

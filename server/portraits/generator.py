@@ -170,6 +170,7 @@ class Generator:
                 (used.digest, asked.weight)
                 for used, asked in zip(references, portrait.references, strict=True)
             ),
+            regions=portrait.regions,
             adapter=portrait.adapter,
             reference_layers=portrait.reference_layers.value if references else "",
             deterministic=portrait.deterministic,
@@ -193,6 +194,7 @@ def _submit(portrait: Portrait, caller: Caller, wanted: NewsWanted) -> messages.
         seeds=portrait.seeds,
         adapter=portrait.adapter,
         reference_weights=tuple(reference.weight for reference in portrait.references),
+        reference_regions=portrait.regions,
         reference_layers=portrait.reference_layers.value,
         priority=portrait.priority.value,
         deterministic=portrait.deterministic,

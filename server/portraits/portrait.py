@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from server.imaging.formats import PictureFormat
-from server.portraits.request import Priority, ReferenceLayers, Sampler
+from server.portraits.request import Priority, ReferenceLayers, Region, Sampler
 
 SEED_COUNT = 2**63
 """Seeds are 0 to this minus 1."""
@@ -22,6 +22,7 @@ class PortraitReference:
     image: bytes = b""
     digest: str = ""
     weight: float = 1.0
+    region: Region | None = None
     weight_field: str = ""
 
 
@@ -50,6 +51,12 @@ class Portrait:
     priority: Priority
     deterministic: bool
     model: str
+
+    @property
+    def regions(self) -> tuple[Region | None, ...]:
+        """The region of each reference; none when no reference has one."""
+        regions = tuple(reference.region for reference in self.references)
+        return regions if any(region is not None for region in regions) else ()
 
     @property
     def has_reference(self) -> bool:

@@ -40,6 +40,10 @@ class ReferenceLayers(StrEnum):
     STYLE_AND_LAYOUT = "style+layout"
 
 
+Region = tuple[float, float, float, float]
+"""left, top, right, bottom as parts of the picture's width and height."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestedReference:
     """One of several references as asked for; of ``image`` and ``digest`` at most one is not None."""
@@ -47,6 +51,7 @@ class RequestedReference:
     image: bytes | None = None
     digest: str | None = None
     weight: float | None = None
+    region: Region | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,7 +48,8 @@ def portrait_warnings(
             yield PortraitWarning(
                 code=WarningCode.REFERENCE_UNUSED,
                 field=reference.weight_field,
-                message="the reference adds nothing at a weight of 0, but takes attention from the others",
+                message="the reference adds nothing at a weight of 0"
+                + ("" if portrait.regions else ", but takes attention from the others"),
                 action="raise its weight, or leave it out",
             )
         for finding in record.warnings:

@@ -117,6 +117,20 @@ def test_weights_that_do_not_fit_the_references_are_bad_usage(limner, capsys):
     assert "'much' is no list of weights such as 1,0.5" in capsys.readouterr().err
 
 
+def test_regions(limner, fake, capsys):
+    Path("bob.png").write_bytes(PICTURE + b"2")
+    both = ("generate", "a sailor", "-r", "ada.png", "-r", "bob.png", "--reference-regions")
+    assert limner(*both, "0,0,.5,1;")[0] == 0
+    first, second = fake.named("GenerateStream")[-1].portrait.references
+    assert (first.region.left, first.region.right, first.region.bottom) == (0.0, 0.5, 1.0)
+    assert not second.HasField("region")
+    code, _, err = limner(*both, "0,0,.5,1")
+    assert (code, "1 regions for 2 references" in err) == (2, True)
+    with pytest.raises(SystemExit, match="2"):
+        limner(*both, "0,0,1;")
+    assert "'0,0,1' is no region such as 0,0,0.5,1" in capsys.readouterr().err
+
+
 def test_an_upload_for_an_adapter_of_a_model(limner, fake):
     assert limner("upload", "ada.png", "--adapter", "plus", "--model", "small")[0] == 0
     (upload,) = fake.named("UploadReference")
@@ -141,6 +155,7 @@ INFO = """\
 model embedded (sd1), the default
   adapters  base
   layers    all, style
+  regions   no
   size      128x128
   sizes     64 to 256 in steps of 8
   steps     20

@@ -7,6 +7,7 @@ pictures; here the limits are far from chance (about a third for who, a quarter 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,6 +95,34 @@ def test_at_scale_zero_the_reference_says_nothing(server: LocalServer) -> None:
         ]
     one, other = (np.asarray(picture.convert("RGB")).astype(int) for picture in pictures)
     assert np.abs(one - other).max() <= 1
+
+
+def test_each_of_two_people_has_a_region(server: LocalServer) -> None:
+    blue, brown = list(reference_portraits().values())[4:6]
+    scene = "a portrait of a person, on a white background"
+    regions = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
+
+    with Client(server.target) as client:
+        assert client.info().models[0].reference_regions
+
+        def draw(*people: Path) -> NDArray[np.int64]:
+            sources = [
+                WeightedReference(source=person, region=region if len(people) > 1 else None)
+                for person, region in zip(people, regions, strict=False)
+            ]
+            portrait = client.generate(scene, sources, seed=3, steps=8)
+            return np.asarray(portrait.image.to_pil().convert("RGB")).astype(np.int64)
+
+        pictures = {people: draw(*people) for people in ((blue,), (brown,), (blue, brown), (brown, blue))}
+    half = pictures[(blue,)].shape[1] // 2
+
+    def apart(these: tuple[Path, ...], those: tuple[Path, ...], side: slice) -> float:
+        return float(np.abs(pictures[these][:, side] - pictures[those][:, side]).mean())
+
+    left, right = slice(None, half), slice(half, None)
+    for side, here, there in ((left, blue, brown), (right, brown, blue)):
+        assert apart((blue, brown), (here,), side) < 0.8 * apart((brown, blue), (here,), side)
+        assert apart((brown, blue), (there,), side) < 0.8 * apart((blue, brown), (there,), side)
 
 
 def test_references_blend_by_their_weights(server: LocalServer) -> None:

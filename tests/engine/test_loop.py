@@ -270,6 +270,9 @@ def test_a_full_queue_refuses_and_says_when_to_come_again() -> None:
         ({"reference_weights": (1.0, 1.0)}, np.zeros((1, 2, 8), np.float32)),
         ({"reference_weights": (float("nan"),)}, np.zeros((1, 2, 8), np.float32)),
         ({"reference_weights": (1.0,)}, None),
+        ({"reference_regions": (None, None)}, np.zeros((1, 2, 8), np.float32)),
+        ({"reference_regions": ((0.0, 0.0, 0.5, 1.0),)}, np.zeros((1, 2, 8), np.float32)),
+        ({"reference_regions": ((0.5, 0.0, 0.5, 1.0),)}, np.zeros((1, 2, 8), np.float32)),
     ],
 )
 def test_what_the_engine_cannot_run_is_refused_and_costs_no_tick(

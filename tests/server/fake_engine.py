@@ -52,6 +52,7 @@ def ready_message(
     adapters: tuple[AdapterInfo, ...] = ADAPTERS,
     weights_hash: str = "5eed" * 16,
     reference_layers: tuple[str, ...] = ("all", "style", "layout", "style+layout"),
+    reference_regions: bool = True,
 ) -> Ready:
     return Ready(
         model=ModelInfo(
@@ -60,6 +61,7 @@ def ready_message(
             weights_hash=weights_hash,
             adapters=adapters,
             reference_layers=reference_layers,
+            reference_regions=reference_regions,
             max_references=4,
             latent_channels=4,
             latent_scale=8,

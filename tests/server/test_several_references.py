@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from limner.v1 import portrait_pb2
 from limner.v1.model_service_pb2 import GetLimitsRequest, ListModelsRequest
-from limner.v1.portrait_pb2 import PortraitSpec, WeightedReference
+from limner.v1.portrait_pb2 import PortraitSpec, Region, WeightedReference
 from limner.v1.portrait_service_pb2 import GenerateRequest, GenerateResponse
 from limner.v1.reference_service_pb2 import UploadReferenceRequest
 from PIL import Image
@@ -117,10 +117,36 @@ async def test_layers_reach_the_engine_and_are_told(serving: Serving, layers: st
     assert answer.summary.parameters.reference_layers == number
 
 
+async def test_regions_reach_the_engine_and_the_files_metadata(serving: Serving) -> None:
+    left = Region(left=0, top=0, right=0.7, bottom=1)
+    references = [WeightedReference(image=FIRST, region=left), WeightedReference(image=SECOND)]
+    answer = await generate(serving, references)
+    assert serving.script.submitted[0].reference_regions == ((0.0, 0.0, 0.7, 1.0), None)
+    parameters = read_parameters(answer.images[0].data)
+    assert parameters is not None
+    assert parameters.regions == ((0.0, 0.0, 0.7, 1.0), None)
+    assert "IP-Adapter regions: 0:0:0.7:1 everywhere" in parameters.infotext()
+    await generate(serving, [WeightedReference(image=FIRST)])
+    assert serving.script.submitted[1].reference_regions == ()
+
+
+async def test_a_backend_without_regions_refuses_them() -> None:
+    async with run_server(Script(ready=ready_message(reference_regions=False))) as serving:
+        (model,) = (await serving.models.ListModels(ListModelsRequest())).models
+        assert not model.reference_regions
+        region = Region(right=0.5, bottom=1)
+        told = await refused(generate(serving, [WeightedReference(image=FIRST, region=region)]))
+        assert told.violations == {
+            "portrait.references[0].region": "is set; the limit is none: the model takes no regions here"
+        }
+        assert not serving.script.submitted
+
+
 async def test_models_and_limits_tell_what_can_be_asked(serving: Serving) -> None:
     (model,) = (await serving.models.ListModels(ListModelsRequest())).models
     assert list(model.adapters) == ["base", "plus"]
     assert list(model.reference_layers) == [1, 2, 3, 4]
+    assert model.reference_regions
     limits = (await serving.models.GetLimits(GetLimitsRequest())).limits
     assert (limits.max_references, limits.max_reference_weight) == (4, 2.0)
 
@@ -153,6 +179,21 @@ BAD: dict[str, tuple[GenerateRequest, dict[str, str]]] = {
             "references[1].weight": "is 1.6; the limit is 0 to 1.5",
             "references[2].digest": "has 3 characters; the limit is a SHA-256 in 64 lower-case hex",
             "references[2].weight": "is nan, not a finite number; the limit is 0 to 1.5",
+        },
+    ),
+    "no part of the picture": (
+        asked(
+            WeightedReference(image=FIRST, region=Region(left=0.5, right=0.25, bottom=1)),
+            WeightedReference(image=FIRST, region=Region(left=-1, top=float("nan"), right=2, bottom=1)),
+            WeightedReference(image=FIRST, region=Region()),
+        ),
+        {
+            "references[0].region.right": "is 0.25; the limit is more than left (0.5), up to 1",
+            "references[1].region.left": "is -1.0; the limit is 0 to 1",
+            "references[1].region.right": "is 2.0; the limit is 0 to 1",
+            "references[1].region.top": "is nan, not a finite number; the limit is 0 to 1",
+            "references[2].region.right": "is 0; the limit is more than left (0), up to 1",
+            "references[2].region.bottom": "is 0; the limit is more than top (0), up to 1",
         },
     ),
     "together with a picture": (

@@ -38,6 +38,8 @@ class Model:
     """Batch sizes, in rows, of the default size."""
     reference_layers: tuple[ReferenceLayers, ...]
     """What references can act on."""
+    reference_regions: bool
+    """Whether references may have regions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,9 @@ from limner_client.portrait import PortraitWarning
 if TYPE_CHECKING:
     import PIL.Image
 
+Region = tuple[float, float, float, float]
+"""left, top, right, bottom as parts of the picture's width and height, 0 to 1."""
+
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -42,14 +45,19 @@ class LocalReference:
     digest: str
     data: bytes | None = field(default=None, repr=False)
     weight: float | None = None
+    region: "Region | None" = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightedReference:
-    """Is one of several references, with its share: 0 (none) to `Limits.max_reference_weight`, 1 by default."""
+    """Is one of several references, with its share: 0 (none) to `Limits.max_reference_weight`, 1 by default.
+
+    `region` limits it to a rectangle of the picture: left, top, right, bottom as parts of width and height, 0 to 1.
+    """
 
     source: "ReferenceSource"
     weight: float = 1.0
+    region: "Region | None" = None
 
 
 if TYPE_CHECKING:
@@ -95,7 +103,7 @@ def load_references(references: "References") -> tuple[LocalReference, ...]:
 
 def _load_reference(reference: "ReferenceSource | WeightedReference") -> LocalReference:
     if isinstance(reference, WeightedReference):
-        return replace(_load_reference(reference.source), weight=reference.weight)
+        return replace(_load_reference(reference.source), weight=reference.weight, region=reference.region)
     if isinstance(reference, Reference):
         return LocalReference(digest=reference.digest)
     if isinstance(reference, str) and is_digest(reference):

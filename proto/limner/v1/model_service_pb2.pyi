@@ -18,7 +18,7 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "family", "adapters", "default_width", "default_height", "size_multiple", "min_size", "max_size", "prompt_tokens", "samplers", "default_steps", "default_guidance_scale", "weights_hash", "buckets", "reference_layers")
+    __slots__ = ("name", "family", "adapters", "default_width", "default_height", "size_multiple", "min_size", "max_size", "prompt_tokens", "samplers", "default_steps", "default_guidance_scale", "weights_hash", "buckets", "reference_layers", "reference_regions")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
     ADAPTERS_FIELD_NUMBER: _ClassVar[int]
@@ -34,6 +34,7 @@ class Model(_message.Message):
     WEIGHTS_HASH_FIELD_NUMBER: _ClassVar[int]
     BUCKETS_FIELD_NUMBER: _ClassVar[int]
     REFERENCE_LAYERS_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_REGIONS_FIELD_NUMBER: _ClassVar[int]
     name: str
     family: str
     adapters: _containers.RepeatedScalarFieldContainer[str]
@@ -49,7 +50,8 @@ class Model(_message.Message):
     weights_hash: str
     buckets: _containers.RepeatedScalarFieldContainer[int]
     reference_layers: _containers.RepeatedScalarFieldContainer[_portrait_pb2.ReferenceLayers]
-    def __init__(self, name: _Optional[str] = ..., family: _Optional[str] = ..., adapters: _Optional[_Iterable[str]] = ..., default_width: _Optional[int] = ..., default_height: _Optional[int] = ..., size_multiple: _Optional[int] = ..., min_size: _Optional[int] = ..., max_size: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., samplers: _Optional[_Iterable[_Union[SamplerLimits, _Mapping]]] = ..., default_steps: _Optional[int] = ..., default_guidance_scale: _Optional[float] = ..., weights_hash: _Optional[str] = ..., buckets: _Optional[_Iterable[int]] = ..., reference_layers: _Optional[_Iterable[_Union[_portrait_pb2.ReferenceLayers, str]]] = ...) -> None: ...
+    reference_regions: bool
+    def __init__(self, name: _Optional[str] = ..., family: _Optional[str] = ..., adapters: _Optional[_Iterable[str]] = ..., default_width: _Optional[int] = ..., default_height: _Optional[int] = ..., size_multiple: _Optional[int] = ..., min_size: _Optional[int] = ..., max_size: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., samplers: _Optional[_Iterable[_Union[SamplerLimits, _Mapping]]] = ..., default_steps: _Optional[int] = ..., default_guidance_scale: _Optional[float] = ..., weights_hash: _Optional[str] = ..., buckets: _Optional[_Iterable[int]] = ..., reference_layers: _Optional[_Iterable[_Union[_portrait_pb2.ReferenceLayers, str]]] = ..., reference_regions: _Optional[bool] = ...) -> None: ...
 
 class SamplerLimits(_message.Message):
     __slots__ = ("sampler", "min_steps", "max_steps")

@@ -146,14 +146,28 @@ class PortraitSpec(_message.Message):
     def __init__(self, prompt: _Optional[str] = ..., negative_prompt: _Optional[str] = ..., reference_image: _Optional[bytes] = ..., reference_digest: _Optional[str] = ..., ip_adapter_scale: _Optional[float] = ..., guidance_scale: _Optional[float] = ..., guidance_rescale: _Optional[float] = ..., steps: _Optional[int] = ..., sampler: _Optional[_Union[Sampler, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., image_count: _Optional[int] = ..., seed: _Optional[int] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., quality: _Optional[int] = ..., priority: _Optional[_Union[Priority, str]] = ..., deterministic: _Optional[bool] = ..., model: _Optional[str] = ..., references: _Optional[_Iterable[_Union[WeightedReference, _Mapping]]] = ..., reference_layers: _Optional[_Union[ReferenceLayers, str]] = ..., adapter: _Optional[str] = ..., guidance_start: _Optional[float] = ..., guidance_end: _Optional[float] = ...) -> None: ...
 
 class WeightedReference(_message.Message):
-    __slots__ = ("image", "digest", "weight")
+    __slots__ = ("image", "digest", "weight", "region")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     digest: str
     weight: float
-    def __init__(self, image: _Optional[bytes] = ..., digest: _Optional[str] = ..., weight: _Optional[float] = ...) -> None: ...
+    region: Region
+    def __init__(self, image: _Optional[bytes] = ..., digest: _Optional[str] = ..., weight: _Optional[float] = ..., region: _Optional[_Union[Region, _Mapping]] = ...) -> None: ...
+
+class Region(_message.Message):
+    __slots__ = ("left", "top", "right", "bottom")
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    TOP_FIELD_NUMBER: _ClassVar[int]
+    RIGHT_FIELD_NUMBER: _ClassVar[int]
+    BOTTOM_FIELD_NUMBER: _ClassVar[int]
+    left: float
+    top: float
+    right: float
+    bottom: float
+    def __init__(self, left: _Optional[float] = ..., top: _Optional[float] = ..., right: _Optional[float] = ..., bottom: _Optional[float] = ...) -> None: ...
 
 class PortraitImage(_message.Message):
     __slots__ = ("index", "data", "format", "width", "height", "seed")

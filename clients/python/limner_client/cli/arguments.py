@@ -8,7 +8,7 @@ from pathlib import Path
 from limner_client.channel import DEFAULT_TARGET
 from limner_client.choices import ImageFormat, Priority, ReferenceLayers, Sampler
 from limner_client.cli.exits import HELP
-from limner_client.reference import is_digest
+from limner_client.reference import Region, is_digest
 
 ABOUT = """Generate portraits from a prompt and a reference picture.
 
@@ -85,6 +85,9 @@ def _generate(command: argparse.ArgumentParser) -> None:
         help="who the portrait looks like; several are blended")  # fmt: skip
     add("--reference-weights", type=_weights, metavar="X,X,...",
         help="of several references, one each; 1 is the default")  # fmt: skip
+    add("--reference-regions", type=_regions, metavar="L,T,R,B;...",
+        help="where each acts, its left, top, right and bottom edge from 0 to 1; nothing between ;; is everywhere: "
+             "0,0,.5,1;.5,0,1,1")  # fmt: skip
     add("-o", "--output", type=Path, default=Path("portrait.png"), metavar="FILE",
         help="default %(default)s; several images become FILE-0, FILE-1, ...; overwrites")  # fmt: skip
     portrait = command.add_argument_group("portrait (what is left out takes the model's default)")
@@ -136,6 +139,18 @@ def _weights(text: str) -> tuple[float, ...]:
         return tuple(float(weight) for weight in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no list of weights such as 1,0.5") from None
+
+
+def _regions(text: str) -> tuple[Region | None, ...]:
+    return tuple(_region(part) if part else None for part in text.split(";"))
+
+
+def _region(text: str) -> Region:
+    try:
+        left, top, right, bottom = (float(edge) for edge in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no region such as 0,0,0.5,1") from None
+    return left, top, right, bottom
 
 
 def _size(text: str) -> tuple[int, int]:

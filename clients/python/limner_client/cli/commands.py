@@ -84,15 +84,18 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
 def references_of(
     arguments: argparse.Namespace,
 ) -> list[Path | str | WeightedReference]:
-    """Collect the references with their weights. Raises ValueError unless there is one for each."""
+    """Collect the references with their weights and regions. Raises ValueError unless there is one for each."""
     sources, weights = arguments.reference or [], arguments.reference_weights
-    if weights is None:
+    regions = arguments.reference_regions
+    if weights is None and regions is None:
         return list(sources)
-    if len(weights) != len(sources):
-        raise ValueError(f"{len(weights)} weights for {len(sources)} references")
+    weights, regions = weights or (1.0,) * len(sources), regions or (None,) * len(sources)
+    for what, given in (("weights", weights), ("regions", regions)):
+        if len(given) != len(sources):
+            raise ValueError(f"{len(given)} {what} for {len(sources)} references")
     return [
-        WeightedReference(source=source, weight=weight)
-        for source, weight in zip(sources, weights, strict=True)
+        WeightedReference(source=source, weight=weight, region=region)
+        for source, weight, region in zip(sources, weights, regions, strict=True)
     ]
 
 

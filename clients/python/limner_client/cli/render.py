@@ -106,6 +106,7 @@ def info_text(info: Info, limits: Limits) -> str:
         rows = {
             "adapters": ", ".join(model.adapters) or "none",
             "layers": ", ".join(model.reference_layers) or "all",
+            "regions": "yes" if model.reference_regions else "no",
             "size": f"{model.default_width}x{model.default_height}",
             "sizes": f"{model.min_size} to {model.max_size} in steps of {model.size_multiple}",
             "steps": str(model.default_steps),

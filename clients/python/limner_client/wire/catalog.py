@@ -79,4 +79,5 @@ def _model(model: model_service_pb2.Model) -> Model:
         weights_hash=model.weights_hash,
         buckets=tuple(model.buckets),
         reference_layers=tuple(decode_layers(layers) for layers in model.reference_layers),
+        reference_regions=model.reference_regions,
     )

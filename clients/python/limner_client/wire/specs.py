@@ -66,5 +66,8 @@ def _spec(spec: PortraitSpec, references: tuple[LocalReference, ...]) -> portrai
         return message
     for reference in references:
         source = {"digest": reference.digest} if reference.data is None else {"image": reference.data}
-        message.references.add(weight=reference.weight, **source)
+        added = message.references.add(weight=reference.weight, **source)
+        if reference.region is not None:
+            left, top, right, bottom = reference.region
+            added.region.CopyFrom(portrait_pb2.Region(left=left, top=top, right=right, bottom=bottom))
     return message
