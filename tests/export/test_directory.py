@@ -78,7 +78,7 @@ def test_a_manifest_that_is_none(root: Path) -> None:
 
 def test_another_format(root: Path) -> None:
     edit(root, lambda document: document.update(format=99))
-    with pytest.raises(errors.ExportVersionError, match="expected 2; found 99"):
+    with pytest.raises(errors.ExportVersionError, match="expected 3; found 99"):
         ExportDirectory.open(root)
 
 
