@@ -90,6 +90,8 @@ def _sample(kind: msgspec.inspect.Type) -> object:
             return {field.encode_name: _sample(field.type) for field in fields}
         case info.VarTupleType(item_type=item):
             return (_sample(item),)
+        case info.TupleType(item_types=items):
+            return tuple(_sample(item) for item in items)
         case info.DictType(value_type=value):
             return {"key": None if isinstance(value, info.AnyType) else _sample(value)}
         case _:

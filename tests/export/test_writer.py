@@ -63,8 +63,14 @@ def test_the_manifest_describes_every_file(root: Path, export: ExportDirectory) 
     specs = (*manifest.graphs["unet"].inputs, *manifest.graphs["unet"].outputs)
     assert {spec.name: spec.shape for spec in specs}.items() >= DYNAMIC.items()
     assert list(manifest.graphs) == [
-        "unet", "vae_decoder", "text_encoder", "text_kv", "image_encoder", "adapters/base", "adapters/base_kv"
+        "unet", "unet_regions", "vae_decoder", "text_encoder", "text_kv", "image_encoder",
+        "adapters/base", "adapters/base_kv",
     ]  # fmt: skip
+    regional = manifest.graphs["unet_regions"]
+    assert regional.data == manifest.graphs["unet"].data, "the weights are written once"
+    assert [spec.name for spec in regional.inputs if spec.name.startswith("regions_")] == [
+        f"regions_{level}" for level in sorted({layer.level for layer in manifest.columns})
+    ]
 
 
 def test_every_graph_computes_what_its_module_does(root: Path, export: ExportDirectory) -> None:
@@ -196,7 +202,7 @@ def test_the_command(root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[st
     output = tmp_path / "export"
     assert main(["export", str(root), "--output", str(output), "--opset", "20"]) == 0
     told = capfd.readouterr().err
-    for line in ("loading", "exporting unet", "exporting adapters/base_kv", "wrote", "7 graphs", "opset 20"):
+    for line in ("loading", "exporting unet", "exporting adapters/base_kv", "wrote", "8 graphs", "opset 20"):
         assert line in told
     assert json.loads((output / "manifest.json").read_text())["opset"] == 20
     assert main(["export", str(root), "--output", str(output)]) == 2

@@ -106,7 +106,7 @@ CLIENT = declared(ROOT / "clients/python")
         ("clients/python/limner_client", CLIENT | declared(ROOT / "clients/python", "pillow")),
         ("proto/limner", declared(ROOT / "proto")),
         ("tools", LIMNER | declared(ROOT, "dev")),
-        ("loadtests", LIMNER | declared(ROOT, "dev")),
+        ("loadtests", LIMNER | declared(ROOT, "dev", "train")),
         ("tests", LIMNER | declared(ROOT, "dev", "train")),
     ],
 )
