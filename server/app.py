@@ -15,6 +15,7 @@ from structlog.typing import FilteringBoundLogger
 
 from server.api.access_log import AccessLog
 from server.api.call_metrics import CallMetrics
+from server.api.call_traces import CallTraces
 from server.api.gate import Gate
 from server.api.health import Health
 from server.api.interceptor import CallInterceptor
@@ -42,6 +43,8 @@ from server.ports import address_of, bind, grpc_options
 from server.ready_file import ReadyFile
 from server.references.cache import ReferenceCache
 from server.references.library import ReferenceLibrary
+from server.tracing.choice import choose_tracing
+from server.tracing.trace import exemplar
 
 END_SECONDS = 1.0
 """For calls that are ended to say so."""
@@ -51,7 +54,7 @@ STOP_SECONDS = 1.0
 
 
 class App:
-    """One server. ``start``, then ``drain`` or ``stop``; build it inside a running event loop.
+    """One server. ``start``, then ``drain`` or ``stop``; build it inside a running event loop. Raises ``ConfigError``.
 
     ``launchers`` start the engines of ``served_models``, one each.
     """
@@ -59,8 +62,10 @@ class App:
     def __init__(self, config: Config, launchers: Sequence[Launcher], log: FilteringBoundLogger) -> None:
         self._config = config
         self._log = log
+        version = metadata.version("limner")
+        self.tracing = choose_tracing(config.tracing, version=version)
         self.metrics = ServerMetrics(
-            version=metadata.version("limner"), engines=[str(number) for number in range(len(launchers))]
+            version=version, engines=[str(number) for number in range(len(launchers))], exemplar=exemplar
         )
         self.health = Health(SERVICE_NAMES)
         self.gate = Gate()
@@ -132,7 +137,11 @@ class App:
         self.metrics.declare_rpcs(rpc_types())
         access_log = AccessLog(self._log, prompts=config.log.prompts)
         interceptor = CallInterceptor(
-            gate=self.gate, observer=CallMetrics(self.metrics), access_log=access_log, log=self._log
+            gate=self.gate,
+            observer=CallMetrics(self.metrics),
+            traces=CallTraces(self.tracing),
+            access_log=access_log,
+            log=self._log,
         )
         server = grpc.aio.server(
             interceptors=[interceptor],
@@ -228,6 +237,7 @@ class App:
         await self.engines.stop(at_once=at_once)
         self._decoding.close()
         self._encoding.close()
+        await self.tracing.close()
         if self._endpoint is not None:
             self._endpoint.close()
         self._ready_file.remove()

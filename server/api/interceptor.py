@@ -57,12 +57,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         *,
         gate: Gate,
         observer: CallObserver,
+        traces: CallObserver,
         access_log: AccessLog,
         log: FilteringBoundLogger,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._gate = gate
         self._observer = observer
+        self._traces = traces
         self._access_log = access_log
         self._log = log
         self._clock = clock
@@ -128,6 +130,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             self._gate.leave()
             self._observer.ended(call)
             self._access_log.ended(call)
+            self._traces.ended(call)
         status = status_of(failure)
         metadata = ((REQUEST_ID_KEY, call.request_id), (DETAILS_KEY, status.details))
         return await context.abort(status.code, status.text, metadata)
@@ -136,6 +139,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         enter_call(call)
         context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
         self._gate.enter()
+        self._traces.started(call)
         self._observer.started(call)
 
     def _failure(self, call: Call, error: Exception) -> LimnerError:
