@@ -71,7 +71,7 @@ def owners() -> dict[str, set[str]]:
         for file in metadata.distribution(name).files or ():
             parts = [*file.parts[:-1], file.name.split(".")[0]]
             if file.suffix == ".py" and parts[0] in shared:
-                for depth in (2, 3):
+                for depth in range(2, 6):
                     found.setdefault(".".join(parts[:depth]), set()).add(name)
     return found
 
