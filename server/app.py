@@ -23,7 +23,7 @@ from server.api.model_servicer import ModelServicer
 from server.api.portrait_servicer import PortraitServicer
 from server.api.reference_servicer import ReferenceServicer
 from server.api.reflection import reflection_handlers
-from server.api.services import SERVICE_NAMES, rpc_types
+from server.api.services import rpc_types, served
 from server.config import Config
 from server.config.models import served_models
 from server.engine_link.engines import Engines
@@ -67,7 +67,8 @@ class App:
         self.metrics = ServerMetrics(
             version=version, engines=[str(number) for number in range(len(launchers))], exemplar=exemplar
         )
-        self.health = Health(SERVICE_NAMES)
+        self._services = served(kserve=config.kserve.enabled)
+        self.health = Health(service.full_name for service in self._services)
         self.gate = Gate()
         self.admission = Admission(config.admission.max_requests_in_flight)
         self._ready_file = ReadyFile(config.listen.ready_file)
@@ -134,9 +135,11 @@ class App:
 
     def _build_server(self) -> grpc.aio.Server:
         config = self._config
-        self.metrics.declare_rpcs(rpc_types())
+        methods = rpc_types(self._services)
+        self.metrics.declare_rpcs(methods)
         access_log = AccessLog(self._log, prompts=config.log.prompts)
         interceptor = CallInterceptor(
+            methods=methods,
             gate=self.gate,
             observer=CallMetrics(self.metrics),
             traces=CallTraces(self.tracing),
@@ -156,16 +159,16 @@ class App:
             observer=self.metrics,
             is_ending=lambda: self.gate.is_ending,
         )
-        portrait_service_pb2_grpc.add_PortraitServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            PortraitServicer(
-                generator=generator,
-                engines=self.engines,
-                limits=config.limits,
-                idempotency=self.idempotency,
-                access_log=access_log,
-            ),
-            server,
+        portraits = PortraitServicer(
+            generator=generator,
+            engines=self.engines,
+            limits=config.limits,
+            idempotency=self.idempotency,
+            access_log=access_log,
         )
+        portrait_service_pb2_grpc.add_PortraitServiceServicer_to_server(portraits, server)  # type: ignore[no-untyped-call]
+        if config.kserve.enabled:
+            self._add_kserve(portraits, server)
         reference_service_pb2_grpc.add_ReferenceServiceServicer_to_server(  # type: ignore[no-untyped-call]
             ReferenceServicer(
                 references=self.references,
@@ -184,8 +187,25 @@ class App:
             server,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
-        server.add_generic_rpc_handlers(reflection_handlers([*SERVICE_NAMES, "grpc.health.v1.Health"]))
+        names = [service.full_name for service in self._services]
+        server.add_generic_rpc_handlers(reflection_handlers([*names, "grpc.health.v1.Health"]))
         return server
+
+    def _add_kserve(self, portraits: PortraitServicer, server: grpc.aio.Server) -> None:
+        from limner.kserve import open_inference_grpc_pb2_grpc
+
+        from server.kserve.servicer import InferenceServicer
+
+        open_inference_grpc_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            InferenceServicer(
+                portraits=portraits,
+                engines=self.engines,
+                version=metadata.version("limner"),
+                is_ready=lambda: self.health.is_ready,
+                is_draining=lambda: self._draining,
+            ),
+            server,
+        )
 
     async def start(self) -> None:
         """Bind, answer health checks, then start the engines. Raises ``BindError`` and ``OSError``."""

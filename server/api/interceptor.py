@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -50,11 +50,12 @@ class _Unreadable:
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Wraps the handlers of ``limner.v1``; health and reflection pass through."""
+    """Wraps the handlers of ``methods``; health and reflection pass through."""
 
     def __init__(
         self,
         *,
+        methods: Container[str],
         gate: Gate,
         observer: CallObserver,
         traces: CallObserver,
@@ -62,6 +63,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         log: FilteringBoundLogger,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._methods = methods
         self._gate = gate
         self._observer = observer
         self._traces = traces
@@ -80,7 +82,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         if method in self._wrapped:
             return self._wrapped[method]
         handler = await continuation(handler_call_details)
-        if handler is None or not method.startswith("/limner."):
+        if handler is None or method not in self._methods:
             return handler
         self._wrapped[method] = wrapped = self._wrap(method, handler)
         return wrapped

@@ -207,9 +207,7 @@ def test_the_documentation_is_up_to_date() -> None:
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://all:4317", "OTEL_TRACES_EXPORTER": "none"}, ""),
     ],
 )
-def test_the_collector_may_be_named_as_opentelemetry_does(
-    environment: dict[str, str], endpoint: str
-) -> None:
+def test_the_collector_may_be_named_as_opentelemetry_does(environment: dict[str, str], endpoint: str) -> None:
     assert load([], environment).tracing.endpoint == endpoint
 
 

@@ -25,7 +25,7 @@ class Sink(trace_service_pb2_grpc.TraceServiceServicer):
         self._spans: list[Span] = []
         self._changed = threading.Condition()
 
-    def Export(self, request: Any, context: grpc.ServicerContext) -> Any:
+    def Export(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - the name in the proto
         with self._changed:
             for sender in request.resource_spans:
                 self.resources.append(attributes(sender.resource))

@@ -211,7 +211,6 @@ async def test_each_life_of_a_replayed_job_is_told(collector):
         await refused(serving.portraits.Generate(request("DIE"), metadata=CONTEXT))
         spans = await told(collector)
 
-
     def lives(name: str) -> list[tuple[int, str]]:
         return [(attributes(span).get("limner.replay", 0), span.status.message) for span in spans[name]]
 
