@@ -12,7 +12,7 @@ from limner.kserve.open_inference_grpc_pb2_grpc import GRPCInferenceServiceServi
 from engine.protocol.messages import Ready
 from server.api.portrait_servicer import PortraitServicer
 from server.engine_link.engines import Engines
-from server.errors import ModelUnknownError
+from server.errors import EngineUnavailableError, ModelUnknownError
 from server.kserve.metadata import model_metadata
 from server.kserve.request import inference
 from server.kserve.response import inference_response
@@ -52,9 +52,12 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         self, request: oip.ModelReadyRequest, context: grpc.aio.ServicerContext
     ) -> oip.ModelReadyResponse:
         """Tell whether a model's engine takes work."""
-        engine = self._engines.find(request.name, field="name")
-        if request.version:
+        try:
+            engine = self._engines.find(request.name, field="name")
             _check_version(engine.last_ready(), request.version, field="version")
+        except EngineUnavailableError:
+            # Before the first engine is ready, nobody knows what it will be called.
+            return oip.ModelReadyResponse(ready=False)
         return oip.ModelReadyResponse(ready=engine.is_ready and not self._is_draining())
 
     async def ServerMetadata(  # noqa: N802

@@ -11,6 +11,8 @@ import grpc
 import numpy as np
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_reflection.v1alpha import reflection_pb2
 from limner.kserve import open_inference_grpc_pb2 as oip
 from limner.kserve.open_inference_grpc_pb2_grpc import GRPCInferenceServiceStub
 from limner.v1.portrait_pb2 import PortraitSpec, WeightedReference
@@ -375,7 +377,10 @@ async def test_live_and_ready_follow_the_servers_life():
     async with run_server(Script(loads=False), kserve=KserveOptions(enabled=True), wait=False) as serving:
         assert (await stub(serving).ServerLive(oip.ServerLiveRequest())).live
         assert not (await stub(serving).ServerReady(oip.ServerReadyRequest())).ready
-        assert not (await stub(serving).ModelReady(oip.ModelReadyRequest())).ready
+        for name in ("", "fake"):
+            assert not (await stub(serving).ModelReady(oip.ModelReadyRequest(name=name))).ready
+        refusal = await refused(stub(serving).ModelMetadata(oip.ModelMetadataRequest()))
+        assert refusal.reason == "ENGINE_UNAVAILABLE"
     async with run_server(kserve=KserveOptions(enabled=True)) as serving:
         assert (await stub(serving).ServerReady(oip.ServerReadyRequest())).ready
         assert (await stub(serving).ModelReady(oip.ModelReadyRequest(name="fake"))).ready
@@ -400,6 +405,22 @@ async def test_an_inference_counts_as_a_generation(serving):
         "grpc_method": "ModelInfer",
     }
     assert value("grpc_server_started_total", labels) == 1
+
+
+async def test_health_and_reflection_know_the_service(serving):
+    name = "inference.GRPCInferenceService"
+    answer = await serving.health.Check(HealthCheckRequest(service=name))
+    assert answer.status == HealthCheckResponse.SERVING
+    method = serving.channel.stream_stream(
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    call = method()
+    await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+    answer = await call.read()
+    assert name in {each.name for each in answer.list_services_response.service}
+    call.cancel()
 
 
 async def test_it_is_not_served_unless_it_is_asked_for():
