@@ -17,15 +17,18 @@ PATIENCE = 60.0
 
 
 class Sink(trace_service_pb2_grpc.TraceServiceServicer):
-    """Waits for what is sent; ``resources`` are the attributes of the senders."""
+    """Takes what is sent, while ``answers`` is set; ``resources`` are the attributes of the senders."""
 
     def __init__(self) -> None:
         self.endpoint = ""
         self.resources: list[dict[str, Any]] = []
         self._spans: list[Span] = []
         self._changed = threading.Condition()
+        self.answers = threading.Event()
+        self.answers.set()
 
     def Export(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - the name in the proto
+        self.answers.wait()
         with self._changed:
             for sender in request.resource_spans:
                 self.resources.append(attributes(sender.resource))
@@ -75,6 +78,7 @@ def sink() -> Iterator[Sink]:
     try:
         yield servicer
     finally:
+        servicer.answers.set()
         server.stop(None).wait()
 
 

@@ -286,10 +286,14 @@ async def test_what_is_left_is_sent_at_the_end(collector, monkeypatch):
 
 
 @pytest.mark.parametrize("delay", ["1", "3600000"])
-async def test_a_dead_collector_costs_nothing(collector, monkeypatch, delay):
+@pytest.mark.parametrize("is_gone", [True, False])
+async def test_a_dead_collector_costs_nothing(collector, monkeypatch, delay, is_gone):
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", delay)
     with sink() as gone:
         endpoint = gone.endpoint
+    if not is_gone:
+        collector.answers.clear()
+        endpoint = collector.endpoint
     loop = asyncio.get_running_loop()
     async with run_server(tracing=TracingOptions(endpoint=endpoint)) as serving:
         for prompt in "abc":
