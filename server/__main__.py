@@ -32,11 +32,14 @@ def main(arguments: Sequence[str] | None = None, launcher: Launcher | None = Non
         sys.stdout.write(f"limner-server {metadata.version('limner')}\n")
         return 0
     try:
-        config = load(arguments, os.environ)
+        return _run(load(arguments, os.environ), launcher)
     except ConfigError as error:
         for problem in error.problems:
             sys.stderr.write(f"limner-server: {problem}\n")
         return BAD_CONFIGURATION
+
+
+def _run(config: Config, launcher: Launcher | None) -> int:
     # gRPC's core writes text of its own to standard error, between the lines of our log.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     log = configure_logging(config.log)

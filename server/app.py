@@ -15,6 +15,7 @@ from structlog.typing import FilteringBoundLogger
 
 from server.api.access_log import AccessLog
 from server.api.call_metrics import CallMetrics
+from server.api.call_traces import CallTraces
 from server.api.gate import Gate
 from server.api.health import Health
 from server.api.interceptor import CallInterceptor
@@ -22,7 +23,7 @@ from server.api.model_servicer import ModelServicer
 from server.api.portrait_servicer import PortraitServicer
 from server.api.reference_servicer import ReferenceServicer
 from server.api.reflection import reflection_handlers
-from server.api.services import SERVICE_NAMES, rpc_types
+from server.api.services import rpc_types, served
 from server.config import Config
 from server.config.models import served_models
 from server.engine_link.engines import Engines
@@ -42,6 +43,8 @@ from server.ports import address_of, bind, grpc_options
 from server.ready_file import ReadyFile
 from server.references.cache import ReferenceCache
 from server.references.library import ReferenceLibrary
+from server.tracing.choice import choose_tracing
+from server.tracing.trace import exemplar
 
 END_SECONDS = 1.0
 """For calls that are ended to say so."""
@@ -51,7 +54,7 @@ STOP_SECONDS = 1.0
 
 
 class App:
-    """One server. ``start``, then ``drain`` or ``stop``; build it inside a running event loop.
+    """One server. ``start``, then ``drain`` or ``stop``; build it inside a running event loop. Raises ``ConfigError``.
 
     ``launchers`` start the engines of ``served_models``, one each.
     """
@@ -59,10 +62,13 @@ class App:
     def __init__(self, config: Config, launchers: Sequence[Launcher], log: FilteringBoundLogger) -> None:
         self._config = config
         self._log = log
+        version = metadata.version("limner")
+        self.tracing = choose_tracing(config.tracing, version=version)
         self.metrics = ServerMetrics(
-            version=metadata.version("limner"), engines=[str(number) for number in range(len(launchers))]
+            version=version, engines=[str(number) for number in range(len(launchers))], exemplar=exemplar
         )
-        self.health = Health(SERVICE_NAMES)
+        self._services = served(kserve=config.kserve.enabled)
+        self.health = Health(service.full_name for service in self._services)
         self.gate = Gate()
         self.admission = Admission(config.admission.max_requests_in_flight)
         self._ready_file = ReadyFile(config.listen.ready_file)
@@ -129,10 +135,16 @@ class App:
 
     def _build_server(self) -> grpc.aio.Server:
         config = self._config
-        self.metrics.declare_rpcs(rpc_types())
+        methods = rpc_types(self._services)
+        self.metrics.declare_rpcs(methods)
         access_log = AccessLog(self._log, prompts=config.log.prompts)
         interceptor = CallInterceptor(
-            gate=self.gate, observer=CallMetrics(self.metrics), access_log=access_log, log=self._log
+            methods=methods,
+            gate=self.gate,
+            observer=CallMetrics(self.metrics),
+            traces=CallTraces(self.tracing),
+            access_log=access_log,
+            log=self._log,
         )
         server = grpc.aio.server(
             interceptors=[interceptor],
@@ -147,16 +159,16 @@ class App:
             observer=self.metrics,
             is_ending=lambda: self.gate.is_ending,
         )
-        portrait_service_pb2_grpc.add_PortraitServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            PortraitServicer(
-                generator=generator,
-                engines=self.engines,
-                limits=config.limits,
-                idempotency=self.idempotency,
-                access_log=access_log,
-            ),
-            server,
+        portraits = PortraitServicer(
+            generator=generator,
+            engines=self.engines,
+            limits=config.limits,
+            idempotency=self.idempotency,
+            access_log=access_log,
         )
+        portrait_service_pb2_grpc.add_PortraitServiceServicer_to_server(portraits, server)  # type: ignore[no-untyped-call]
+        if config.kserve.enabled:
+            self._add_kserve(portraits, server)
         reference_service_pb2_grpc.add_ReferenceServiceServicer_to_server(  # type: ignore[no-untyped-call]
             ReferenceServicer(
                 references=self.references,
@@ -175,8 +187,25 @@ class App:
             server,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
-        server.add_generic_rpc_handlers(reflection_handlers([*SERVICE_NAMES, "grpc.health.v1.Health"]))
+        names = [service.full_name for service in self._services]
+        server.add_generic_rpc_handlers(reflection_handlers([*names, "grpc.health.v1.Health"]))
         return server
+
+    def _add_kserve(self, portraits: PortraitServicer, server: grpc.aio.Server) -> None:
+        from limner.kserve import open_inference_grpc_pb2_grpc
+
+        from server.kserve.servicer import InferenceServicer
+
+        open_inference_grpc_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            InferenceServicer(
+                portraits=portraits,
+                engines=self.engines,
+                version=metadata.version("limner"),
+                is_ready=lambda: self.health.is_ready,
+                is_draining=lambda: self._draining,
+            ),
+            server,
+        )
 
     async def start(self) -> None:
         """Bind, answer health checks, then start the engines. Raises ``BindError`` and ``OSError``."""
@@ -228,6 +257,7 @@ class App:
         await self.engines.stop(at_once=at_once)
         self._decoding.close()
         self._encoding.close()
+        await self.tracing.close()
         if self._endpoint is not None:
             self._endpoint.close()
         self._ready_file.remove()

@@ -76,6 +76,7 @@ class Reporter:
                 encoded_references=encoded_references,
                 resident_bytes=self._resident_bytes(now),
                 cpu_seconds=time.process_time(),
+                jobs=() if tick is None else tuple(dict.fromkeys(item.job_id for item in tick.items)),
             )
         )
 

@@ -268,6 +268,8 @@ class TickReport(Message, frozen=True, kw_only=True):
     """References that the image encoder took since the engine started."""
     resident_bytes: int
     cpu_seconds: float
+    jobs: tuple[str, ...] = ()
+    """Whose rows it had; for the server's traces."""
 
 
 ToEngine = Submit | Cancel | EncodeReference | Shutdown

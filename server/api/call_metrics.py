@@ -8,7 +8,13 @@ from server.api.calls import Call
 from server.errors import Code
 from server.metrics.labels import RejectReason, RequestOutcome
 
-GENERATIONS = frozenset({"/limner.v1.PortraitService/Generate", "/limner.v1.PortraitService/GenerateStream"})
+GENERATIONS = frozenset(
+    {
+        "/limner.v1.PortraitService/Generate",
+        "/limner.v1.PortraitService/GenerateStream",
+        "/inference.GRPCInferenceService/ModelInfer",
+    }
+)
 _OUTCOMES = {
     "OK": RequestOutcome.OK,
     "CANCELLED": RequestOutcome.CANCELLED,

@@ -13,6 +13,7 @@ import grpc
 
 from server.deadlines import is_late
 from server.errors import FieldViolation, InvalidFieldsError
+from server.tracing.trace import NO_TRACE, Trace
 
 REQUEST_ID_KEY = "x-request-id"
 TENANT_KEY = "x-limner-tenant"
@@ -36,6 +37,7 @@ class Call:
         asked = metadata.get(REQUEST_ID_KEY, "")
         # A caller's id that could spoil a log line is replaced rather than refused: it is not what the call is about.
         self.request_id = asked if _REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
+        self.metadata = metadata
         self.user_agent = metadata.get("user-agent", "")
         self.peer: str = context.peer()
         self.tenant_as_given = metadata.get(TENANT_KEY, DEFAULT_TENANT)
@@ -44,6 +46,7 @@ class Call:
         self.code = "UNKNOWN"
         self.reason = ""
         self.fields: dict[str, Any] = {}
+        self.trace: Trace = NO_TRACE
 
     @property
     def seconds(self) -> float:

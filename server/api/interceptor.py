@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -50,19 +50,23 @@ class _Unreadable:
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Wraps the handlers of ``limner.v1``; health and reflection pass through."""
+    """Wraps the handlers of ``methods``; health and reflection pass through."""
 
     def __init__(
         self,
         *,
+        methods: Container[str],
         gate: Gate,
         observer: CallObserver,
+        traces: CallObserver,
         access_log: AccessLog,
         log: FilteringBoundLogger,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._methods = methods
         self._gate = gate
         self._observer = observer
+        self._traces = traces
         self._access_log = access_log
         self._log = log
         self._clock = clock
@@ -78,7 +82,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         if method in self._wrapped:
             return self._wrapped[method]
         handler = await continuation(handler_call_details)
-        if handler is None or not method.startswith("/limner."):
+        if handler is None or method not in self._methods:
             return handler
         self._wrapped[method] = wrapped = self._wrap(method, handler)
         return wrapped
@@ -128,6 +132,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             self._gate.leave()
             self._observer.ended(call)
             self._access_log.ended(call)
+            self._traces.ended(call)
         status = status_of(failure)
         metadata = ((REQUEST_ID_KEY, call.request_id), (DETAILS_KEY, status.details))
         return await context.abort(status.code, status.text, metadata)
@@ -136,6 +141,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         enter_call(call)
         context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
         self._gate.enter()
+        self._traces.started(call)
         self._observer.started(call)
 
     def _failure(self, call: Call, error: Exception) -> LimnerError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import grpc
 from limner.v1 import reference_service_pb2, reference_service_pb2_grpc
 
@@ -19,6 +21,8 @@ from server.engine_link.engines import Engines
 from server.portraits.admission import Admission
 from server.portraits.reference_faults import reference_faults
 from server.references.library import ReferenceLibrary
+from server.tracing.references import reference_stage
+from server.tracing.trace import current_trace
 
 
 class ReferenceServicer(reference_service_pb2_grpc.ReferenceServiceServicer):
@@ -50,10 +54,13 @@ class ReferenceServicer(reference_service_pb2_grpc.ReferenceServiceServicer):
         findings.raise_any()
         tenant = call.tenant
         permit = self._admission.enter()
+        current_trace().past("limner.admit", began=call.arrived, ended=time.monotonic())
         try:
-            with reference_faults(image_field="image"):
-                resolved = await self._references.resolve(
-                    tenant, request.image, model=ready.model.name, adapter=adapter, field="image"
+            with reference_faults(image_field="image"), reference_stage("image") as note:
+                resolved = note(
+                    await self._references.resolve(
+                        tenant, request.image, model=ready.model.name, adapter=adapter, field="image"
+                    )
                 )
         finally:
             permit.leave(done=False)  # uploads are served faster than portraits and would spoil their rate

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from server.config.optional import KserveOptions, TracingOptions
+
 MIB = 1024 * 1024
 
 
@@ -306,3 +308,5 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     drain: DrainOptions = DrainOptions()
     log: LogOptions = LogOptions()
     idempotency: IdempotencyOptions = IdempotencyOptions()
+    tracing: TracingOptions = TracingOptions()
+    kserve: KserveOptions = KserveOptions()

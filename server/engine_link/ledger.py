@@ -57,8 +57,7 @@ class Ledger:
         """Enter the death of the engine. Return who is convicted of it, taken out, and how much is to be replayed."""
         flown = [work for work in self._works.values() if work.sent]
         for work in flown:
-            work.deaths += 1
-            work.sent = False
+            work.died()
         suspects = [work for work in flown if _is_suspect(work)]
         if len(suspects) != 1:
             return None, len(flown)

@@ -6,42 +6,33 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from structlog.typing import FilteringBoundLogger
 
 from engine.protocol.framing import Frame, Tensor
-from engine.protocol.messages import Failed, FailureReason, Finished, Ready, Started, Submit, TickReport
+from engine.protocol.messages import (
+    Failed,
+    FailureReason,
+    Finished,
+    Message,
+    Ready,
+    Started,
+    Submit,
+    TickReport,
+)
 from server.engine_link.connection import Connection
 from server.engine_link.launcher import Launcher
 from server.engine_link.ledger import Ledger
 from server.engine_link.model_facts import encoder_facts, named
+from server.engine_link.observer import EngineObserver
 from server.engine_link.supervisor import Supervisor, SupervisorOptions
+from server.engine_link.traces import trace_of, trace_tick
 from server.engine_link.work import Encoding, Inbox, Job, Work
 from server.errors import EngineUnavailableError, InternalError, LimnerError, PoisonError
 from server.references.encoder import EncodedReference, EncoderFacts
-
-
-class EngineObserver(Protocol):
-    """Is told what the engine does; ``server.metrics.ServerMetrics`` is one."""
-
-    def engine_ready(self, ready: Ready) -> None: ...  # noqa: D102
-
-    def engine_lost(self) -> None: ...  # noqa: D102
-
-    def engine_restarted(self) -> None: ...  # noqa: D102
-
-    def jobs_replayed(self, count: int) -> None: ...  # noqa: D102
-
-    def job_poisoned(self) -> None: ...  # noqa: D102
-
-    def job_started(self, queue_seconds: float) -> None: ...  # noqa: D102
-
-    def job_finished(self, finished: Finished) -> None: ...  # noqa: D102
-
-    def tick(self, report: TickReport) -> None: ...  # noqa: D102
+from server.tracing.trace import within
 
 
 class EngineLink:
@@ -147,6 +138,7 @@ class EngineLink:
             self._enter(job)
             yield job
         finally:
+            job.trace.end("left before its end")
             self._leave(job)
 
     async def encode(self, pixels: Tensor, adapter: str = "") -> EncodedReference:
@@ -264,24 +256,28 @@ class EngineLink:
         self.cannot_start.set()
 
     def on_frame(self, frame: Frame) -> None:
-        """Route the message to its work."""
-        match frame.message:
+        """Observe the message, and route it to its work."""
+        work_id: str = getattr(frame.message, "job_id", "") or getattr(frame.message, "request_id", "")
+        work = self._ledger.find(work_id)
+        with within(trace_of(work)):
+            self._observe(frame.message)
+        if work is not None and work.hear(frame):
+            self._ledger.remove(work)
+            self._let_suspects_in(work)
+
+    def _observe(self, message: Message) -> None:
+        match message:
             case TickReport() as report:
                 self._observer.tick(report)
-                return
+                trace_tick(report, self._ledger, model=self.name, now=self._clock())
             case Started(queue_seconds=seconds):
                 self._observer.job_started(seconds)
             case Finished() as finished:
                 self._observer.job_finished(finished)
-            case Failed(job_id=job_id, reason=FailureReason.INTERNAL, message=message):
-                self._log.error("job_failed", work=job_id, why=message)
+            case Failed(job_id=job_id, reason=FailureReason.INTERNAL, message=why):
+                self._log.error("job_failed", work=job_id, why=why)
             case _:
                 pass
-        work_id: str = getattr(frame.message, "job_id", "") or getattr(frame.message, "request_id", "")
-        work = self._ledger.find(work_id)
-        if work is not None and work.hear(frame):
-            self._ledger.remove(work)
-            self._let_suspects_in(work)
 
     def _give_up(self) -> None:
         self._giving_up = None

@@ -28,6 +28,8 @@ from server.engine_link.failures import failure_of
 from server.errors import DeadlinePassedError, LimnerError
 from server.references.encoder import EncodedReference
 from server.references.errors import ReferenceEncodingFailed
+from server.tracing.job import JobTrace
+from server.tracing.trace import current_trace
 
 Inbox = asyncio.Queue[object]
 """Where a job's news go: ``Frame`` from the engine, or a ``LimnerError`` that ended the job."""
@@ -50,6 +52,10 @@ class Work(Protocol):
 
     def fail(self, error: LimnerError) -> None:
         """End without a result."""
+        ...
+
+    def died(self) -> None:
+        """Take the death of the engine that it was sent to: it is to be sent again."""
         ...
 
     def cancellation(self) -> Message | None:
@@ -81,6 +87,7 @@ class Job:
         self._wanted = tuple(range(len(submit.seeds)))
         """Index, in the portrait, of each image that the present engine was asked for."""
         self._delivered: set[int] = set()
+        self.trace = JobTrace(current_trace())
 
     def frame(self, now: float) -> Frame:
         """Return a ``Submit`` of the images that are still missing. Raises ``DeadlinePassedError``."""
@@ -101,6 +108,7 @@ class Job:
 
     def hear(self, frame: Frame) -> bool:
         """Pass the news on, without what an earlier engine told already. Raises ``ProtocolError``."""
+        self.trace.heard(frame.message)
         match frame.message:
             case Failed() as failed:
                 self._inbox.put_nowait(failure_of(failed, self._remaining))
@@ -140,7 +148,14 @@ class Job:
 
     def fail(self, error: LimnerError) -> None:
         """Tell the inbox."""
+        self.trace.end(error.reason.value)
         self._inbox.put_nowait(error)
+
+    def died(self) -> None:
+        """Be sent again."""
+        self.deaths += 1
+        self.sent = False
+        self.trace.died()
 
     def cancellation(self) -> Message | None:
         """Return a ``Cancel``."""
@@ -181,6 +196,11 @@ class Encoding:
         """Fail the future."""
         if not self._future.done():
             self._future.set_exception(error)
+
+    def died(self) -> None:
+        """Be sent again."""
+        self.deaths += 1
+        self.sent = False
 
     def cancellation(self) -> Message | None:
         """Return None: an encode is short, and its answer is dropped."""

@@ -18,7 +18,7 @@ from server.imaging.formats import PictureFormat
 from server.metrics.collectors import Collectors
 from server.metrics.engines import EngineObserver
 from server.metrics.labels import Phase, RejectReason, RequestOutcome, RpcType, Stage
-from server.metrics.rpcs import RpcObserver
+from server.metrics.rpcs import Exemplar, RpcObserver, no_exemplar
 from server.references.record import CacheOutcome
 
 
@@ -45,20 +45,27 @@ class RequestObservation:
 class ServerMetrics:
     """The server's metrics, in a registry of their own.
 
-    ``version`` is the release's; ``clock`` counts seconds.
+    ``version`` is the release's; ``clock`` counts seconds; ``exemplar`` returns the labels that lead from a latency
+    to its trace, or None.
     """
 
     def __init__(
-        self, *, version: str, engines: Sequence[str] = ("0",), clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        version: str,
+        engines: Sequence[str] = ("0",),
+        clock: Callable[[], float] = time.monotonic,
+        exemplar: Exemplar = no_exemplar,
     ) -> None:
         # The client's `_created` gauges beside each series double the page, and nothing reads them. The
         # switch is the library's own global; no other user of it lives in this process.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._clock = clock
+        self._exemplar = exemplar
         self._collectors = Collectors(self.registry)
         self._engines = EngineObserver(self._collectors)
-        self._rpcs = RpcObserver(self._collectors)
+        self._rpcs = RpcObserver(self._collectors, exemplar)
         self._cache_outcomes = {
             CacheOutcome.HIT: self._collectors.cache_hits,
             CacheOutcome.MISS: self._collectors.cache_misses,
@@ -76,7 +83,7 @@ class ServerMetrics:
     def request_finished(self, outcome: RequestOutcome, seconds: float) -> None:
         """Count it out, and observe its latency."""
         self._collectors.requests_in_flight.dec()
-        self._collectors.request_seconds.labels(outcome.value).observe(seconds)
+        self._collectors.request_seconds.labels(outcome.value).observe(seconds, self._exemplar())
 
     @contextmanager
     def request(self) -> Iterator[RequestObservation]:
@@ -111,7 +118,7 @@ class ServerMetrics:
 
     def stage_seconds(self, stage: Stage | str, seconds: float) -> None:
         """Observe a stage of a request."""
-        self._collectors.stage_seconds.labels(Stage(stage).value).observe(seconds)
+        self._collectors.stage_seconds.labels(Stage(stage).value).observe(seconds, self._exemplar())
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:
@@ -167,7 +174,7 @@ class ServerMetrics:
 
     def job_started(self, queue_seconds: float) -> None:
         """Observe a job's wait for its first tick (``Started.queue_seconds``)."""
-        self._collectors.queue_wait.observe(queue_seconds)
+        self._collectors.queue_wait.observe(queue_seconds, self._exemplar())
 
     def job_finished(self, finished: Finished) -> None:
         """Observe a job's stages in the engine."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from server.metrics.collectors import Collectors
 from server.metrics.labels import RpcType
@@ -11,11 +11,20 @@ _GO_SPELLING = {"OK": "OK", "CANCELLED": "Canceled"}
 _UNKNOWN = (RpcType.UNARY.value, "unknown", "unknown")
 
 
+Exemplar = Callable[[], dict[str, str] | None]
+"""What returns an observation's exemplar."""
+
+
+def no_exemplar() -> None:
+    """Return none."""
+
+
 class RpcObserver:
     """Counts RPCs by their declared names; what a stranger calls never becomes a label."""
 
-    def __init__(self, collectors: Collectors) -> None:
+    def __init__(self, collectors: Collectors, exemplar: Exemplar = no_exemplar) -> None:
         self._collectors = collectors
+        self._exemplar = exemplar
         self._labels: dict[str, tuple[str, str, str]] = {}
 
     def declare(self, methods: Mapping[str, RpcType]) -> None:
@@ -35,7 +44,7 @@ class RpcObserver:
         """Count an end."""
         labels = self._labels.get(method, _UNKNOWN)
         self._collectors.rpc_handled.labels(*labels, grpc_code(code)).inc()
-        self._collectors.rpc_seconds.labels(*labels).observe(seconds)
+        self._collectors.rpc_seconds.labels(*labels).observe(seconds, self._exemplar())
 
 
 def grpc_code(name: str) -> str:

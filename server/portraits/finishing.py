@@ -15,6 +15,7 @@ from server.imaging.parameters import EmbeddedParameters
 from server.imaging.pool import ImagingPool
 from server.portraits.news import FinishedImage, Preview
 from server.portraits.portrait import Portrait
+from server.tracing.trace import Attributes, current_trace
 
 Pixels = NDArray[np.uint8]
 
@@ -76,9 +77,14 @@ class Finishing:
     async def _encode_image(self, pixels: Pixels, parameters: EmbeddedParameters) -> Encoded:
         wanted = self._portrait
         try:
-            data = await self._pool.run(
-                encode_image, pixels, wanted.format, quality=wanted.quality, parameters=parameters
-            )
+            told: Attributes = {
+                "limner.image": parameters.index,
+                "limner.format": wanted.format.value.lower(),
+            }
+            with current_trace().stage("limner.encode_output", told):
+                data = await self._pool.run(
+                    encode_image, pixels, wanted.format, quality=wanted.quality, parameters=parameters
+                )
         finally:
             self._images -= 1
             if self._images == 0:

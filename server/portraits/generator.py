@@ -37,6 +37,7 @@ from server.portraits.resolver import ReferenceResolver
 from server.portraits.warnings import portrait_warnings
 from server.references.library import ReferenceLibrary
 from server.references.record import ResolvedReference
+from server.tracing.trace import current_trace
 
 
 class GenerationObserver(Protocol):
@@ -78,6 +79,7 @@ class Generator:
         job: Job | None = None
         done = False
         permit = self._admission.enter()
+        current_trace().past("limner.admit", began=caller.arrived, ended=self._clock())
         try:
             references = await self._resolver.resolve(portrait, caller.tenant)
             inbox: asyncio.Queue[object] = asyncio.Queue()

@@ -10,6 +10,7 @@ from server.portraits.portrait import Portrait, PortraitReference
 from server.portraits.reference_faults import reference_faults
 from server.references.library import ReferenceLibrary
 from server.references.record import ResolvedReference
+from server.tracing.references import reference_stage
 
 
 class ReferenceResolver:
@@ -22,15 +23,21 @@ class ReferenceResolver:
         """Return the references in the portrait's order. Raises ``LimnerError``."""
         asked = portrait.references
         if len(asked) <= 1:
-            return [await self._one(reference, portrait, tenant) for reference in asked]
+            return [await self._traced(reference, portrait, tenant) for reference in asked]
         # The engine encodes together what misses together.
         results = await asyncio.gather(
-            *(self._one(reference, portrait, tenant) for reference in asked), return_exceptions=True
+            *(self._traced(reference, portrait, tenant) for reference in asked), return_exceptions=True
         )
         failures = [result for result in results if isinstance(result, BaseException)]
         if failures:
             raise _joined(failures)
         return [result for result in results if isinstance(result, ResolvedReference)]
+
+    async def _traced(
+        self, reference: PortraitReference, portrait: Portrait, tenant: str
+    ) -> ResolvedReference:
+        with reference_stage(reference.field) as note:
+            return note(await self._one(reference, portrait, tenant))
 
     async def _one(self, reference: PortraitReference, portrait: Portrait, tenant: str) -> ResolvedReference:
         model, adapter = portrait.model, portrait.adapter

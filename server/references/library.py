@@ -23,6 +23,7 @@ from server.references.errors import ReferenceEncodingFailed, ReferenceNotFound
 from server.references.flights import Flight, Flights
 from server.references.judge import judge
 from server.references.record import CacheOutcome, ReferenceRecord, ResolvedReference
+from server.tracing.references import reference_work
 
 
 class ReferenceObserver(Protocol):
@@ -191,10 +192,12 @@ class ReferenceLibrary:
         """Do the work of a miss: decode, judge and resize in a thread, then the engine's image encoder."""
         pixels, record, decode_seconds = await self._pool.run(self._prepare, key.digest, facts, image)
         self._observer.stage_seconds("decode_input", decode_seconds)
+        reference_work("decode_input", decode_seconds, bytes=len(image))
         # Once the engine has the picture, it encodes it whoever waits: the tokens may as well be kept.
         flight.committed = True
         encoded = await self._encoder.encode(pixels, facts.adapter, model=facts.model)
         self._observer.stage_seconds("encode_reference", encoded.seconds)
+        reference_work("encode_reference", encoded.seconds, pictures=encoded.batch)
         entry = CacheEntry(tokens=_checked(encoded, facts), record=record)
         if flight.wanted and not self._cache.put(key, entry):
             structlog.get_logger(__name__).warning("reference_larger_than_cache", digest=key.digest)

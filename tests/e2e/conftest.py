@@ -17,7 +17,8 @@ Scrape = Callable[[str], dict[tuple[tuple[str, str], ...], float]]
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     log = tmp_path_factory.mktemp("server") / "server.log"
-    with local_server("--log-format", "json", "--drain-notice-seconds", "0", log=log) as running:
+    options = ("--log-format", "json", "--drain-notice-seconds", "0", "--kserve-enabled")
+    with local_server(*options, log=log) as running:
         yield running
 
 

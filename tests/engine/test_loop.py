@@ -430,6 +430,7 @@ def test_tick_reports_say_what_ran() -> None:
     bench.turn()
     (report,) = bench.messages(TickReport)
     assert (report.bucket, report.useful_rows, report.running, report.waiting) == (4, 3, 2, 0)
+    assert report.jobs == ("a", "b")
     assert report.seconds == pytest.approx(TICK_SECONDS[4])
     assert report.busy_seconds == pytest.approx(TICK_SECONDS[4] + 0.001)
     assert report.resident_bytes > 0

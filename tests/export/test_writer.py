@@ -79,7 +79,7 @@ def test_every_graph_computes_what_its_module_does(root: Path, export: ExportDir
     generator = torch.Generator().manual_seed(0)
     for source in graph_sources(load_model(root), None):
         path, _ = export.graph(source.name)
-        if source.name in ("unet", "vae_decoder"):
+        if source.name in ("unet", "unet_regions", "vae_decoder"):
             continue  # the reference evaluator takes minutes for convolutions; tests/equivalence runs these
         given = {
             name: torch.randint(0, 300, value.shape, generator=generator)

@@ -71,7 +71,7 @@ def owners() -> dict[str, set[str]]:
         for file in metadata.distribution(name).files or ():
             parts = [*file.parts[:-1], file.name.split(".")[0]]
             if file.suffix == ".py" and parts[0] in shared:
-                for depth in (2, 3):
+                for depth in range(2, 6):
                     found.setdefault(".".join(parts[:depth]), set()).add(name)
     return found
 
@@ -101,13 +101,13 @@ CLIENT = declared(ROOT / "clients/python")
 @pytest.mark.parametrize(
     ("folder", "allowed"),
     [
-        ("server", LIMNER),
+        ("server", LIMNER | declared(ROOT, "tracing")),
         ("engine", LIMNER | declared(ROOT, "train", "onnxruntime")),
-        ("clients/python/limner_client", CLIENT | declared(ROOT / "clients/python", "pillow")),
+        ("clients/python/limner_client", CLIENT | declared(ROOT / "clients/python", "pillow", "tracing")),
         ("proto/limner", declared(ROOT / "proto")),
         ("tools", LIMNER | declared(ROOT, "dev")),
         ("loadtests", LIMNER | declared(ROOT, "dev", "train")),
-        ("tests", LIMNER | declared(ROOT, "dev", "train")),
+        ("tests", LIMNER | declared(ROOT, "dev", "tracing", "train")),
     ],
 )
 def test_what_is_imported_is_declared(folder: str, allowed: set[str]) -> None:
@@ -125,5 +125,5 @@ def test_only_the_recipe_needs_the_train_extra() -> None:
 def test_what_is_declared_is_imported() -> None:
     folders = ("server", "engine", "clients/python", "proto", "tools", "loadtests", "tests")
     needed = {name for folder in folders for name in distributions(ROOT / folder)}
-    everything = CLIENT | declared(ROOT, "dev", "train", "tensorrt", "tensorrt-rtx", "onnxruntime")
+    everything = CLIENT | declared(ROOT, "dev", "train", "tensorrt", "tensorrt-rtx", "onnxruntime", "tracing")
     assert everything - needed - {"limner-client", "limner-proto"} == set(NOT_IMPORTED)

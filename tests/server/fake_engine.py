@@ -283,6 +283,7 @@ class FakeEngine:
                 encoded_references=self.script.encoded,
                 resident_bytes=1,
                 cpu_seconds=0.1,
+                jobs=(submit.job_id,),
             )
         )
 

@@ -180,3 +180,38 @@ def test_every_option_is_described_and_its_names_are_unique() -> None:
 def test_the_documentation_is_up_to_date() -> None:
     page = ROOT / "docs/configuration.md"
     assert page.read_text() == render(), "run: python -m server.config.document > docs/configuration.md"
+
+
+@pytest.mark.parametrize(
+    ("environment", "endpoint"),
+    [
+        ({}, ""),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://all:4317"}, "http://all:4317"),
+        (
+            {
+                "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://traces:4317",
+                "OTEL_EXPORTER_OTLP_ENDPOINT": "http://all:4317",
+            },
+            "http://traces:4317",
+        ),
+        (
+            {
+                "LIMNER_TRACING_ENDPOINT": "https://ours:4317",
+                "OTEL_EXPORTER_OTLP_ENDPOINT": "http://all:4317",
+            },
+            "https://ours:4317",
+        ),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://all:4317", "LIMNER_TRACING_ENDPOINT": ""}, ""),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, ""),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://all:4317", "OTEL_SDK_DISABLED": "true"}, ""),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://all:4317", "OTEL_TRACES_EXPORTER": "none"}, ""),
+    ],
+)
+def test_the_collector_may_be_named_as_opentelemetry_does(environment: dict[str, str], endpoint: str) -> None:
+    assert load([], environment).tracing.endpoint == endpoint
+
+
+@pytest.mark.parametrize("endpoint", ["collector", "ftp://a:1", "http://", "http://a:1/v1/traces", "a:b"])
+def test_a_collector_that_is_no_address_is_refused(endpoint: str) -> None:
+    with pytest.raises(ConfigError, match=r"tracing\.endpoint"):
+        load([], {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint})

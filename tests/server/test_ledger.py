@@ -15,6 +15,10 @@ class Work:
     sent: bool = False
     deaths: int = 0
 
+    def died(self) -> None:
+        self.deaths += 1
+        self.sent = False
+
     def frame(self, now: float) -> Frame:
         return Frame(message=Shutdown())
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from limner_client.choices import CacheOutcome
+from limner_client.context import trace_context
 from limner_client.effects import Call, Metadata, Plan, Sleep
 from limner_client.errors import DeadlineExceeded, LimnerError
 from limner_client.memory import ReferenceMemory
@@ -50,13 +51,13 @@ class Exchange:
         self._metadata = self._build_metadata(digest)
 
     def _build_metadata(self, digest: str) -> Metadata:
-        """Name the call, the tenant, and the reference, which a proxy hashes to find its replica."""
+        """Name the call, the tenant, the reference, which a proxy hashes to find its replica, and the trace."""
         pairs = (
             ("x-request-id", self.request_id),
             ("x-limner-tenant", self.session.tenant),
             ("x-limner-reference", digest),
         )
-        return tuple(pair for pair in pairs if pair[1])
+        return (*(pair for pair in pairs if pair[1]), *trace_context())
 
     def call(self, path: str, request: bytes) -> Call:
         """Describe one try, with the time that is left. Raises DeadlineExceeded when none is."""

@@ -1,0 +1,1 @@
+"""The Open Inference Protocol before the native API; imported only where it is served (``docs/kserve.md``)."""
