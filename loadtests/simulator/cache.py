@@ -15,7 +15,9 @@ class LruCache:
     with ten million, of which a run touches few.
     """
 
-    def __init__(self, *, capacity_bytes: int, entry_bytes: int, primed: NDArray[np.int32] | None = None) -> None:
+    def __init__(
+        self, *, capacity_bytes: int, entry_bytes: int, primed: NDArray[np.int32] | None = None
+    ) -> None:
         self.capacity = capacity_bytes // entry_bytes
         self._used: OrderedDict[int, None] = OrderedDict()
         primed = np.empty(0, np.int32) if primed is None else primed[: self.capacity]

@@ -169,11 +169,16 @@ class _Calibration:
 def from_calibration(name: str, data: Mapping[str, Any]) -> Machine:
     """Return the machine of an engine's ``calibration.json``: ticks and decodes measured, all else free of cost."""
     read = msgspec.convert(
-        {key: data.get(key) for key in ("shape", "tick_seconds", "decode_seconds")}, _Calibration, strict=False
+        {key: data.get(key) for key in ("shape", "tick_seconds", "decode_seconds")},
+        _Calibration,
+        strict=False,
     )
     return Machine(
         name=name,
-        sources={"ticks, decode_seconds": f"{name}, written by an engine", "everything else": "taken as free"},
+        sources={
+            "ticks, decode_seconds": f"{name}, written by an engine",
+            "everything else": "taken as free",
+        },
         ticks=(TickCosts(shape=read.shape, seconds=read.tick_seconds),),
         decode_seconds=read.decode_seconds,
     )

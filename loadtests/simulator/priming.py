@@ -29,7 +29,7 @@ def recent(
 def affine(people: NDArray[np.int32], ring: Ring, capacity: int) -> list[NDArray[np.int32]]:
     """Share people out to their owners, each getting at most `capacity`, the latest first.
 
-    Requests that went elsewhere for want of room are left out: the copies that they leave fill up during a run's warm-up.
+    Requests that went elsewhere for want of room are left out; the copies that these leave come during a run's warm-up.
     """
     owners = ring.owners(people.astype(np.int64))
     order = np.argsort(owners, kind="stable")

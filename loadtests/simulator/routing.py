@@ -99,8 +99,16 @@ class HashAffine(Router):
         raise AssertionError("bounds above the mean leave room somewhere")
 
 
+class HashUnbounded(HashAffine):
+    """The person's owner, however busy it is: what a balancer's hash policy does where no bound is set."""
+
+    def __init__(self, replicas: int, *, seed: int, **_: object) -> None:
+        super().__init__(replicas, seed=seed, balance=None)
+
+
 ROUTERS: dict[str, type[RoundRobin] | type[LeastRequest] | type[HashAffine]] = {
     "hash": HashAffine,
+    "hash-unbounded": HashUnbounded,
     "round-robin": RoundRobin,
     "least-request": LeastRequest,
 }
