@@ -11,12 +11,15 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from loadtests.simulator.errors import SimulationError
-from loadtests.simulator.machine import presets
+from loadtests.simulator.machine import presets, read_machine
 from loadtests.simulator.plots import MEASURES, draw, value
 from loadtests.simulator.routing import ROUTERS
 from loadtests.simulator.study import Point, Study, Sweep
 from loadtests.simulator.summary import Summary
+from loadtests.simulator.validation import read_run, table, validate
 
 SHOWN = (
     "throughput",
@@ -70,6 +73,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--series", nargs=2, metavar=("FIELD", "VALUES"), help="a curve for each of these values"
     )
+    parser.add_argument(
+        "--validate",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="compare with real runs, on one replica of --machine",
+    )
     parser.add_argument("--output", type=Path, help="where the figures go as JSON")
     parser.add_argument("--plot", type=Path, help="where the plot of a sweep goes, SVG or PNG")
     parser.add_argument(
@@ -78,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the command and return its exit status."""
+    """Run the command; return 0, 1 where a validation does not hold, 2 for wrong options."""
     try:
         return _run(options)
     except SimulationError as error:
@@ -97,6 +107,12 @@ def _run(options: argparse.Namespace) -> int:
     study = Study()
     for field in fields(Study):
         study = study.with_value(field.name, getattr(options, field.name))
+    if options.validate:
+        machine = read_machine(study.machine)
+        comparisons = [validate(read_run(path), machine) for path in options.validate]
+        print(table(comparisons))
+        _write(options.output, {"comparisons": [msgspec.to_builtins(asdict(one)) for one in comparisons]})
+        return 0 if all(one.holds for one in comparisons) else 1
     measures = options.show.split(",")
     for measure in measures:
         if measure not in MEASURES:

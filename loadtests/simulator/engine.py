@@ -233,6 +233,7 @@ class VirtualEngine:
                 picture.job.delivered += 1
                 if picture.job.delivered == picture.job.request.images:
                     self._end(picture.job, Outcome.FINISHED)
+                    self._pass(self._machine.contention_seconds)
 
     # The end.
 

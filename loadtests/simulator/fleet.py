@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -44,9 +44,14 @@ class FleetRun:
 
 
 class Fleet:
-    """Run traffic through replicas until every request has ended."""
+    """Run traffic through replicas until every request has ended.
 
-    def __init__(self, settings: FleetSettings, history: History | None = None) -> None:
+    The caches begin with what `history` left in them, and then with `known` people in each.
+    """
+
+    def __init__(
+        self, settings: FleetSettings, history: History | None = None, *, known: Sequence[int] = ()
+    ) -> None:
         self._settings = settings
         self._timeline = Timeline()
         self._router = router(
@@ -59,6 +64,9 @@ class Fleet:
         seeds = np.random.SeedSequence(settings.seed).spawn(settings.replicas + 1)
         *engine_seeds, priming_seed = seeds
         caches, shared = _caches(settings, history, self._router, np.random.default_rng(priming_seed))
+        for person in known:
+            for cache in caches:
+                cache.put(person)
         self._engines = [
             VirtualEngine(costs, self._timeline, np.random.default_rng(seed)) for seed in engine_seeds
         ]

@@ -38,7 +38,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     arrive_seconds, answer_seconds: the server before the engine has a job, and after its last picture.
     upload_seconds: a miss before the engine has its picture: the caller's second round trip, reading and resizing.
     shared_seconds: a look-up in the cache that replicas share.
-    slowdown: factor on everything that the engine computes, for what shares its cores.
+    contention_seconds: engine time that each request costs besides, because the server's work shares its cores.
+    slowdown: factor on everything that the engine computes, for a machine that is slower than when it was measured.
     jitter: standard deviation of the logarithm of a tick's time.
     reference_bytes, prompt_bytes: what an entry takes in its cache.
     """
@@ -58,6 +59,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     answer_seconds: float = 0.0
     upload_seconds: float = 0.0
     shared_seconds: float = 0.001
+    contention_seconds: float = 0.0
     slowdown: float = 1.0
     jitter: float = 0.0
     reference_bytes: int = 13_327
@@ -144,7 +146,8 @@ def read_machine(name: str) -> Machine:
         return known[name]
     path = Path(name)
     try:
-        data = json.loads(path.read_bytes())
+        raw = path.read_bytes()
+        data = json.loads(raw)
     except FileNotFoundError:
         raise SimulationError("machine", f"{name} is neither a file nor one of {', '.join(known)}") from None
     except (OSError, ValueError) as error:
@@ -152,7 +155,7 @@ def read_machine(name: str) -> Machine:
     try:
         if "tick_seconds" in data:
             return from_calibration(path.name, data)
-        return msgspec.convert(data, Machine)
+        return msgspec.json.decode(raw, type=Machine)
     except (msgspec.ValidationError, TypeError) as error:
         raise SimulationError("machine", f"{name}: {error}") from error
 

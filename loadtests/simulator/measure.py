@@ -1,6 +1,6 @@
 """Measuring this machine: ``python -m loadtests.simulator.measure machine.json``.
 
-Runs the engine's loop by itself and then a server with its engine, both on the model in the box, and writes a `Machine`.
+Runs the engine's loop by itself and then a server with its engine, both on the model in the box; writes a `Machine`.
 Everything else on the machine is in the figures, so let it be idle.
 """
 
@@ -11,6 +11,7 @@ import io
 import os
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
@@ -32,6 +33,9 @@ from loadtests.simulator.request import Request
 from loadtests.simulator.settings import FleetSettings
 from loadtests.simulator.summary import unloaded_seconds
 from loadtests.simulator.traffic import ClosedLoop
+from server.imaging.formats import PictureFormat
+from server.references.cache import CacheEntry, CacheKey, entry_bytes
+from server.references.record import ReferenceRecord
 from tools.local_server import local_server
 
 ROUNDS = 5
@@ -74,6 +78,7 @@ def measure_engine(settings: BenchSettings, config: EngineConfig) -> Machine:
         prompt_seconds_each=each + 2 * place,
         encode_seconds=median_seconds(lambda: backend.encode_images(pictures, adapter)),
         encode_batch=config.reference_batch,
+        reference_bytes=_entry_bytes(backend.facts.adapters[0].tokens, backend.facts.token_width),
         prompt_bytes=prompt.embedding.nbytes,
         latent_scale=backend.facts.latent_scale,
     )
@@ -98,8 +103,11 @@ def measure_service(machine: Machine, settings: BenchSettings, config: EngineCon
         upload_seconds=max(0.0, upload - machine.encode_seconds),
     )
     simulated = _simulated_rate(machine, settings)
-    slowdown = simulated / (settings.images_a_round / taken)
-    return msgspec.structs.replace(machine, slowdown=slowdown)
+    lost = taken / settings.images_a_round - 1 / simulated
+    if lost >= 0:
+        return msgspec.structs.replace(machine, contention_seconds=lost)
+    # The loop alone met a disturbance, or the machine has become faster since.
+    return msgspec.structs.replace(machine, slowdown=1 + lost * simulated)
 
 
 def _tick_in_the_loop(bare: BareLoop, settings: BenchSettings, bucket: int) -> float:
@@ -112,6 +120,22 @@ def _tick_in_the_loop(bare: BareLoop, settings: BenchSettings, bucket: int) -> f
     seconds = min(bare.run(images, in_flight) for _ in range(3))
     decodes = bare.calibration.decode_seconds[plan] / plan * images
     return (seconds - decodes) / (images / in_flight * settings.steps)
+
+
+def _entry_bytes(tokens: int, width: int) -> int:
+    """Return what a reference without findings takes in the server's cache."""
+    digest = "0" * 64
+    record = ReferenceRecord(
+        digest=digest,
+        width=1024,
+        height=1024,
+        size_bytes=1 << 19,
+        format=PictureFormat.JPEG,
+        warnings=(),
+        created=datetime.now(UTC),
+    )
+    key = CacheKey(tenant="tenant", digest=digest, preprocessing="", weights_hash="")
+    return entry_bytes(key, CacheEntry(tokens=np.zeros((tokens, width), np.float32), record=record))
 
 
 def _upload_seconds(target: str) -> float:

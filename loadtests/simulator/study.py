@@ -71,6 +71,8 @@ class Study:
 
     def run(self) -> Summary:
         """Simulate. Raises SimulationError."""
+        if not self.rate > 0:
+            raise SimulationError("rate", f"{self.rate} is not above 0")
         machine = read_machine(self.machine)
         popularity = Popularity(self.people, self.zipf)
         steps = [int(number) for number in self.steps.split(",")]
