@@ -74,6 +74,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--series", nargs=2, metavar=("FIELD", "VALUES"), help="a curve for each of these values"
     )
     parser.add_argument(
+        "--measure",
+        type=Path,
+        metavar="FILE",
+        help="measure this machine first, write it there and simulate it",
+    )
+    parser.add_argument(
         "--validate",
         nargs="+",
         type=Path,
@@ -107,6 +113,12 @@ def _run(options: argparse.Namespace) -> int:
     study = Study()
     for field in fields(Study):
         study = study.with_value(field.name, getattr(options, field.name))
+    if options.measure:
+        # Loads torch and the model; nothing else of the simulator needs them.
+        from loadtests.simulator.measure import measure
+
+        measure(options.measure)
+        study = study.with_value("machine", str(options.measure))
     if options.validate:
         machine = read_machine(study.machine)
         comparisons = [validate(read_run(path), machine) for path in options.validate]
@@ -114,9 +126,9 @@ def _run(options: argparse.Namespace) -> int:
         _write(options.output, {"comparisons": [msgspec.to_builtins(asdict(one)) for one in comparisons]})
         return 0 if all(one.holds for one in comparisons) else 1
     measures = options.show.split(",")
-    for measure in measures:
-        if measure not in MEASURES:
-            raise SimulationError("show", f"{measure} is none of {', '.join(MEASURES)}")
+    for name in measures:
+        if name not in MEASURES:
+            raise SimulationError("show", f"{name} is none of {', '.join(MEASURES)}")
     if options.sweep is None:
         if options.plot or options.series:
             raise SimulationError("sweep", "a plot needs values to vary")

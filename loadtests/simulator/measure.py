@@ -164,21 +164,30 @@ def _simulated_rate(machine: Machine, settings: BenchSettings) -> float:
     return settings.images_a_round / max(call.ended for call in run.calls if call.ended is not None)
 
 
+def measure(
+    output: Path, *, threads: int | None = None, backend: str | None = None, dtype: str = "auto"
+) -> Machine:
+    """Measure this machine and write it to a file; by default with all cores and the default backend."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    threads = threads or os.cpu_count() or 2
+    torch.set_num_threads(threads)
+    settings = BenchSettings(threads=threads)
+    config = EngineConfig(backend=backend or DEFAULT_BACKENDS["cpu"], dtype=dtype, threads=threads)
+    machine = measure_service(measure_engine(settings, config), settings, config)
+    output.write_bytes(msgspec.json.format(msgspec.json.encode(machine), indent=1) + b"\n")
+    return machine
+
+
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(prog="python -m loadtests.simulator.measure", description=__doc__)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
-    parser.add_argument("--backend", default=DEFAULT_BACKENDS["cpu"])
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--backend")
     parser.add_argument("--dtype", default="auto")
     options = parser.parse_args()
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
-    torch.set_num_threads(options.threads)
-    settings = BenchSettings(threads=options.threads)
-    config = EngineConfig(backend=options.backend, dtype=options.dtype, threads=options.threads)
-    machine = measure_service(measure_engine(settings, config), settings, config)
-    options.output.write_bytes(msgspec.json.format(msgspec.json.encode(machine), indent=1) + b"\n")
+    machine = measure(options.output, threads=options.threads, backend=options.backend, dtype=options.dtype)
     print(msgspec.json.format(msgspec.json.encode(machine), indent=1).decode())
 
 

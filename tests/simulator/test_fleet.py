@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.scheduling import Priority
-from engine.scheduling.simulate import Outcome
+from engine.config import EngineConfig
+from engine.scheduling import Priority, WorkItem
+from engine.scheduling.simulate import Arrival, Outcome, simulate
 from loadtests.simulator.call import Found
 from loadtests.simulator.errors import SimulationError
 from loadtests.simulator.fleet import Fleet
@@ -22,7 +23,7 @@ from loadtests.simulator.settings import FleetSettings
 from loadtests.simulator.summary import summarise, unloaded_seconds
 from loadtests.simulator.traffic import ClosedLoop, Mix, OpenLoop, poisson
 
-from .builders import ALONE, STAGED, request, run
+from .builders import ALONE, SHAPE, STAGED, request, run
 
 requests = st.builds(
     dict,
@@ -127,6 +128,35 @@ def test_equal_seeds_give_equal_runs_and_others_do_not() -> None:
 
     assert once(1) == once(1)
     assert once(1) != once(2)
+
+
+def test_without_its_other_stages_a_replica_is_the_schedulers_own_simulation() -> None:
+    """With one row a tick at most one image finishes in it, so decodes fall into the same places."""
+    rng = np.random.default_rng(8)
+    asked = [
+        request(number, at, steps=int(rng.integers(1, 6)), priority=Priority(int(rng.integers(0, 2))))
+        for number, at in enumerate(np.cumsum(rng.exponential(4.0, 200)).tolist())
+    ]
+    config = EngineConfig()
+    events = [
+        Arrival(
+            at=one.at,
+            items=(
+                WorkItem(
+                    id=f"{one.id}",
+                    job_id=f"{one.id}",
+                    steps=one.steps,
+                    rows=1,
+                    shape=SHAPE,
+                    priority=one.priority,
+                ),
+            ),
+        )
+        for one in asked
+    ]
+    plain = simulate(events, buckets=(1,), costs=ALONE.planned_costs(), policy=ALONE.policy(config))
+    calls = run(asked, machine=ALONE, seconds=2000.0).calls
+    assert [call.ended for call in calls] == [plain.records[str(one.id)].ended for one in asked]
 
 
 @pytest.mark.parametrize("load", [0.3, 0.7])
