@@ -53,7 +53,7 @@ _HELP = {
     "warmup": "virtual time before it",
     "history": "seconds that the fleet has run before, which fills the caches",
     "price": "of a replica for an hour",
-    "slo": "service level in seconds; 0 for three times the unloaded latency",
+    "slo": "service level in seconds; 0 for three times what each request takes alone",
     "seed": "of everything that is drawn",
 }
 

@@ -19,7 +19,7 @@ from loadtests.simulator.summary import Summary, summarise, unloaded_seconds
 from loadtests.simulator.traffic import ClosedLoop, Mix, OpenLoop, Traffic, poisson
 
 SLO_FACTOR = 3.0
-"""The service level is this many times what a request takes alone."""
+"""A request is served well within this many times what it takes alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,8 @@ class Study:
 
     rate: requests a second for each replica. callers: callers for each replica who wait for their answers, instead
     of a rate; 0 for none. people, zipf: how many people are asked for, and the exponent of their popularity.
-    price: of a replica for an hour. slo: seconds, 0 for three times the unloaded latency.
+    price: of a replica for an hour. slo: seconds, 0 for three times what each
+    request takes alone.
     """
 
     machine: str = "h100-sd15"
@@ -99,9 +100,16 @@ class Study:
         rate = self.rate * self.replicas
         history = History(popularity=popularity, rate=rate * self.referenced) if self.referenced else None
         run = Fleet(settings, history).run(self._traffic(mix, popularity, rate))
-        mean_steps = round(sum(steps) / len(steps))
-        slo = self.slo or SLO_FACTOR * unloaded_seconds(machine, steps=mean_steps)
-        return summarise(run, slo_seconds=slo, price=self.price)
+        alone = {
+            (count, rows): SLO_FACTOR * unloaded_seconds(machine, steps=count, rows=rows)
+            for count in steps
+            for rows in (1, 2)
+        }
+        return summarise(
+            run,
+            service_level=lambda request: self.slo or alone[request.steps, request.rows],
+            price=self.price,
+        )
 
     def _traffic(self, mix: Mix, popularity: Popularity, rate: float) -> Traffic:
         rng = np.random.default_rng([self.seed, 1])

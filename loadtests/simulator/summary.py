@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import nan
 
 import numpy as np
 
 from engine.scheduling.simulate import Outcome
-from loadtests.simulator.call import Call, Found
+from loadtests.simulator.call import Found
 from loadtests.simulator.fleet import FleetRun
 from loadtests.simulator.machine import Machine
+from loadtests.simulator.request import Request
 
 FOUND = (Found.HIT, Found.SHARED, Found.COALESCED, Found.MISS)
 
@@ -39,7 +40,7 @@ class Summary:
 
     arrived, outcomes: calls that came in that time, and what became of them.
     throughput: images finished in that time. goodput: images of calls that came in it and were done within
-        ``slo_seconds``, or their own deadline where they have one.
+        the service level, or their own deadline where they have one.
     hit_rate: calls whose reference was in the replica's own memory, of those with a reference.
     padded_share: rows of ticks that nobody asked for.
     busy, busiest: the engines' mean and largest share of time at work; encode_share: of that, in the image encoder.
@@ -54,7 +55,6 @@ class Summary:
     found: dict[str, int]
     throughput: float
     goodput: float
-    slo_seconds: float
     latency: Latency
     hit_latency: Latency
     miss_latency: Latency
@@ -69,8 +69,8 @@ class Summary:
     cost_good: float
 
 
-def summarise(run: FleetRun, *, slo_seconds: float, price: float) -> Summary:
-    """Return the figures of a run at a price for each hour of a replica."""
+def summarise(run: FleetRun, *, service_level: Callable[[Request], float], price: float) -> Summary:
+    """Return the figures of a run at a price for each hour of a replica; `service_level` is in seconds."""
     begin, end = run.window
     seconds = end - begin
     counted = [call for call in run.calls if begin <= call.request.at < end]
@@ -80,7 +80,9 @@ def summarise(run: FleetRun, *, slo_seconds: float, price: float) -> Summary:
         for call in run.calls
         if call.outcome is Outcome.FINISHED and call.ended is not None and begin <= call.ended < end
     )
-    good = sum(call.request.images for call in finished if call.latency <= _limit(call, slo_seconds))
+    good = sum(
+        call.request.images for call in finished if call.latency <= _limit(call.request, service_level)
+    )
     found = Counter(call.found for call in counted)
     referenced = sum(found[where] for where in FOUND)
     ran = run.counters
@@ -95,7 +97,6 @@ def summarise(run: FleetRun, *, slo_seconds: float, price: float) -> Summary:
         found={where.value: found[where] for where in FOUND},
         throughput=images / seconds,
         goodput=good / seconds,
-        slo_seconds=slo_seconds,
         latency=Latency.of(call.latency for call in finished),
         hit_latency=Latency.of(call.latency for call in finished if call.found is Found.HIT),
         miss_latency=Latency.of(call.latency for call in finished if call.found is Found.MISS),
@@ -120,8 +121,8 @@ def unloaded_seconds(machine: Machine, *, steps: int, rows: int = 2) -> float:
     return machine.arrive_seconds + engine + steps * machine.turn_seconds + machine.answer_seconds
 
 
-def _limit(call: Call, slo_seconds: float) -> float:
-    return slo_seconds if call.request.deadline is None else call.request.deadline
+def _limit(request: Request, service_level: Callable[[Request], float]) -> float:
+    return service_level(request) if request.deadline is None else request.deadline
 
 
 def _share(part: float, whole: float) -> float:

@@ -179,7 +179,7 @@ def test_one_row_at_a_time_waits_as_in_an_m_d_1_queue(load: float) -> None:
 
 def test_figures_of_a_run_that_is_known() -> None:
     outcome = run([request(n, 10.0 * n) for n in range(6)], machine=ALONE, seconds=60.0)
-    summary = summarise(outcome, slo_seconds=5.0, price=3.0)
+    summary = summarise(outcome, service_level=lambda _: 5.0, price=3.0)
     assert (summary.arrived, summary.outcomes) == (6, {"finished": 6})
     assert summary.throughput == summary.goodput == 0.1
     assert (summary.latency.p50, summary.padded_share, summary.mean_rows) == (4.5, 0, 1)
