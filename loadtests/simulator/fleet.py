@@ -25,10 +25,14 @@ from loadtests.simulator.traffic import Traffic
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """What was asked before the run: `popularity` at `rate` a second, which is what fills the caches."""
+    """What was asked before the run: `popularity` at `rate` a second, which is what fills the caches.
+
+    in_flight_seconds: how long a request was in flight, about; it decides how often a bounded load was reached.
+    """
 
     popularity: Popularity
     rate: float
+    in_flight_seconds: float = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,14 +147,21 @@ def _caches(
     all_recent = np.empty(0, np.int32)
     capacity = settings.cache_bytes // entry
     if history is not None and settings.history_seconds:
-        past = {"rate": history.rate, "seconds": settings.history_seconds}
-        if route.affine or settings.shared_bytes:
-            all_recent = priming.recent(history.popularity, **past, rng=rng)
+        popularity, rate, seconds = history.popularity, history.rate, settings.history_seconds
+        if settings.shared_bytes:
+            all_recent = priming.recent(popularity, rate=rate, seconds=seconds, rng=rng)
         if isinstance(route, HashAffine):
-            own = priming.affine(all_recent, route.ring, capacity)
+            trial = router(settings.router, settings.replicas, seed=settings.seed, balance=settings.balance)
+            assert isinstance(trial, HashAffine)
+            shares = priming.depth_shares(
+                trial, popularity, rate=rate, in_flight_seconds=history.in_flight_seconds, rng=rng
+            )
+            own = priming.affine(
+                popularity, route.ring, shares, rate=rate, seconds=seconds, capacity=capacity, rng=rng
+            )
         else:
             own = priming.spread(
-                history.popularity, replicas=settings.replicas, **past, capacity=capacity, rng=rng
+                popularity, replicas=settings.replicas, rate=rate, seconds=seconds, capacity=capacity, rng=rng
             )
     caches = [
         LruCache(capacity_bytes=settings.cache_bytes, entry_bytes=entry, primed=primed) for primed in own

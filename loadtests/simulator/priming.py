@@ -7,11 +7,21 @@ directly, exactly where a person's requests all go to one cache.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.simulator.popularity import Popularity
 from loadtests.simulator.ring import Ring
+from loadtests.simulator.routing import HashAffine
+
+TRIAL = 20_000
+"""Requests of the trial that tells how far they go past their owner."""
+
+DEEPEST = 8
+"""Replicas of each person that are primed, at most."""
 
 
 def recent(
@@ -26,15 +36,69 @@ def recent(
     return order
 
 
-def affine(people: NDArray[np.int32], ring: Ring, capacity: int) -> list[NDArray[np.int32]]:
-    """Share people out to their owners, each getting at most `capacity`, the latest first.
+def depth_shares(
+    router: HashAffine,
+    popularity: Popularity,
+    *,
+    rate: float,
+    in_flight_seconds: float,
+    rng: np.random.Generator,
+) -> list[float]:
+    """Return the shares of requests that go to the owner, to the replica after it, and so on.
 
-    Requests that went elsewhere for want of room are left out; the copies that these leave come during a run's warm-up.
+    A trial of the balancer alone, on a router that nobody else uses: every request is in flight equally long.
     """
-    owners = ring.owners(people.astype(np.int64))
-    order = np.argsort(owners, kind="stable")
-    ends = np.searchsorted(owners[order], np.arange(1, ring.replicas))
-    return [own[:capacity] for own in np.split(people[order], ends)]
+    warm = int(3 * rate * in_flight_seconds) + 1000
+    ends: deque[tuple[float, int]] = deque()
+    now = 0.0
+    people = popularity.draw(warm + TRIAL, rng).tolist()
+    for number, (person, gap) in enumerate(
+        zip(people, rng.exponential(1 / rate, warm + TRIAL).tolist(), strict=True)
+    ):
+        now += gap
+        while ends and ends[0][0] <= now:
+            router.ended(ends.popleft()[1])
+        if number == warm:
+            router.depths.clear()
+        ends.append((now + in_flight_seconds, router.route(person)))
+    deepest = min(max(router.depths, default=0) + 1, DEEPEST)
+    shares = [router.depths[depth] / TRIAL for depth in range(deepest)]
+    return shares if sum(shares) else [1.0]
+
+
+def affine(
+    popularity: Popularity,
+    ring: Ring,
+    shares: Sequence[float],
+    *,
+    rate: float,
+    seconds: float,
+    capacity: int,
+    rng: np.random.Generator,
+) -> list[NDArray[np.int32]]:
+    """Return what each cache holds when a person's requests go to the owner and those after it in these shares.
+
+    The shares are the same for everybody, where those of the most popular reach further: these few come into the other
+    caches during a run's warm-up.
+    """
+    followers = ring.followers(len(shares))
+    places = ring.places(np.arange(popularity.people))
+    rates = popularity.shares() * rate
+    people, owners, ages = np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float32)
+    for depth, share in enumerate(shares[: followers.shape[1]]):
+        if not share:
+            continue
+        drawn = (rng.standard_exponential(popularity.people) / (rates * share)).astype(np.float32)
+        recent = np.flatnonzero(drawn < seconds).astype(np.int32)
+        people = np.concatenate([people, recent])
+        owners = np.concatenate([owners, followers[places[recent], depth]])
+        ages = np.concatenate([ages, drawn[recent]])
+        order = np.lexsort((ages, owners))
+        people, owners, ages = people[order], owners[order], ages[order]
+        starts = np.searchsorted(owners, np.arange(ring.replicas))
+        kept = np.arange(len(owners)) - starts[owners] < capacity
+        people, owners, ages = people[kept], owners[kept], ages[kept]
+    return np.split(people, np.searchsorted(owners, np.arange(1, ring.replicas)))
 
 
 def spread(

@@ -37,11 +37,25 @@ class Ring:
 
     def owners(self, people: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return the replica that each person belongs to."""
-        return self._replicas[self._places(people)]
+        return self._replicas[self.places(people)]
+
+    def followers(self, depth: int) -> NDArray[np.int32]:
+        """Return for each point of the ring its own replica and the different ones after it, ``[points, depth]``."""
+        depth = min(depth, self.replicas)
+        found = np.empty((len(self._replicas), depth), np.int32)
+        # Backwards: a point's list is its replica, and the list of the point after it without that replica.
+        ahead: list[int] = []
+        for at in range(2 * len(self._replicas) - 1, -1, -1):
+            replica = int(self._replicas[at % len(self._replicas)])
+            ahead = [replica, *(other for other in ahead if other != replica)]
+            if at < len(self._replicas):
+                found[at] = ahead[:depth]
+            ahead = ahead[: depth + 1] if len(ahead) > depth else ahead
+        return found
 
     def walk(self, person: int) -> Iterator[int]:
         """Yield the owner and then every other replica once, in the order of the ring."""
-        start = int(self._places(np.array([person]))[0])
+        start = int(self.places(np.array([person]))[0])
         seen: set[int] = set()
         for step in range(len(self._replicas)):
             replica = int(self._replicas[(start + step) % len(self._replicas)])
@@ -49,5 +63,6 @@ class Ring:
                 seen.add(replica)
                 yield replica
 
-    def _places(self, people: NDArray[np.int64]) -> NDArray[np.int64]:
+    def places(self, people: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the point of the ring that each person comes to."""
         return np.searchsorted(self._hashes, mixed(people.astype(np.uint64))) % len(self._hashes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
+from collections import Counter
 from math import ceil
 
 from loadtests.simulator.errors import SimulationError
@@ -83,6 +84,8 @@ class HashAffine(Router):
         self._balance = balance
         self._anywhere = random.Random(seed)
         self.ring = Ring(replicas)
+        self.depths: Counter[int] = Counter()
+        """Requests by how many replicas had no room for them."""
 
     def _choose(self, person: int | None) -> int:
         if person is None:
@@ -95,6 +98,7 @@ class HashAffine(Router):
         for tried, replica in enumerate(walk):
             if self.in_flight[replica] < bound:
                 self.spilled += tried > 0
+                self.depths[tried] += 1
                 return replica
         raise AssertionError("bounds above the mean leave room somewhere")
 

@@ -11,8 +11,14 @@ from hypothesis import strategies as st
 
 from loadtests.simulator import priming
 from loadtests.simulator.cache import LruCache
+from loadtests.simulator.call import Found
+from loadtests.simulator.fleet import Fleet, History
 from loadtests.simulator.popularity import Popularity
 from loadtests.simulator.ring import Ring
+from loadtests.simulator.settings import FleetSettings
+from loadtests.simulator.traffic import Mix, OpenLoop, poisson
+
+from .builders import STAGED
 
 
 def che_hit_rate(popularity: Popularity, capacity: int) -> float:
@@ -87,13 +93,45 @@ def test_a_short_history_holds_who_came_in_it() -> None:
     assert len(set(alone.tolist())) == len(alone)
 
 
-def test_people_are_primed_where_they_belong() -> None:
-    ring = Ring(4)
-    shares = priming.affine(np.arange(1000, dtype=np.int32), ring, 100)
-    assert len(shares) == 4
-    for replica, people in enumerate(shares):
+def test_people_are_primed_where_their_requests_went() -> None:
+    ring, popularity = Ring(4), Popularity(1000, 0.5)
+    past = {"rate": 10.0, "seconds": 1e6, "rng": np.random.default_rng(2)}
+    alone = priming.affine(popularity, ring, [1.0], capacity=100, **past)
+    assert len(alone) == 4
+    for replica, people in enumerate(alone):
         assert set(ring.owners(people.astype(np.int64))) == {replica}
-        assert len(people) == 100 and (np.diff(people) > 0).all()
+        assert len(people) == 100
+    spilled = priming.affine(popularity, ring, [0.7, 0.3], capacity=10_000, **past)
+    for replica, people in enumerate(spilled):
+        walks = [list(ring.walk(person))[:2] for person in range(1000)]
+        assert sorted(people.tolist()) == [person for person in range(1000) if replica in walks[person]]
+
+
+def test_followers_are_the_walk() -> None:
+    ring = Ring(6, points=8)
+    people = np.arange(200)
+    followers = ring.followers(3)[ring.places(people)]
+    assert followers.tolist() == [list(ring.walk(person))[:3] for person in people.tolist()]
+
+
+def test_a_primed_fleet_hits_as_often_as_one_that_has_run() -> None:
+    """Bounded loads included: a small fleet with a short past, simulated in full and primed."""
+    popularity, past, rate, seconds = Popularity(1500, 0.9), 400.0, 16.0, 100.0
+    shape = {"replicas": 4, "cache_bytes": 200 * STAGED.reference_bytes, "router": "hash"}
+
+    def hit_rate(history: History | None, before: float) -> float:
+        asked = poisson(Mix(), popularity, rate=rate, seconds=before + seconds, rng=np.random.default_rng(1))
+        fleet = Fleet(
+            FleetSettings(
+                machine=STAGED, history_seconds=past, warmup_seconds=before, seconds=seconds, **shape
+            ),
+            history,
+        )
+        calls = [call for call in fleet.run(OpenLoop(asked)).calls if call.request.at >= before]
+        return sum(call.found is Found.HIT for call in calls) / len(calls)
+
+    primed = hit_rate(History(popularity=popularity, rate=rate, in_flight_seconds=0.5), 10.0)
+    assert primed == pytest.approx(hit_rate(None, past), abs=0.04)
 
 
 def test_popularity_is_zipfs() -> None:
