@@ -4,13 +4,32 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
-from .inflight import ImageInFlight, JobInFlight
+from engine.scheduling import WorkItem
+
+WORTHWHILE = 0.95
+"""A larger decode batch must cost at most this share of the smaller one's time for each image."""
+
+
+class Decodable(Protocol):
+    """A finished image: its item, and the job that `DecodeQueue.drop` knows it by."""
+
+    @property
+    def item(self) -> WorkItem:
+        """The image as the scheduler had it."""
+
+    @property
+    def job(self) -> object:
+        """The job that it belongs to."""
+
+
+ImageT = TypeVar("ImageT", bound=Decodable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodePlan:
-    """Say how images are decoded; ``warmup.plan_decoding`` derives it from measured times.
+    """Say how images are decoded; ``plan_decoding`` derives it from measured times.
 
     ``batch``: images in one call. ``patience_ticks``: ticks that an image waits for others to fill the batch.
     ``backlog``: when so many images wait, another batch goes before the next tick, and one more for each
@@ -22,7 +41,20 @@ class DecodePlan:
     backlog: int = 8
 
 
-class DecodeQueue:
+def plan_decoding(decodes: dict[int, float], *, stall: float, patience_ticks: int) -> DecodePlan:
+    """Choose the largest decode batch that saves time and holds a tick up by no more than `stall` seconds.
+
+    Where batching saves nothing (a CPU), images are decoded one by one as they finish: no image waits.
+    """
+    best = 1
+    for batch in sorted(decodes)[1:]:
+        cheaper = decodes[batch] / batch <= WORTHWHILE * decodes[best] / best
+        if cheaper and decodes[batch] <= stall:
+            best = batch
+    return DecodePlan(batch=best, patience_ticks=patience_ticks, backlog=4 * best)
+
+
+class DecodeQueue(Generic[ImageT]):
     """Hold finished images, first in, first out.
 
     Between two ticks goes at most one batch, so a tick waits no longer than one call of the VAE; unless
@@ -35,39 +67,39 @@ class DecodeQueue:
 
     def __init__(self, plan: DecodePlan) -> None:
         self._plan = plan
-        self._queue: deque[tuple[ImageInFlight, int]] = deque()
+        self._queue: deque[tuple[ImageT, int]] = deque()
         self._turn = 0
 
     def __len__(self) -> int:
         return len(self._queue)
 
-    def add(self, image: ImageInFlight) -> None:
+    def add(self, image: ImageT) -> None:
         """Let a finished image wait."""
         self._queue.append((image, self._turn))
 
-    def drop(self, job: JobInFlight) -> None:
+    def drop(self, job: object) -> None:
         """Forget the images of a job."""
         self._queue = deque(entry for entry in self._queue if entry[0].job is not job)
 
-    def due(self, *, idle: bool) -> list[list[ImageInFlight]]:
+    def due(self, *, idle: bool) -> list[list[ImageT]]:
         """Return the batches to decode before the next tick, by a call a tick; `idle` says that none waits."""
         self._turn += 1
-        batches: list[list[ImageInFlight]] = []
+        batches: list[list[ImageT]] = []
         for _ in range(1 + len(self._queue) // self._plan.backlog):
             batch = self._head()
             if not batch or not (idle or self._ready(batch)):
                 break
-            taken = set(batch)
-            self._queue = deque(entry for entry in self._queue if entry[0] not in taken)
+            taken = {id(image) for image in batch}
+            self._queue = deque(entry for entry in self._queue if id(entry[0]) not in taken)
             batches.append(batch)
         return batches
 
-    def _ready(self, batch: list[ImageInFlight]) -> bool:
+    def _ready(self, batch: list[ImageT]) -> bool:
         waited = self._turn - self._queue[0][1]
         full = batch[0].item.deterministic or len(batch) >= self._plan.batch
         return full or waited > self._plan.patience_ticks
 
-    def _head(self) -> list[ImageInFlight]:
+    def _head(self) -> list[ImageT]:
         if not self._queue:
             return []
         first, _ = self._queue[0]
@@ -76,6 +108,6 @@ class DecodeQueue:
         alike = (
             image
             for image, _ in self._queue
-            if image.job.shape == first.job.shape and not image.item.deterministic
+            if image.item.shape == first.item.shape and not image.item.deterministic
         )
         return [image for image, _ in zip(alike, range(self._plan.batch), strict=False)]

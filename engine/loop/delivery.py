@@ -22,7 +22,7 @@ class Delivery:
     def __init__(
         self,
         backend: Backend,
-        decodes: DecodeQueue,
+        decodes: DecodeQueue[ImageInFlight],
         jobs: Jobs,
         clock: Callable[[], float],
         works: Callable[[], bool],

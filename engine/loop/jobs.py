@@ -27,7 +27,7 @@ class Jobs:
         self,
         scheduler: Scheduler,
         slots: RowSlots,
-        decodes: DecodeQueue,
+        decodes: DecodeQueue[ImageInFlight],
         emit: Emit,
         clock: Callable[[], float],
     ) -> None:

@@ -19,6 +19,7 @@ from .decoding import DecodeQueue
 from .delivery import Delivery
 from .denoiser import Denoiser
 from .guard import Probe
+from .inflight import ImageInFlight
 from .jobs import Jobs
 from .mailbox import Inbox, Mail
 from .newcomers import Newcomers
@@ -65,7 +66,7 @@ class EngineLoop:
         scheduler = Scheduler(clock, buckets, calibration.costs, policy)
         works = Probe(backend, calibration.shape).works
         slots = RowSlots(backend)
-        decodes = DecodeQueue(calibration.decode_plan)
+        decodes: DecodeQueue[ImageInFlight] = DecodeQueue(calibration.decode_plan)
         prompts = PromptDesk(backend, PromptCache(config.prompt_cache_bytes), works)
         self._inbox = inbox
         self._emit = emit

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from math import inf, isfinite
+from math import isfinite
 
 import structlog
 import torch
 
 from engine.backends.base import Backend, LatentShape, RowConditioning
-from engine.scheduling import CostCurve
+from engine.scheduling import CostCurve, without_noise
 
-from .decoding import DecodePlan
+from .decoding import DecodePlan, plan_decoding
 from .errors import BackendBrokenError
 from .guard import all_finite
 from .preview import LatentPreview, fit_preview
@@ -24,14 +24,6 @@ log = structlog.get_logger()
 ROUNDS = 2
 BUDGET_SECONDS = 60.0
 """Once warm-up has taken this long, larger buckets are not run: the cost curve extrapolates."""
-
-WORTHWHILE = 0.95
-"""A larger decode batch must cost at most this share of the smaller one's time for each image."""
-
-CLEARLY_SLOWER = 1.15
-"""A larger bucket this many times as slow a row as a smaller one is believed; less is noise."""
-
-SLIGHTLY_CHEAPER = 0.995
 
 PREVIEW_SIDE = 256
 """Pixels of the pictures from which the preview map is fitted, at most."""
@@ -56,23 +48,6 @@ class Calibration:
     def decode_seconds_each(self) -> float:
         """Seconds of decoding for each image at the planned batch."""
         return self.decode_seconds[self.decode_plan.batch] / self.decode_plan.batch
-
-
-def without_noise(tick_seconds: dict[int, float]) -> dict[int, float]:
-    """Return seconds a tick in which a larger bucket costs less a row, unless it was measured clearly slower.
-
-    Where the curve is flat, noise would choose among the buckets, and the loop's own work a tick (guidance, samplers,
-    mail) is not in it: an engine that took 6 rows for 16 lost a sixth of its throughput.
-    """
-    planned: dict[int, float] = {}
-    cheapest = inf
-    for bucket, seconds in sorted(tick_seconds.items()):
-        a_row = seconds / bucket
-        if a_row <= CLEARLY_SLOWER * cheapest:
-            a_row = min(a_row, SLIGHTLY_CHEAPER * cheapest)
-        planned[bucket] = a_row * bucket
-        cheapest = min(cheapest, a_row)
-    return planned
 
 
 def calibrate(
@@ -121,19 +96,6 @@ def warm(
             tick(bucket)
     for images in decodes:
         _decode(backend, images, shape)
-
-
-def plan_decoding(decodes: dict[int, float], *, stall: float, patience_ticks: int) -> DecodePlan:
-    """Choose the largest decode batch that saves time and holds a tick up by no more than `stall` seconds.
-
-    Where batching saves nothing (a CPU), images are decoded one by one as they finish: no image waits.
-    """
-    best = 1
-    for batch in sorted(decodes)[1:]:
-        cheaper = decodes[batch] / batch <= WORTHWHILE * decodes[best] / best
-        if cheaper and decodes[batch] <= stall:
-            best = batch
-    return DecodePlan(batch=best, patience_ticks=patience_ticks, backlog=4 * best)
 
 
 def _encode_pictures(backend: Backend, adapter: str, batch: int) -> None:

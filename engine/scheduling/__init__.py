@@ -3,7 +3,7 @@
 Pure Python: no torch, no I/O; time is a clock passed in, so `simulate` runs this very code in virtual time.
 """
 
-from .costs import CostCurve
+from .costs import CostCurve, without_noise
 from .errors import Infeasible, InvalidJob, QueueFull, SchedulingError
 from .forecast import Estimate
 from .policy import Policy
@@ -26,4 +26,5 @@ __all__ = [
     "Snapshot",
     "Tick",
     "WorkItem",
+    "without_noise",
 ]

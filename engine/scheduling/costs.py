@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 from .work import Shape
@@ -15,6 +15,11 @@ DRIFT_WEIGHT = 0.1
 DRIFT_CLIP = 2.0
 """One tick counts as at most this many times slower or faster than expected, so that a single stall
 (garbage collection, a page fault) moves the mean by a tenth and not by ten times."""
+
+CLEARLY_SLOWER = 1.15
+"""A larger bucket this many times as slow a row as a smaller one is believed; less is noise."""
+
+SLIGHTLY_CHEAPER = 0.995
 
 
 class CostCurve:
@@ -83,6 +88,23 @@ class CostCurve:
             return _between(self._measured[shape], bucket, floor=True)
         times = {area: self.warmup_seconds(known, bucket) for area, known in self._by_area.items()}
         return _between(times, _area(shape), floor=False)
+
+
+def without_noise(tick_seconds: Mapping[int, float]) -> dict[int, float]:
+    """Return seconds a tick in which a larger bucket costs less a row, unless it was measured clearly slower.
+
+    Where the curve is flat, noise would choose among the buckets, and the loop's own work a tick (guidance, samplers,
+    mail) is not in it: an engine that took 6 rows for 16 lost a sixth of its throughput.
+    """
+    planned: dict[int, float] = {}
+    cheapest = inf
+    for bucket, seconds in sorted(tick_seconds.items()):
+        a_row = seconds / bucket
+        if a_row <= CLEARLY_SLOWER * cheapest:
+            a_row = min(a_row, SLIGHTLY_CHEAPER * cheapest)
+        planned[bucket] = a_row * bucket
+        cheapest = min(cheapest, a_row)
+    return planned
 
 
 def _area(shape: Shape) -> int:

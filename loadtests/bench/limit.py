@@ -50,21 +50,22 @@ class BareLoop:
             emit=self._receive,
             clock=time.monotonic,
         )
+        self.calibration = calibration
         self.tick_seconds = calibration.tick_seconds
         self.best_bucket = min(buckets, key=lambda bucket: self.tick_seconds[bucket] / bucket)
         self._size = backend.facts.default_height
-        self._backend = backend
+        self.backend = backend
         self._tokens = self._encode(settings.reference)
         self._drawn: Tensor | None = None
         self._done = 0
         self._asked = 0
 
-    def run(self, images: int) -> float:
-        """Generate so many images, as many at a time as fill the best bucket; return the seconds."""
+    def run(self, images: int, in_flight: int | None = None) -> float:
+        """Generate so many images, by default as many at a time as fill the best bucket; return the seconds."""
         self._done = self._asked = 0
         self._left = images
         start = time.perf_counter()
-        for _ in range(self.best_bucket // 2):
+        for _ in range(in_flight or self.best_bucket // 2):
             self._submit()
         while self._done < images:
             self._loop.turn()
@@ -81,10 +82,10 @@ class BareLoop:
         return self._drawn
 
     def _encode(self, reference: Path) -> Tensor:
-        preprocessing = ReferencePreprocessing.parse(self._backend.facts.preprocessing)
+        preprocessing = ReferencePreprocessing.parse(self.backend.facts.preprocessing)
         picture = Image.open(reference).convert("RGB")
         pixels = torch.from_numpy(preprocessing.apply(picture).copy()).unsqueeze(0)
-        tokens: Tensor = self._backend.encode_images(pixels)[0].float().numpy()
+        tokens: Tensor = self.backend.encode_images(pixels)[0].float().numpy()
         return tokens
 
     def _submit(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from engine.loop.warmup import without_noise
+from engine.scheduling import without_noise
 
 
 def a_row(ticks: dict[int, float]) -> list[float]:

@@ -6,8 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from engine.loop.decoding import DecodePlan
-from engine.loop.warmup import plan_decoding
+from engine.loop.decoding import DecodePlan, plan_decoding
 from engine.protocol.messages import Finished, ImageReady
 from tests.engine.fakes import Bench, job
 

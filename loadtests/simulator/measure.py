@@ -1,0 +1,195 @@
+"""Measuring this machine: ``python -m loadtests.simulator.measure machine.json``.
+
+Runs the engine's loop by itself and then a server with its engine, both on the model in the box; writes a `Machine`.
+Everything else on the machine is in the figures, so let it be idle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+import msgspec
+import numpy as np
+import torch
+from limner_client import Client
+from PIL import Image
+
+from engine.__main__ import SPIN_COUNT
+from engine.backends.base import RowConditioning
+from engine.config import DEFAULT_BACKENDS, EngineConfig
+from loadtests.bench.limit import BareLoop
+from loadtests.bench.service import saturated, unloaded
+from loadtests.bench.settings import BenchSettings
+from loadtests.simulator.fleet import Fleet
+from loadtests.simulator.machine import Machine, TickCosts
+from loadtests.simulator.request import Request
+from loadtests.simulator.settings import FleetSettings
+from loadtests.simulator.summary import unloaded_seconds
+from loadtests.simulator.traffic import ClosedLoop
+from server.imaging.formats import PictureFormat
+from server.references.cache import CacheEntry, CacheKey, entry_bytes
+from server.references.record import ReferenceRecord
+from tools.local_server import local_server
+
+ROUNDS = 5
+
+
+def median_seconds(call: Callable[[], object], rounds: int = ROUNDS) -> float:
+    """Return the median time of a call, after one that is not counted."""
+    call()
+    seconds = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - began)
+    return median(seconds)
+
+
+def measure_engine(settings: BenchSettings, config: EngineConfig) -> Machine:
+    """Return what the engine's stages cost, its loop alone in this process."""
+    bare = BareLoop(settings, config)
+    calibration, backend = bare.calibration, bare.backend
+    adapter = backend.facts.adapters[0].name
+    side = backend.facts.reference_size
+    pictures = torch.full((config.reference_batch, side, side, 3), 128, dtype=torch.uint8)
+    (prompt,) = backend.encode_prompts([settings.prompt])
+    one = median_seconds(lambda: backend.encode_prompts([settings.prompt]))
+    eight = median_seconds(lambda: backend.encode_prompts([settings.prompt] * 8))
+    each = max(0.0, (eight - one) / 7)
+    place = median_seconds(lambda: backend.release(backend.place(RowConditioning(prompt=prompt))))
+    ticks = {}
+    with torch.inference_mode():
+        for bucket in calibration.tick_seconds:
+            ticks[bucket] = _tick_in_the_loop(bare, settings, bucket)
+    return Machine(
+        name=f"{backend.facts.family} on {os.cpu_count()} cores, {config.backend} in {config.dtype}",
+        sources={"everything": "python -m loadtests.simulator.measure"},
+        ticks=(TickCosts(shape=calibration.shape, seconds=ticks),),
+        decode_seconds=calibration.decode_seconds,
+        prompt_seconds=max(0.0, one - each),
+        # A guided request places two rows.
+        prompt_seconds_each=each + 2 * place,
+        encode_seconds=median_seconds(lambda: backend.encode_images(pictures, adapter)),
+        encode_batch=config.reference_batch,
+        reference_bytes=_entry_bytes(backend.facts.adapters[0].tokens, backend.facts.token_width),
+        prompt_bytes=prompt.embedding.nbytes,
+        latent_scale=backend.facts.latent_scale,
+    )
+
+
+def measure_service(machine: Machine, settings: BenchSettings, config: EngineConfig) -> Machine:
+    """Return the machine with what a server adds: around a request, around a miss, and by sharing the cores."""
+    options = [
+        f"--engine-backend={config.backend}",
+        f"--engine-dtype={config.dtype}",
+        "--log-level",
+        "warning",
+    ]
+    with local_server(*options, "--engine-threads", str(config.threads)) as server:
+        unloaded(server, settings, seed=0)
+        alone = median(unloaded(server, settings, seed=100))
+        upload = _upload_seconds(server.target)
+        taken, _ = saturated(server, settings, seed=200)
+    machine = msgspec.structs.replace(
+        machine,
+        answer_seconds=max(0.0, alone - unloaded_seconds(machine, steps=settings.steps)),
+        upload_seconds=max(0.0, upload - machine.encode_seconds),
+    )
+    simulated = _simulated_rate(machine, settings)
+    lost = taken / settings.images_a_round - 1 / simulated
+    if lost >= 0:
+        return msgspec.structs.replace(machine, contention_seconds=lost)
+    # The loop alone met a disturbance, or the machine has become faster since.
+    return msgspec.structs.replace(machine, slowdown=1 + lost * simulated)
+
+
+def _tick_in_the_loop(bare: BareLoop, settings: BenchSettings, bucket: int) -> float:
+    """Return the seconds that a turn of the loop takes for each tick of a bucket that is full, decodes apart."""
+    in_flight = max(1, bucket // 2)
+    images = max(8, 4 * in_flight)
+    images -= images % in_flight
+    bare.run(in_flight, in_flight)
+    plan = bare.calibration.decode_plan.batch
+    seconds = min(bare.run(images, in_flight) for _ in range(3))
+    decodes = bare.calibration.decode_seconds[plan] / plan * images
+    return (seconds - decodes) / (images / in_flight * settings.steps)
+
+
+def _entry_bytes(tokens: int, width: int) -> int:
+    """Return what a reference without findings takes in the server's cache."""
+    digest = "0" * 64
+    record = ReferenceRecord(
+        digest=digest,
+        width=1024,
+        height=1024,
+        size_bytes=1 << 19,
+        format=PictureFormat.JPEG,
+        warnings=(),
+        created=datetime.now(UTC),
+    )
+    key = CacheKey(tenant="tenant", digest=digest, preprocessing="", weights_hash="")
+    return entry_bytes(key, CacheEntry(tokens=np.zeros((tokens, width), np.float32), record=record))
+
+
+def _upload_seconds(target: str) -> float:
+    """Return the median time of uploading a picture that the server has not seen."""
+    seconds = []
+    rng = np.random.default_rng(0)
+    with Client(target) as client:
+        for _ in range(ROUNDS + 1):
+            picture = io.BytesIO()
+            pixels = rng.integers(0, 255, (32, 32, 3), np.uint8)
+            Image.fromarray(pixels).resize((512, 512)).save(picture, "JPEG", quality=90)
+            began = time.perf_counter()
+            client.upload(picture.getvalue())
+            seconds.append(time.perf_counter() - began)
+    return median(seconds[1:])
+
+
+def _simulated_rate(machine: Machine, settings: BenchSettings) -> float:
+    """Return images a second of a simulated round of `loadtests.bench.service.saturated`."""
+    requests = (
+        Request(id=number, at=0.0, prompt=0, steps=settings.steps)
+        for number in range(settings.images_a_round)
+    )
+    fleet = Fleet(FleetSettings(machine=machine, warmup_seconds=0.0))
+    run = fleet.run(ClosedLoop(requests, callers=settings.concurrency, until=float("inf")))
+    return settings.images_a_round / max(call.ended for call in run.calls if call.ended is not None)
+
+
+def measure(
+    output: Path, *, threads: int | None = None, backend: str | None = None, dtype: str = "auto"
+) -> Machine:
+    """Measure this machine and write it to a file; by default with all cores and the default backend."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    threads = threads or os.cpu_count() or 2
+    torch.set_num_threads(threads)
+    settings = BenchSettings(threads=threads)
+    config = EngineConfig(backend=backend or DEFAULT_BACKENDS["cpu"], dtype=dtype, threads=threads)
+    machine = measure_service(measure_engine(settings, config), settings, config)
+    output.write_bytes(msgspec.json.format(msgspec.json.encode(machine), indent=1) + b"\n")
+    return machine
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(prog="python -m loadtests.simulator.measure", description=__doc__)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--backend")
+    parser.add_argument("--dtype", default="auto")
+    options = parser.parse_args()
+    machine = measure(options.output, threads=options.threads, backend=options.backend, dtype=options.dtype)
+    print(msgspec.json.format(msgspec.json.encode(machine), indent=1).decode())
+
+
+if __name__ == "__main__":
+    main()
