@@ -89,7 +89,7 @@ def check_references(
         path = f"{SEVERAL}[{index}]"
         references.append(_check_one(findings, path, reference, limits))
         if reference.region is not None:
-            _check_region(findings, f"{path}.region", reference.region, ready)
+            _check_region(findings, f"{path}.region", reference.region, request, ready)
     return tuple(references)
 
 
@@ -117,15 +117,29 @@ def _check_one(
     )
 
 
-def _check_region(findings: Findings, path: str, region: Region, ready: Ready) -> None:
-    if not ready.model.reference_regions:
+def _check_region(
+    findings: Findings, path: str, region: Region, request: PortraitRequest, ready: Ready
+) -> None:
+    """Check that it lies in the picture and reaches a latent cell: a thinner one would condition nothing."""
+    model = ready.model
+    if not model.reference_regions:
         findings.add(path, "is set", "the limit is none: the model takes no regions here")
         return
     left, top, right, bottom = region
     for name, edge in (("left", left), ("top", top), ("right", right), ("bottom", bottom)):
         findings.number(f"{path}.{name}", edge, 0, 1)
-    for low, high, least, most in (("left", "right", left, right), ("top", "bottom", top, bottom)):
+    for low, high, least, most, side in (
+        ("left", "right", left, right, request.width or model.default_width),
+        ("top", "bottom", top, bottom, request.height or model.default_height),
+    ):
+        pixels = (most - least) * side
         if 0 <= most <= least <= 1:
             findings.add(
                 f"{path}.{high}", f"is {most:g}", f"the limit is more than {low} ({least:g}), up to 1"
+            )
+        elif 0 <= least < most <= 1 and pixels < model.latent_scale:
+            findings.add(
+                f"{path}.{high}",
+                f"is {most:g}, {pixels:.1f} pixels from {low}",
+                f"the limit is at least {model.latent_scale} pixels",
             )

@@ -17,6 +17,7 @@ from engine.backends.device.torch_programs import DeviceMissingError, TorchDevic
 from engine.backends.options import UnknownBackendError
 from engine.backends.registry import create_backend
 from engine.backends.slots import ReferenceTooLongError, Staging
+from engine.backends.slotted import RegionsUnsupportedError
 from engine.backends.torch_backend import TorchBackend, TorchSettings
 from engine.models.model import Model, load_model
 from engine.models.placement import move_model
@@ -154,6 +155,16 @@ def test_adapters_of_different_lengths_share_a_tick(tmp_path: Path) -> None:
     (known,) = row(backend, 0, 1).references
     with pytest.raises(UnknownAdapterError):
         backend.place(replace(row(backend, 0, 1), references=(replace(known, adapter="faces"),)))
+
+
+def test_regions_are_refused(model: Model) -> None:
+    backend = on_device(model)
+    given = row(backend, 0, 2)
+    first, second = given.references
+    with pytest.raises(RegionsUnsupportedError):
+        backend.place(replace(given, references=(first, replace(second, region=(0.0, 0.0, 0.5, 1.0)))))
+    assert not backend.facts.regions
+    assert backend.place(given) == 0
 
 
 def test_a_model_without_an_adapter_runs(tmp_path: Path) -> None:

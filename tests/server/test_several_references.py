@@ -183,17 +183,17 @@ BAD: dict[str, tuple[GenerateRequest, dict[str, str]]] = {
     ),
     "no part of the picture": (
         asked(
-            WeightedReference(image=FIRST, region=Region(left=0.5, right=0.25, bottom=1)),
+            WeightedReference(image=FIRST, region=Region(left=0.5, right=0.25, bottom=0)),
             WeightedReference(image=FIRST, region=Region(left=-1, top=float("nan"), right=2, bottom=1)),
-            WeightedReference(image=FIRST, region=Region()),
+            WeightedReference(image=FIRST, region=Region(right=0.125, bottom=0.1)),
         ),
         {
             "references[0].region.right": "is 0.25; the limit is more than left (0.5), up to 1",
+            "references[0].region.bottom": "is 0; the limit is more than top (0), up to 1",
             "references[1].region.left": "is -1.0; the limit is 0 to 1",
             "references[1].region.right": "is 2.0; the limit is 0 to 1",
             "references[1].region.top": "is nan, not a finite number; the limit is 0 to 1",
-            "references[2].region.right": "is 0; the limit is more than left (0), up to 1",
-            "references[2].region.bottom": "is 0; the limit is more than top (0), up to 1",
+            "references[2].region.bottom": "is 0.1, 6.4 pixels from top; the limit is at least 8 pixels",
         },
     ),
     "together with a picture": (
