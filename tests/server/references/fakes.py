@@ -111,9 +111,13 @@ class Tally:
     def __init__(self) -> None:
         self.outcomes: Counter[CacheOutcome] = Counter()
         self.stages: Counter[str] = Counter()
+        self.memory_hits = 0
 
     def cache(self, outcome: CacheOutcome) -> None:
         self.outcomes[outcome] += 1
+
+    def memory(self, is_hit: bool) -> None:
+        self.memory_hits += is_hit
 
     def stage_seconds(self, stage: str, seconds: float) -> None:
         assert seconds >= 0
