@@ -2,8 +2,9 @@
 
 Node packages go into the folders that lock them. Node.js and npm come from apt, where this runs as root. promtool
 is taken out of Debian's package `prometheus` into .cache/tools, where the Makefile finds it: installing the
-package would start a monitoring daemon on this machine. redis-server is linked there, for the same reason. What cannot be installed costs only the tests that need
-it: they say so and are skipped. Under CI=true something left out is a failure.
+package would start a monitoring daemon on this machine. redis-server is linked there, for the same reason. What
+cannot be installed costs only the tests that need it: they say so and are skipped. Under CI=true something left
+out is a failure.
 """
 
 import os

@@ -126,6 +126,8 @@ class WriteBehind:
             self._drop(len(self._puts))
         if self._repairs:
             structlog.get_logger(__name__).error("redis_repair_lost", waiting=len(self._repairs))
+        self._puts.clear()
+        self._repairs.clear()
 
     def _wake(self) -> None:
         self._tell()

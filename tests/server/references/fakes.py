@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
@@ -21,6 +23,7 @@ from server.references.cache import CacheEntry, CacheKey, ReferenceCache
 from server.references.encoder import EncodedReference, EncoderFacts
 from server.references.library import ReferenceLibrary
 from server.references.record import CacheOutcome, ReferenceRecord
+from server.references.tiers import SharedTier
 
 TOKENS, WIDTH = 4, 8
 FACTS = EncoderFacts(
@@ -127,7 +130,14 @@ class Tally:
 class Bench:
     """A library and all that it stands on."""
 
-    def __init__(self, *, capacity_bytes: int = 1_000_000, max_waiting: int = 100) -> None:
+    def __init__(
+        self,
+        *,
+        capacity_bytes: int = 1_000_000,
+        max_waiting: int = 100,
+        shared: SharedTier | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self.encoder = FakeEncoder()
         self.tally = Tally()
         self.cache = ReferenceCache(capacity_bytes=capacity_bytes)
@@ -138,6 +148,8 @@ class Bench:
             pool=self.pool,
             limits=ImageLimits(max_bytes=2_000_000, max_pixels=1_000_000, min_side=16),
             observer=self.tally,
+            shared=shared,
+            clock=clock,
         )
 
     async def __aenter__(self) -> Bench:
