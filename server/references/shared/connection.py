@@ -42,6 +42,12 @@ class ErrorReply:
         return self.text.startswith("WRONGTYPE")
 
 
+BULK = (bytes, type(None))
+"""What ``GET`` and ``HGET`` reply."""
+NUMBER = (int,)
+STATUS = (bytes, str)
+
+
 class RedisConnection(Protocol):
     """Sends commands. What it raises and returns is all that its callers need to expect."""
 

@@ -40,9 +40,14 @@ class GuardedLane:
         observer.breaker(lane, self.breaker.state)
 
     async def run(
-        self, operation: Operation, *commands: Command, limit: float, atomic: bool = False
+        self,
+        operation: Operation,
+        *commands: Command,
+        limit: float,
+        kinds: Sequence[tuple[type, ...]] = (),
+        atomic: bool = False,
     ) -> Sequence[object]:
-        """Return the replies, of which none is an error but those of a wrong type.
+        """Return the replies, of ``kinds`` where given, of which none is an error but those of a wrong type.
 
         Raises ``BreakerOpen`` at once, and ``RedisFault`` after ``limit`` seconds at the latest.
         """
@@ -53,7 +58,7 @@ class GuardedLane:
         try:
             async with asyncio.timeout(limit):
                 replies = await self._connection.run(*commands, atomic=atomic)
-            _refuse_errors(replies)
+            _refuse(replies, kinds)
         except (RedisFault, TimeoutError) as error:
             fault = (
                 error
@@ -82,7 +87,10 @@ class GuardedLane:
             log.info("redis_breaker_closed", lane=self._lane.value)
 
 
-def _refuse_errors(replies: Sequence[object]) -> None:
+def _refuse(replies: Sequence[object], kinds: Sequence[tuple[type, ...]]) -> None:
     for reply in replies:
         if isinstance(reply, ErrorReply) and not reply.is_wrong_type:
             raise RedisFault(FaultKind.REFUSED, reply.text)
+    for reply, kind in zip(replies, kinds, strict=False):
+        if not isinstance(reply, (*kind, ErrorReply)):
+            raise RedisFault(FaultKind.NONSENSE, f"a reply of type {type(reply).__name__}")

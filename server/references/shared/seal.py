@@ -57,6 +57,10 @@ class Sealer:
         """Return the value of what is known of a reference, whatever the adapter."""
         return self._sealed((tenant, digest), _Header(record=record), b"")
 
+    def seal_deletion(self, tenant: str, digest: str) -> bytes:
+        """Return what stands for a reference that was deleted; it is compared, not read."""
+        return self._seal((tenant, digest, "deleted"), b"")
+
     def open(self, key: CacheKey, value: bytes, shape: tuple[int, int]) -> CacheEntry:
         """Return the entry with tokens of ``shape``, in memory of their own. Raises ``CorruptEntry``."""
         header, body = self._opened(key, value)

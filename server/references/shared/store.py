@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -17,7 +17,15 @@ import structlog
 
 from server.references.cache import CacheEntry, CacheKey
 from server.references.record import ReferenceRecord
-from server.references.shared.connection import Command, ErrorReply, RedisConnection, RedisFault
+from server.references.shared.connection import (
+    BULK,
+    NUMBER,
+    STATUS,
+    Command,
+    ErrorReply,
+    RedisConnection,
+    RedisFault,
+)
 from server.references.shared.lane import BreakerOpen, GuardedLane
 from server.references.shared.observer import Lane, LookupOutcome, Operation, SharedObserver
 from server.references.shared.seal import VERSION, CorruptEntry, Sealer
@@ -98,18 +106,15 @@ class SharedReferences:
         """Tell what became of an entry that memory has, and keep it from expiring."""
         name, field = self._name(key.tenant, key.digest), _field(key)
         try:
-            deleted, exists, _ = await self._read(
-                Operation.CHECK,
-                ("EXISTS", _tombstone(name)),
-                ("HEXISTS", name, field),
-                ("PEXPIRE", name, self._ttl_ms),
+            is_deleted, exists = await self._read(
+                Operation.CHECK, key.tenant, key.digest, ("HEXISTS", name, field), NUMBER
             )
         except (BreakerOpen, RedisFault):
             return Standing.UNKNOWN
-        if deleted == 1:
+        if is_deleted:
             return Standing.DELETED
         if isinstance(exists, ErrorReply):
-            self._corrupt(name, None, key.digest, exists.text)
+            self._corrupt(("DEL", name), key.digest, exists.text)
         return Standing.PRESENT if exists == 1 else Standing.ABSENT
 
     async def record(self, tenant: str, digest: str) -> ReferenceRecord | None:
@@ -118,10 +123,10 @@ class SharedReferences:
         if self._is_being_deleted(name):
             return None
         try:
-            value = await self._value(Operation.RECORD, name, RECORD, digest)
+            value = await self._value(Operation.RECORD, tenant, digest, RECORD)
             return self._sealer.open_record(tenant, digest, value) if value is not None else None
         except CorruptEntry as error:
-            self._corrupt(name, RECORD, digest, str(error))
+            self._corrupt(("HDEL", name, RECORD), digest, str(error))
         except (BreakerOpen, RedisFault):
             pass
         return None
@@ -138,12 +143,20 @@ class SharedReferences:
         name = self._name(tenant, digest)
         commands: tuple[Command, ...] = (
             ("DEL", name),  # first, for a full Redis does this and then has room
-            ("SET", _tombstone(name), 1, "PX", self._ttl_ms + round(MARGIN_SECONDS * 1000)),
+            (
+                "SET",
+                _tombstone(name),
+                self._sealer.seal_deletion(tenant, digest),
+                "PX",
+                self._ttl_ms + round(MARGIN_SECONDS * 1000),
+            ),
         )
         may_be_written = self.writer.forget(tenant, digest)
         self._deleting.add(name)
         try:
-            deleted, _ = await self.writes.run(Operation.DELETE, *commands, limit=self._options.timeout)
+            deleted, _ = await self.writes.run(
+                Operation.DELETE, *commands, limit=self._options.timeout, kinds=(NUMBER, STATUS)
+            )
         except (BreakerOpen, RedisFault):
             self.writer.repair(name, commands, seconds=self._options.ttl)
             structlog.get_logger(__name__).warning("redis_deletion_waits", digest=digest)
@@ -164,46 +177,58 @@ class SharedReferences:
         if self._is_being_deleted(name):
             return None, LookupOutcome.SKIPPED
         try:
-            value = await self._value(Operation.GET, name, field, key.digest)
+            value = await self._value(Operation.GET, key.tenant, key.digest, field)
             if value is None:
                 return None, LookupOutcome.MISS
             return self._sealer.open(key, value, shape), LookupOutcome.HIT
         except CorruptEntry as error:
-            self._corrupt(name, field, key.digest, str(error))
+            self._corrupt(("HDEL", name, field), key.digest, str(error))
             return None, LookupOutcome.CORRUPT
         except BreakerOpen:
             return None, LookupOutcome.SKIPPED
         except RedisFault:
             return None, LookupOutcome.ERROR
 
-    async def _value(self, operation: Operation, name: str, field: str, digest: str) -> bytes | None:
-        """Return a field of a reference that was not deleted. Raises ``CorruptEntry`` also of what is no value."""
-        deleted, value, _ = await self._read(
-            operation, ("EXISTS", _tombstone(name)), ("HGET", name, field), ("PEXPIRE", name, self._ttl_ms)
-        )
-        if deleted == 1 or value is None:
+    async def _value(self, operation: Operation, tenant: str, digest: str, field: str) -> bytes | None:
+        """Return a field of a reference that was not deleted. Raises ``CorruptEntry`` of one that is too large."""
+        name = self._name(tenant, digest)
+        is_deleted, value = await self._read(operation, tenant, digest, ("HGET", name, field), BULK)
+        if is_deleted or value is None:
             return None
         if isinstance(value, ErrorReply):
-            self._corrupt(name, None, digest, value.text)
+            self._corrupt(("DEL", name), digest, value.text)
             return None
-        if not isinstance(value, bytes):
-            raise CorruptEntry(f"a reply of type {type(value).__name__}")
+        assert isinstance(value, bytes)
         if len(value) > self._options.max_entry_bytes:
             raise CorruptEntry(f"{len(value)} bytes, more than {self._options.max_entry_bytes}")
         return value
 
+    async def _read(
+        self, operation: Operation, tenant: str, digest: str, command: Command, kind: tuple[type, ...]
+    ) -> tuple[bool, object]:
+        """Return whether the reference was deleted, and the reply to a command; keeps it from expiring."""
+        name = self._name(tenant, digest)
+        tombstone, reply, _ = await self.reads.run(
+            operation,
+            ("GET", _tombstone(name)),
+            command,
+            ("PEXPIRE", name, self._ttl_ms),
+            limit=self._options.timeout,
+            kinds=(BULK, kind, NUMBER),
+        )
+        is_deleted = tombstone == self._sealer.seal_deletion(tenant, digest)
+        if tombstone is not None and not is_deleted:
+            self._corrupt(("DEL", _tombstone(name)), digest, "not what stands for a deletion")
+        return is_deleted, reply
+
     def _is_being_deleted(self, name: str) -> bool:
         return name in self._deleting or self.writer.is_repairing(name)
 
-    async def _read(self, operation: Operation, *commands: Command) -> Sequence[object]:
-        return await self.reads.run(operation, *commands, limit=self._options.timeout)
-
-    def _corrupt(self, name: str, field: str | None, digest: str, problem: str) -> None:
-        """Count a value that is not ours, and have it deleted; the whole key where it is no hash."""
+    def _corrupt(self, repair: Command, digest: str, problem: str) -> None:
+        """Count a value that is not ours, and have it deleted."""
         self._observer.corrupt()
         structlog.get_logger(__name__).warning("redis_entry_corrupt", digest=digest, problem=problem)
-        command: Command = ("DEL", name) if field is None else ("HDEL", name, field)
-        self.writer.repair(f"{name} {field}", (command,), seconds=self._options.ttl)
+        self.writer.repair(" ".join(map(str, repair)), (repair,), seconds=self._options.ttl)
 
     def _put_commands(self, key: CacheKey, entry: CacheEntry, is_upload: bool) -> tuple[Command, ...]:
         """Return what writes an entry; nothing for one beyond ``max_entry_bytes``."""

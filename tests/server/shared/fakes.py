@@ -52,8 +52,8 @@ class FakeRedis:
         if name.startswith("H") and not isinstance(value, dict | None):
             return ErrorReply("WRONGTYPE Operation against a key holding the wrong kind of value")
         match name:
-            case "EXISTS":
-                return int(key in self.data)
+            case "GET":
+                return value
             case "DEL":
                 return int(self.data.pop(key, None) is not None)
             case "SET":

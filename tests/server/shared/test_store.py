@@ -74,9 +74,7 @@ def flip(value: bytes) -> Any:
     return value[:60] + bytes([value[60] ^ 1]) + value[61:]
 
 
-@pytest.mark.parametrize(
-    "spoil", [cut, flip, lambda _: b"", lambda _: b"x" * 3_000_000, lambda _: 7, lambda _: [b"x"]]
-)
+@pytest.mark.parametrize("spoil", [cut, flip, lambda _: b"", lambda _: b"x" * 3_000_000])
 async def test_a_poisoned_entry_is_a_miss_and_is_counted_and_deleted(spoil: Any) -> None:
     async with Shelf() as shelf:
         await store(shelf, key())
@@ -148,13 +146,28 @@ async def test_a_redis_that_never_answers_keeps_each_caller_for_its_limit_once()
         assert set(shelf.told.faults) == {(Operation.GET, FaultKind.TIMEOUT)}
 
 
-@pytest.mark.parametrize("replies", [[b"a", b"b", b"c"], [1, 1, 1], [0, None, 0], [0, [b"x"], 0], [None] * 3])
+@pytest.mark.parametrize(
+    "replies", [[b"a", b"b", b"c"], [1, 1, 1], [None, [b"x"], 0], [None] * 3, [True, 2.5, "a"]]
+)
 async def test_replies_of_other_kinds_are_never_tokens(replies: list[object]) -> None:
     async with Shelf() as shelf:
         shelf.redis.replies = replies
         assert await shelf.store.get(key(), SHAPE) is None
         assert await shelf.store.record("t", key().digest) is None
-        assert await shelf.store.standing(key()) in (Standing.ABSENT, Standing.PRESENT, Standing.DELETED)
+        assert await shelf.store.standing(key()) is Standing.UNKNOWN
+        assert {kind for _, kind in shelf.told.faults} == {FaultKind.NONSENSE}
+        assert shelf.store.reads.breaker.state is OPEN
+
+
+async def test_a_forged_deletion_is_none() -> None:
+    async with Shelf() as shelf:
+        await store(shelf, key())
+        (name,) = shelf.redis.data
+        shelf.redis.data[f"{name}:deleted"] = b"1"
+        assert await shelf.store.get(key(), SHAPE) is not None
+        assert shelf.told.corrupted == 1
+        await shelf.store.writer.flush()
+        assert list(shelf.redis.data) == [name]
 
 
 # --- writes -------------------------------------------------------------------------------------------------
