@@ -45,7 +45,8 @@ class ErrorReply:
 BULK = (bytes, type(None))
 """What ``GET`` and ``HGET`` reply."""
 NUMBER = (int,)
-STATUS = (bytes, str)
+STATUS = (bytes, str, bool)
+"""Of ``SET``, which redis-py makes true."""
 
 
 class RedisConnection(Protocol):
