@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from server.config.options import RedisOptions
+from server.config.redis_options import RedisOptions
 
 SCHEMES = ("redis", "rediss", "unix")
 MIN_SEAL_KEY_BYTES = 16

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from server.config.options import RedisOptions
 from server.config.redis import seal_key
+from server.config.redis_options import RedisOptions
 from server.references.shared.observer import SharedObserver
 from server.references.shared.seal import Sealer
 from server.references.shared.store import SharedOptions, SharedReferences

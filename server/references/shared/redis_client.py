@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 from redis.maint_notifications import MaintNotificationsConfig
 
-from server.config.options import RedisOptions
+from server.config.redis_options import RedisOptions
 from server.references.shared.connection import Command, ErrorReply, FaultKind, RedisFault
 
 _SOCKET_SECONDS = 1.0
@@ -81,6 +82,8 @@ class RedisClient:
 
     async def close(self) -> None:
         """Close the connections."""
-        async with asyncio.timeout(_SOCKET_SECONDS):
-            await self._client.aclose()
-            await self._pool.disconnect()
+        # Nothing more is wanted of them, and the server's end must not fail for theirs.
+        with contextlib.suppress(exceptions.RedisError, OSError, TimeoutError):
+            async with asyncio.timeout(_SOCKET_SECONDS):
+                await self._client.aclose()
+                await self._pool.disconnect()

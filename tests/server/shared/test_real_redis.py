@@ -23,7 +23,7 @@ from limner.v1.reference_service_pb2 import (
 from PIL import Image
 from redis.exceptions import ResponseError
 
-from server.config.options import RedisOptions
+from server.config.redis_options import RedisOptions
 from server.references.digest import digest_of
 from server.references.shared.breaker import BreakerState
 from tests.server.answers import refused
