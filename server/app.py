@@ -26,6 +26,7 @@ from server.api.reflection import reflection_handlers
 from server.api.services import rpc_types, served
 from server.config import Config
 from server.config.models import served_models
+from server.config.redis import shown_address
 from server.engine_link.engines import Engines
 from server.engine_link.launcher import Launcher
 from server.engine_link.link import EngineLink
@@ -43,6 +44,7 @@ from server.ports import address_of, bind, grpc_options
 from server.ready_file import ReadyFile
 from server.references.cache import ReferenceCache
 from server.references.library import ReferenceLibrary
+from server.references.shared.build import build_shared_tier
 from server.tracing.choice import choose_tracing
 from server.tracing.trace import exemplar
 
@@ -92,6 +94,7 @@ class App:
             capacity_bytes=config.references.cache_bytes, on_evict=self.metrics.cache_evicted
         )
         self.metrics.watch_cache(cache)
+        self.shared = build_shared_tier(config.redis, self.metrics.redis()) if config.redis.url else None
         self.references = ReferenceLibrary(
             cache=cache,
             encoder=self.engines,
@@ -102,6 +105,7 @@ class App:
                 min_side=config.limits.min_image_side,
             ),
             observer=self.metrics,
+            shared=self.shared,
         )
         self.idempotency = IdempotentGenerations(
             ttl=config.idempotency.ttl_seconds, max_bytes=config.idempotency.max_bytes
@@ -225,6 +229,8 @@ class App:
             metrics=self.metrics_url,
             start_seconds=round(time.perf_counter() - began, 3),
         )
+        if self.shared is not None:
+            self._log.info("references_shared", redis=shown_address(self._config.redis))
         self.engines.start()
         # Opening the driver can take a while, and health is answered meanwhile.
         await asyncio.to_thread(register_gpus, self.metrics.registry)
@@ -254,6 +260,8 @@ class App:
         self.health.close()
         await self._server.stop(STOP_SECONDS)
         await self.references.close()
+        if self.shared is not None:
+            await self.shared.store.close()
         await self.engines.stop(at_once=at_once)
         self._decoding.close()
         self._encoding.close()

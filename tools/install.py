@@ -2,8 +2,9 @@
 
 Node packages go into the folders that lock them. Node.js and npm come from apt, where this runs as root. promtool
 is taken out of Debian's package `prometheus` into .cache/tools, where the Makefile finds it: installing the
-package would start a monitoring daemon on this machine. What cannot be installed costs only the tests that need
-it: they say so and are skipped. Under CI=true something left out is a failure.
+package would start a monitoring daemon on this machine. redis-server is linked there, for the same reason. What
+cannot be installed costs only the tests that need it: they say so and are skipped. Under CI=true something left
+out is a failure.
 """
 
 import os
@@ -27,11 +28,20 @@ class SystemTool:
     package: str
     needed_by: str
     unpacked: bool = False
+    is_really: str = ""
+    """What the package calls it; the command becomes a link to that."""
 
 
 SYSTEM_TOOLS = (
     SystemTool(
         command="promtool", package="prometheus", needed_by="the check of the metrics page", unpacked=True
+    ),
+    # The server is this very program under another name. Its own package would start a daemon.
+    SystemTool(
+        command="redis-server",
+        package="redis-tools",
+        needed_by="the shared reference cache",
+        is_really="redis-check-rdb",
     ),
     SystemTool(command="node", package="nodejs", needed_by="buf, the client from another toolchain"),
     SystemTool(command="npm", package="npm", needed_by="buf, the client from another toolchain"),
@@ -61,7 +71,7 @@ def report(name: str, needed_by: str, why_not: str) -> bool:
 
 def install_system(tool: SystemTool, unpacked: Path = UNPACKED) -> str:
     """Bring a tool where that is allowed. Returns why not, or nothing."""
-    if shutil.which(tool.command) or shutil.which(tool.command, path=unpacked):
+    if shutil.which(tool.command) or shutil.which(tool.command, path=unpacked) or link(tool, unpacked):
         return ""
     if shutil.which("apt-get") is None:
         return f"not installed, and there is no apt here; it is in Debian's package {tool.package}"
@@ -73,7 +83,20 @@ def install_system(tool: SystemTool, unpacked: Path = UNPACKED) -> str:
     why_not = apt("update") or apt("install", "-y", "--no-install-recommends", tool.package)
     if why_not:
         return why_not
-    return "" if shutil.which(tool.command) else f"the package {tool.package} brought no {tool.command}"
+    if shutil.which(tool.command) or link(tool, unpacked):
+        return ""
+    return f"the package {tool.package} brought no {tool.command}"
+
+
+def link(tool: SystemTool, folder: Path) -> bool:
+    """Link a tool to the command that it really is. False when there is none."""
+    found = shutil.which(tool.is_really) if tool.is_really else None
+    if found is None:
+        return False
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / tool.command).unlink(missing_ok=True)
+    (folder / tool.command).symlink_to(found)
+    return True
 
 
 def unpack(tool: SystemTool, folder: Path) -> str:

@@ -13,6 +13,7 @@ import msgspec
 from server.config.errors import ConfigError
 from server.config.models import model_problems
 from server.config.options import Config
+from server.config.redis import redis_problems
 from server.config.sources import (
     CONFIG_VARIABLE,
     Setting,
@@ -80,6 +81,7 @@ def _contradictions(config: Config) -> list[str]:
     if config.engine.restart_delay_max_seconds < config.engine.restart_delay_seconds:
         problems.append("engine.restart_delay_max_seconds: is below engine.restart_delay_seconds")
     problems += model_problems(config.engine)
+    problems += redis_problems(config.redis)
     return problems
 
 

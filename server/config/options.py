@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from server.config.optional import KserveOptions, TracingOptions
+from server.config.redis_options import RedisOptions
 
 MIB = 1024 * 1024
 
@@ -304,6 +305,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     admission: AdmissionOptions = AdmissionOptions()
     imaging: ImagingOptions = ImagingOptions()
     references: ReferenceOptions = ReferenceOptions()
+    redis: RedisOptions = RedisOptions()
     engine: EngineOptions = EngineOptions()
     drain: DrainOptions = DrainOptions()
     log: LogOptions = LogOptions()

@@ -14,6 +14,7 @@ _WAIT_SECONDS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 
 _STAGE_SECONDS = (0.0005, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _TICK_SECONDS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5, 5)
 _RPC_SECONDS = (0.001, 0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120)
+_REDIS_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.1, 0.5)
 _OCCUPANCY = (0.25, 0.5, 0.625, 0.75, 0.875, 0.999, 1)
 
 
@@ -98,6 +99,38 @@ class Collectors:
         self.cache_entries = gauge("limner_reference_cache_entries", "References in the cache.")
         self.image_encodes = counter(
             "limner_image_encodes_total", "References that the engine's image encoder took.", "engine"
+        )
+
+        # The tiers of the reference cache.
+        self.tier_lookups = counter(
+            "limner_reference_tier_lookups_total",
+            "References that a tier of the cache was asked for.",
+            "tier",
+            "outcome",
+        )
+        self.redis_seconds = histogram(
+            "limner_redis_seconds", "Time of an operation on Redis.", _REDIS_SECONDS, "operation"
+        )
+        self.redis_faults = counter(
+            "limner_redis_faults_total", "Operations on Redis that failed.", "operation", "kind"
+        )
+        self.redis_corrupt = counter(
+            "limner_redis_corrupt_total", "Values in Redis that were not what was written there."
+        )
+        self.redis_writes = counter(
+            "limner_redis_writes_total", "Writes of references to Redis that ended.", "outcome"
+        )
+        self.redis_waiting = gauge(
+            "limner_redis_writes_waiting_bytes", "Bytes of references that wait to be written."
+        )
+        self.redis_repairs = gauge(
+            "limner_redis_deletions_waiting", "Deletions that Redis has not heard yet."
+        )
+        self.redis_breaker = gauge(
+            "limner_redis_breaker_state", "1 for the state that the breaker is in.", "lane", "state"
+        )
+        self.redis_opened = counter(
+            "limner_redis_breaker_opened_total", "Times that the breaker opened.", "lane"
         )
 
         # Engines.

@@ -18,6 +18,7 @@ from server.imaging.formats import PictureFormat
 from server.metrics.collectors import Collectors
 from server.metrics.engines import EngineObserver
 from server.metrics.labels import Phase, RejectReason, RequestOutcome, RpcType, Stage
+from server.metrics.redis import RedisMetrics
 from server.metrics.rpcs import Exemplar, RpcObserver, no_exemplar
 from server.references.record import CacheOutcome
 
@@ -70,6 +71,10 @@ class ServerMetrics:
             CacheOutcome.HIT: self._collectors.cache_hits,
             CacheOutcome.MISS: self._collectors.cache_misses,
             CacheOutcome.COALESCED: self._collectors.cache_coalesced,
+        }
+        self._memory_lookups = {
+            is_hit: self._collectors.tier_lookups.labels("memory", outcome)
+            for is_hit, outcome in ((True, "hit"), (False, "miss"))
         }
         self._collectors.build.labels(version, platform.python_version()).set(1)
         self._begin_at_zero(engines)
@@ -140,6 +145,14 @@ class ServerMetrics:
     def cache(self, outcome: CacheOutcome) -> None:
         """Count a reference that was had, by where from."""
         self._cache_outcomes[outcome].inc()
+
+    def memory(self, is_hit: bool) -> None:
+        """Count a look-up in the memory tier of the reference cache."""
+        self._memory_lookups[is_hit].inc()
+
+    def redis(self) -> RedisMetrics:
+        """Return what observes the shared tier; until then it has no series."""
+        return RedisMetrics(self._collectors)
 
     def cache_evicted(self, *_: object) -> None:
         """Count an entry that had to go for room; takes what ``ReferenceCache.on_evict`` gives."""

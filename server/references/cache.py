@@ -32,6 +32,8 @@ class CacheEntry:
 
     tokens: NDArray[np.float32]
     record: ReferenceRecord
+    checked_at: float = 0.0
+    """When Redis last knew of no deletion, by its reader's clock in seconds; unused without Redis."""
 
 
 class ReferenceCache:
@@ -110,7 +112,7 @@ def entry_bytes(key: CacheKey, entry: CacheEntry) -> int:
     # An array's own size leaves out memory that it borrows.
     tokens = getsizeof(entry.tokens) + (entry.tokens.nbytes if entry.tokens.base is not None else 0)
     size = _SLOT_BYTES + tokens + getsizeof(entry) + getsizeof(record)
-    size += getsizeof(key) + getsizeof(key.tenant) + getsizeof(key.digest)
+    size += getsizeof(entry.checked_at) + getsizeof(key) + getsizeof(key.tenant) + getsizeof(key.digest)
     size += getsizeof(record.digest) + getsizeof(record.created) + getsizeof(record.warnings)
     size += sum(getsizeof(number) for number in (record.width, record.height, record.size_bytes))
     return size + sum(_warning_bytes(warning) for warning in record.warnings)

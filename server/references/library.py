@@ -23,6 +23,7 @@ from server.references.errors import ReferenceEncodingFailed, ReferenceNotFound
 from server.references.flights import Flight, Flights
 from server.references.judge import judge
 from server.references.record import CacheOutcome, ReferenceRecord, ResolvedReference
+from server.references.tiers import ReferenceTiers, SharedTier
 from server.tracing.references import reference_work
 
 
@@ -31,6 +32,10 @@ class ReferenceObserver(Protocol):
 
     def cache(self, outcome: CacheOutcome) -> None:
         """Count a reference that was had."""
+        ...
+
+    def memory(self, is_hit: bool) -> None:
+        """Count a look-up in the memory tier."""
         ...
 
     def stage_seconds(self, stage: str, seconds: float) -> None:
@@ -60,10 +65,11 @@ class ReferenceLibrary:
         pool: ImagingPool,
         limits: ImageLimits,
         observer: ReferenceObserver,
+        shared: SharedTier | None = None,
         clock: Callable[[], float] = time.perf_counter,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._cache = cache
+        self._tiers = ReferenceTiers(cache, shared, clock=clock, observe_memory=observer.memory)
         self._encoder = encoder
         self._pool = pool
         self._limits = limits
@@ -96,9 +102,10 @@ class ReferenceLibrary:
         digest = await self._hasher.digest(image)
         facts = self._encoder.facts(adapter, model=model)
         key = self._key(tenant, digest, facts)
-        if (entry := self._cache.get(key)) is not None:
-            return self._had(CacheOutcome.HIT, entry, began)
         flying = facts.model, key
+        entry = await self._tiers.get(key, _shape(facts), ask=self._flights.get(flying) is None)
+        if entry is not None:
+            return self._had(CacheOutcome.HIT, entry, began)
         flight, outcome = self._flights.get(flying), CacheOutcome.COALESCED
         if flight is None:
             outcome = CacheOutcome.MISS
@@ -121,9 +128,10 @@ class ReferenceLibrary:
         began = self._clock()
         facts = self._encoder.facts(adapter, model=model)
         key = self._key(tenant, parse_digest(digest), facts)
-        if (entry := self._cache.get(key)) is not None:
-            return self._had(CacheOutcome.HIT, entry, began)
         flying = facts.model, key
+        entry = await self._tiers.get(key, _shape(facts), ask=self._flights.get(flying) is None)
+        if entry is not None:
+            return self._had(CacheOutcome.HIT, entry, began)
         flight = self._flights.get(flying)
         if flight is None:
             raise ReferenceNotFound(digest)
@@ -138,26 +146,27 @@ class ReferenceLibrary:
 
         Raises ``InvalidDigest`` and ``ReferenceNotFound``.
         """
-        for _, key in self._keys(tenant, parse_digest(digest)):
-            if (entry := self._cache.peek(key)) is not None:
-                return entry.record
-        raise ReferenceNotFound(digest)
+        keys = [key for _, key in self._keys(tenant, parse_digest(digest))]
+        record = await self._tiers.record(tenant, digest, keys)
+        if record is None:
+            raise ReferenceNotFound(digest)
+        return record
 
     async def delete(self, tenant: str, digest: str) -> None:
         """Forget a reference; an encode of it in flight answers its requests but is not kept.
 
         Raises ``InvalidDigest``, and ``ReferenceNotFound`` when there is neither.
         """
-        found = False
-        for model, key in self._keys(tenant, parse_digest(digest)):
-            found |= self._cache.delete(key)
-            found |= self._flights.release((model, key))
-        if not found:
+        flying = list(self._keys(tenant, parse_digest(digest)))
+        released = [self._flights.release(each) for each in flying]
+        found = await self._tiers.delete(tenant, digest, [key for _, key in flying])
+        if not found and not any(released):
             raise ReferenceNotFound(digest)
 
     async def close(self) -> None:
         """Cancel the encodes in flight, and end the hashing thread."""
         await self._flights.close()
+        await self._tiers.close()
         self._hasher.close()
 
     def _key(self, tenant: str, digest: str, facts: EncoderFacts) -> CacheKey:
@@ -199,7 +208,7 @@ class ReferenceLibrary:
         self._observer.stage_seconds("encode_reference", encoded.seconds)
         reference_work("encode_reference", encoded.seconds, pictures=encoded.batch)
         entry = CacheEntry(tokens=_checked(encoded, facts), record=record)
-        if flight.wanted and not self._cache.put(key, entry):
+        if flight.wanted and not self._tiers.put(key, entry):
             structlog.get_logger(__name__).warning("reference_larger_than_cache", digest=key.digest)
         return _Landed(entry=entry, decode_seconds=decode_seconds)
 
@@ -226,10 +235,14 @@ class ReferenceLibrary:
         return pixels, record, self._clock() - began
 
 
+def _shape(facts: EncoderFacts) -> tuple[int, int]:
+    return facts.tokens, facts.width
+
+
 def _checked(encoded: EncodedReference, facts: EncoderFacts) -> NDArray[np.float32]:
     """Return the tokens in memory of their own, read-only: a wrong embedding must never be kept."""
     tokens = np.array(encoded.tokens, dtype=np.float32, order="C")
-    expected = (facts.tokens, facts.width)
+    expected = _shape(facts)
     if tokens.shape != expected:
         raise ReferenceEncodingFailed(f"the image encoder gave {tokens.shape}, not {expected}")
     if not np.isfinite(tokens).all():

@@ -12,6 +12,7 @@ from tests.interop.conftest import need
 from tools import install, npm
 
 PROMTOOL = next(tool for tool in install.SYSTEM_TOOLS if tool.command == "promtool")
+REDIS = next(tool for tool in install.SYSTEM_TOOLS if tool.command == "redis-server")
 NPM = next(tool for tool in install.SYSTEM_TOOLS if tool.command == "npm")
 
 
@@ -68,6 +69,15 @@ def test_npm_is_a_tool_of_its_own_as_debians_node_brings_none(machine: Machine) 
     machine.command("node", "echo v20.1.0")
     assert "brought no npm" in install.install_system(NPM)
     assert machine.asked() == ["update", "install -y --no-install-recommends npm"]
+
+
+def test_redis_comes_without_its_daemon(machine: Machine) -> None:
+    machine.apt()
+    assert "redis-tools brought no redis-server" in install.install_system(REDIS, machine.unpacked)
+    machine.command("redis-check-rdb", "")
+    assert install.install_system(REDIS, machine.unpacked) == ""
+    assert (machine.unpacked / "redis-server").resolve() == machine.folder / "redis-check-rdb"
+    assert machine.asked() == ["update", "install -y --no-install-recommends redis-tools"]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from server.config import Config, ConfigError, load
 from server.config.document import render
 from server.config.models import served_models
+from server.config.redis import shown_address
 from server.config.sources import from_environment
 from server.config.table import all_options
 
@@ -106,6 +107,34 @@ def test_options_that_contradict_each_other_are_refused() -> None:
     assert "limits.max_message_bytes" in problems(["--limits-max-image-bytes", str(64 << 20)], {})[0]
     assert "max_concurrent_rpcs" in problems(["--admission-max-requests-in-flight", "1024"], {})[0]
     assert "restart_delay_max" in problems(["--engine-restart-delay-seconds", "60"], {})[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        (["--redis-url", "http://redis:6379"], "redis.url: is not redis://"),
+        (["--redis-url", "redis://:open-sesame@redis:x"], "redis.url: its port"),
+        (["--redis-url", "redis://redis?password=open-sesame"], "redis.url: has a query"),
+        (
+            ["--redis-url", "redis://redis", "--redis-password-file", "/no/such"],
+            "redis.password_file: /no/such",
+        ),
+        (
+            ["--redis-url", "redis://redis", "--redis-seal-key-file", "/dev/null"],
+            "redis.seal_key_file: /dev/null is",
+        ),
+        (["--redis-timeout-seconds", "0.06"], "redis.timeout_seconds"),
+    ],
+)
+def test_redis_that_cannot_be_used_is_refused_without_telling_secrets(flags: list[str], problem: str) -> None:
+    (told,) = problems(flags, {})
+    assert problem in told
+    assert "sesame" not in told
+
+
+def test_the_address_of_redis_is_shown_without_secrets() -> None:
+    config = load(["--redis-url", "rediss://ada:open-sesame@[::1]:6380/2"], {})
+    assert shown_address(config.redis) == "rediss://[::1]:6380/2"
 
 
 def test_models_have_names_and_engines_of_their_own() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
@@ -21,6 +23,7 @@ from server.references.cache import CacheEntry, CacheKey, ReferenceCache
 from server.references.encoder import EncodedReference, EncoderFacts
 from server.references.library import ReferenceLibrary
 from server.references.record import CacheOutcome, ReferenceRecord
+from server.references.tiers import SharedTier
 
 TOKENS, WIDTH = 4, 8
 FACTS = EncoderFacts(
@@ -111,9 +114,13 @@ class Tally:
     def __init__(self) -> None:
         self.outcomes: Counter[CacheOutcome] = Counter()
         self.stages: Counter[str] = Counter()
+        self.memory_hits = 0
 
     def cache(self, outcome: CacheOutcome) -> None:
         self.outcomes[outcome] += 1
+
+    def memory(self, is_hit: bool) -> None:
+        self.memory_hits += is_hit
 
     def stage_seconds(self, stage: str, seconds: float) -> None:
         assert seconds >= 0
@@ -123,7 +130,14 @@ class Tally:
 class Bench:
     """A library and all that it stands on."""
 
-    def __init__(self, *, capacity_bytes: int = 1_000_000, max_waiting: int = 100) -> None:
+    def __init__(
+        self,
+        *,
+        capacity_bytes: int = 1_000_000,
+        max_waiting: int = 100,
+        shared: SharedTier | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self.encoder = FakeEncoder()
         self.tally = Tally()
         self.cache = ReferenceCache(capacity_bytes=capacity_bytes)
@@ -134,6 +148,8 @@ class Bench:
             pool=self.pool,
             limits=ImageLimits(max_bytes=2_000_000, max_pixels=1_000_000, min_side=16),
             observer=self.tally,
+            shared=shared,
+            clock=clock,
         )
 
     async def __aenter__(self) -> Bench:

@@ -1,0 +1,31 @@
+"""The shared tier out of its options. redis-py is imported here, and only where it is used."""
+
+from __future__ import annotations
+
+from server.config.redis import seal_key
+from server.config.redis_options import RedisOptions
+from server.references.shared.observer import SharedObserver
+from server.references.shared.seal import Sealer
+from server.references.shared.store import SharedOptions, SharedReferences
+from server.references.tiers import SharedTier
+
+
+def build_shared_tier(options: RedisOptions, observer: SharedObserver) -> SharedTier:
+    """Return the tier; it connects when it is first used."""
+    from server.references.shared.redis_client import RedisClient
+
+    store = SharedReferences(
+        RedisClient(options),
+        Sealer(seal_key(options)),
+        SharedOptions(
+            prefix=options.prefix,
+            ttl=options.ttl_seconds,
+            timeout=options.timeout_seconds,
+            max_entry_bytes=options.max_entry_bytes,
+            write_queue_bytes=options.write_queue_bytes,
+            breaker_failures=options.breaker_failures,
+            breaker_open=options.breaker_open_seconds,
+        ),
+        observer,
+    )
+    return SharedTier(store=store, recheck=options.recheck_seconds, ttl=options.ttl_seconds)
