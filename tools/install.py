@@ -33,6 +33,8 @@ SYSTEM_TOOLS = (
     SystemTool(
         command="promtool", package="prometheus", needed_by="the check of the metrics page", unpacked=True
     ),
+    # Debian 12's kubernetes-client is too old for components; this package is that of Kubernetes' own repository.
+    SystemTool(command="kubectl", package="kubectl", needed_by="the build of deploy/kustomize"),
     SystemTool(command="node", package="nodejs", needed_by="buf, the client from another toolchain"),
     SystemTool(command="npm", package="npm", needed_by="buf, the client from another toolchain"),
 )

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import configparser
+import json
 import os
+import re
 import shutil
 import subprocess
 import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
+from server.api.health import LIVENESS, READINESS
 from server.config import load
+from tools import npm
+from tools.deploy import policy
+from tools.deploy.dashboard import PANELS
+from tools.deploy.paths import CheckError, call, command
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -46,3 +54,74 @@ def test_promtool_accepts_the_scrape_configuration() -> None:
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def text_of(path: str) -> str:
+    return (DEPLOY / path).read_text()
+
+
+def test_the_pod_outlives_its_drain_and_its_probes_name_services_that_are_served() -> None:
+    pod = yaml.safe_load(text_of("kustomize/base/deployment.yaml"))["spec"]
+    spec = pod["template"]["spec"]
+    (server,) = spec["containers"]
+    config = load(["--config", str(DEPLOY / "kustomize/base/limner.toml")], {})
+    stop = float(server["lifecycle"]["preStop"]["exec"]["command"][1])
+    drain = config.drain.notice_seconds + config.drain.grace_seconds + config.engine.stop_timeout_seconds
+    assert spec["terminationGracePeriodSeconds"] > stop + drain
+    startup = server["startupProbe"]
+    allowed = startup["periodSeconds"] * startup["failureThreshold"]
+    assert config.engine.start_timeout_seconds < allowed < pod["progressDeadlineSeconds"]
+    assert server["readinessProbe"]["grpc"]["service"] == startup["grpc"]["service"] == READINESS
+    assert server["livenessProbe"]["grpc"]["service"] == LIVENESS
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert server[probe]["grpc"]["port"] == config.listen.port
+
+
+def test_rules_dashboard_and_scaling_ask_for_metrics_that_exist() -> None:
+    known = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE))
+    known |= {f"{name}_{part}" for name in known for part in ("bucket", "count", "sum")}
+    recorded = set(re.findall(r"record: (\S+)", text_of("prometheus/rules.yml")))
+    scaled = yaml.safe_load(text_of("kustomize/components/keda/scaledobject.yaml"))
+    rules = [
+        rule for group in yaml.safe_load(text_of("prometheus/rules.yml"))["groups"] for rule in group["rules"]
+    ]
+    asked = [rule["expr"] for rule in rules]
+    asked += [trigger["metadata"]["query"] for trigger in scaled["spec"]["triggers"]]
+    asked += [expression for _, _, expression in PANELS]
+    names = {name for one in asked for name in re.findall(r"\b(?:limner|grpc)[_:][\w:]+", one)}
+    assert names
+    assert names <= known | recorded
+
+
+def test_each_alert_has_an_entry_in_the_runbook_a_test_and_the_other_way_round() -> None:
+    alerts = set(re.findall(r"alert: (\w+)", text_of("prometheus/rules.yml")))
+    entries = set(re.findall(r"^## (\w+)", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE))
+    assert alerts == entries
+    assert alerts == set(re.findall(r"alertname: (\w+)", text_of("prometheus/rules.test.yml")))
+
+
+def test_a_custom_resource_that_breaks_its_schema_is_refused() -> None:
+    if not (npm.TOOLS / "node_modules").exists() and os.environ.get("CI") != "true":
+        pytest.skip("the schemas are not installed; python -m tools.install says why")
+    scaled = yaml.safe_load(text_of("kustomize/components/keda/scaledobject.yaml"))
+    call(command("node"), npm.TOOLS / "crd.mjs", stdin=json.dumps([scaled]))
+    scaled["spec"]["maxReplicaCount"] = "ten"
+    with pytest.raises(CheckError, match="maxReplicaCount"):
+        call(command("node"), npm.TOOLS / "crd.mjs", stdin=json.dumps([scaled]))
+
+
+def test_the_policy_sees_what_it_forbids() -> None:
+    deployment = yaml.safe_load(text_of("kustomize/base/deployment.yaml"))
+    pod = deployment["spec"]["template"]["spec"]
+    assert list(policy.faults(deployment)) == ["server: its image limner has no fixed tag"]
+    pod["securityContext"]["runAsNonRoot"] = False
+    pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"] = False
+    assert {"may run as root", "server: can write to its root"} <= set(policy.faults(deployment))
+
+
+def test_the_image_installs_the_torch_that_the_package_asks_for() -> None:
+    dockerfile = text_of("docker/Dockerfile")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pinned = {one for one in project["dependencies"] if one.startswith("torch==")}
+    assert set(re.findall(r"torch==[\w.]+", dockerfile)) == pinned
+    assert f"limner-{project['version']}-py3-none-any.whl[tensorrt]" in dockerfile

@@ -29,9 +29,10 @@ def faults(resource: dict[str, Any]) -> Iterator[str]:
         if not held.get("readOnlyRootFilesystem"):
             yield f"{container['name']}: can write to its root"
         resources = container.get("resources", {})
-        if "memory" not in resources.get("limits", {}) or not {"cpu", "memory"} <= resources.get(
-            "requests", {}
-        ).keys():
+        if (
+            "memory" not in resources.get("limits", {})
+            or not {"cpu", "memory"} <= resources.get("requests", {}).keys()
+        ):
             yield f"{container['name']}: lacks requests or a limit of memory"
         image = container["image"].rpartition("/")[2]
         if ":" not in image or image.endswith(":latest"):
