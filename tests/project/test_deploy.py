@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import tomllib
+import venv
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,30 @@ def test_the_image_installs_the_torch_that_the_package_asks_for() -> None:
     pinned = {one for one in project["dependencies"] if one.startswith("torch==")}
     assert set(re.findall(r"torch==[\w.]+", dockerfile)) == pinned
     assert f"limner-{project['version']}-py3-none-any.whl[tensorrt]" in dockerfile
+
+
+def test_the_images_own_commands_build_and_install_our_packages_in_a_clean_environment(
+    tmp_path: Path,
+) -> None:
+    """All but what comes from an index: torch and its like are too much for a test, hence --no-deps."""
+    dockerfile = text_of("docker/Dockerfile")
+    source, wheels = tmp_path / "src", tmp_path / "wheels"
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in filter(None, listed.stdout.split("\0")):
+        if name.startswith(("proto/", "clients/", "server/", "engine/")) or "/" not in name:
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, source / name)
+    (build,) = re.findall(r"^RUN (python -m pip wheel .*)$", dockerfile, re.MULTILINE)
+    (install,) = re.findall(r"/opt/limner/bin/pip (install .* /wheels/\*\.whl)", dockerfile)
+    environment = tmp_path / "venv"
+    venv.create(environment, with_pip=True)
+    path = f"{environment / 'bin'}:{os.environ['PATH']}"
+    for line in (build, f"pip {install} --no-deps"):
+        subprocess.run(
+            line.replace("/wheels", str(wheels)), shell=True, cwd=source, check=True, timeout=240,
+            env={"PATH": path, "HOME": str(tmp_path), "PIP_ARGS": ""},
+        )  # fmt: skip
+    (entry,) = re.findall(r'^ENTRYPOINT \["([\w-]+)"\]', dockerfile, re.MULTILINE)
+    (health,) = re.findall(r'CMD \["([\w-]+)", "health"', dockerfile)
+    assert (environment / "bin" / entry).exists()
+    assert (environment / "bin" / health).exists()
