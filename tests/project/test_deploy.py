@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import configparser
+import json
 import os
+import re
 import shutil
 import subprocess
 import tomllib
+import venv
 from pathlib import Path
 
 import pytest
+import yaml
 
+from server.api.health import LIVENESS, READINESS
 from server.config import load
+from tools import npm
+from tools.deploy import policy
+from tools.deploy.dashboard import PANELS
+from tools.deploy.paths import CheckError, call, command
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -46,3 +55,101 @@ def test_promtool_accepts_the_scrape_configuration() -> None:
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def text_of(path: str) -> str:
+    return (DEPLOY / path).read_text()
+
+
+def test_the_pod_outlives_its_drain_and_its_probes_name_services_that_are_served() -> None:
+    pod = yaml.safe_load(text_of("kustomize/base/deployment.yaml"))["spec"]
+    spec = pod["template"]["spec"]
+    (server,) = spec["containers"]
+    config = load(["--config", str(DEPLOY / "kustomize/base/limner.toml")], {})
+    stop = float(server["lifecycle"]["preStop"]["exec"]["command"][1])
+    drain = config.drain.notice_seconds + config.drain.grace_seconds + config.engine.stop_timeout_seconds
+    assert spec["terminationGracePeriodSeconds"] > stop + drain
+    startup = server["startupProbe"]
+    allowed = startup["periodSeconds"] * startup["failureThreshold"]
+    assert config.engine.start_timeout_seconds < allowed < pod["progressDeadlineSeconds"]
+    assert server["readinessProbe"]["grpc"]["service"] == startup["grpc"]["service"] == READINESS
+    assert server["livenessProbe"]["grpc"]["service"] == LIVENESS
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert server[probe]["grpc"]["port"] == config.listen.port
+
+
+def test_rules_dashboard_and_scaling_ask_for_metrics_that_exist() -> None:
+    known = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE))
+    known |= {f"{name}_{part}" for name in known for part in ("bucket", "count", "sum")}
+    recorded = set(re.findall(r"record: (\S+)", text_of("prometheus/rules.yml")))
+    scaled = yaml.safe_load(text_of("kustomize/components/keda/scaledobject.yaml"))
+    rules = [
+        rule for group in yaml.safe_load(text_of("prometheus/rules.yml"))["groups"] for rule in group["rules"]
+    ]
+    asked = [rule["expr"] for rule in rules]
+    asked += [trigger["metadata"]["query"] for trigger in scaled["spec"]["triggers"]]
+    asked += [expression for _, _, expression in PANELS]
+    names = {name for one in asked for name in re.findall(r"\b(?:limner|grpc)[_:][\w:]+", one)}
+    assert names
+    assert names <= known | recorded
+
+
+def test_each_alert_has_an_entry_in_the_runbook_a_test_and_the_other_way_round() -> None:
+    alerts = set(re.findall(r"alert: (\w+)", text_of("prometheus/rules.yml")))
+    entries = set(re.findall(r"^## (\w+)", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE))
+    assert alerts == entries
+    assert alerts == set(re.findall(r"alertname: (\w+)", text_of("prometheus/rules.test.yml")))
+
+
+def test_a_custom_resource_that_breaks_its_schema_is_refused() -> None:
+    if not (npm.TOOLS / "node_modules").exists() and os.environ.get("CI") != "true":
+        pytest.skip("the schemas are not installed; python -m tools.install says why")
+    scaled = yaml.safe_load(text_of("kustomize/components/keda/scaledobject.yaml"))
+    call(command("node"), npm.TOOLS / "crd.mjs", stdin=json.dumps([scaled]))
+    scaled["spec"]["maxReplicaCount"] = "ten"
+    with pytest.raises(CheckError, match="maxReplicaCount"):
+        call(command("node"), npm.TOOLS / "crd.mjs", stdin=json.dumps([scaled]))
+
+
+def test_the_policy_sees_what_it_forbids() -> None:
+    deployment = yaml.safe_load(text_of("kustomize/base/deployment.yaml"))
+    pod = deployment["spec"]["template"]["spec"]
+    assert list(policy.faults(deployment)) == ["server: its image limner has no fixed tag"]
+    pod["securityContext"]["runAsNonRoot"] = False
+    pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"] = False
+    assert {"may run as root", "server: can write to its root"} <= set(policy.faults(deployment))
+
+
+def test_the_image_installs_the_torch_that_the_package_asks_for() -> None:
+    dockerfile = text_of("docker/Dockerfile")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pinned = {one for one in project["dependencies"] if one.startswith("torch==")}
+    assert set(re.findall(r"torch==[\w.]+", dockerfile)) == pinned
+    assert f"limner-{project['version']}-py3-none-any.whl[tensorrt]" in dockerfile
+
+
+def test_the_images_own_commands_build_and_install_our_packages_in_a_clean_environment(
+    tmp_path: Path,
+) -> None:
+    """All but what comes from an index: torch and its like are too much for a test, hence --no-deps."""
+    dockerfile = text_of("docker/Dockerfile")
+    source, wheels = tmp_path / "src", tmp_path / "wheels"
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in filter(None, listed.stdout.split("\0")):
+        if name.startswith(("proto/", "clients/", "server/", "engine/")) or "/" not in name:
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, source / name)
+    (build,) = re.findall(r"^RUN (python -m pip wheel .*)$", dockerfile, re.MULTILINE)
+    (install,) = re.findall(r"/opt/limner/bin/pip (install .* /wheels/\*\.whl)", dockerfile)
+    environment = tmp_path / "venv"
+    venv.create(environment, with_pip=True)
+    path = f"{environment / 'bin'}:{os.environ['PATH']}"
+    for line in (build, f"pip {install} --no-deps"):
+        subprocess.run(
+            line.replace("/wheels", str(wheels)), shell=True, cwd=source, check=True, timeout=240,
+            env={"PATH": path, "HOME": str(tmp_path), "PIP_ARGS": ""},
+        )  # fmt: skip
+    (entry,) = re.findall(r'^ENTRYPOINT \["([\w-]+)"\]', dockerfile, re.MULTILINE)
+    (health,) = re.findall(r'CMD \["([\w-]+)", "health"', dockerfile)
+    assert (environment / "bin" / entry).exists()
+    assert (environment / "bin" / health).exists()

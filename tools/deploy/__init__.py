@@ -1,0 +1,1 @@
+"""Generate and check what stands in deploy/."""
