@@ -125,7 +125,8 @@ def test_the_image_installs_the_torch_that_the_package_asks_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pinned = {one for one in project["dependencies"] if one.startswith("torch==")}
     assert set(re.findall(r"torch==[\w.]+", dockerfile)) == pinned
-    assert f"limner-{project['version']}-py3-none-any.whl[tensorrt]" in dockerfile
+    for extras in ("tracing", "tensorrt,tracing"):
+        assert f"limner-{project['version']}-py3-none-any.whl[{extras}]" in dockerfile
 
 
 def test_the_images_own_commands_build_and_install_our_packages_in_a_clean_environment(
@@ -140,11 +141,11 @@ def test_the_images_own_commands_build_and_install_our_packages_in_a_clean_envir
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, source / name)
     (build,) = re.findall(r"^RUN (python -m pip wheel .*)$", dockerfile, re.MULTILINE)
-    (install,) = re.findall(r"/opt/limner/bin/pip (install .* /wheels/\*\.whl)", dockerfile)
+    cpu, gpu = re.findall(r"/opt/limner/bin/pip (install .* /wheels/limner_client-\*\.whl)", dockerfile)
     environment = tmp_path / "venv"
     venv.create(environment, with_pip=True)
     path = f"{environment / 'bin'}:{os.environ['PATH']}"
-    for line in (build, f"pip {install} --no-deps"):
+    for line in (build, f"pip {cpu} --no-deps", f"pip {gpu} --no-deps"):
         subprocess.run(
             line.replace("/wheels", str(wheels)), shell=True, cwd=source, check=True, timeout=240,
             env={"PATH": path, "HOME": str(tmp_path), "PIP_ARGS": ""},
