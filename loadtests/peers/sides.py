@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from limner_client import AsyncClient
+from limner_client import AsyncClient, LimnerError
 
 from engine.embedded import model_directory, reference_portraits
 from loadtests.peers.ask import Ask
@@ -216,16 +216,19 @@ def start_limner(side: Side, settings: StartSettings) -> Iterator[Started]:
                 uploaded = {name: await client.upload(path) for name, path in names.items()}
 
                 async def target(ask: Ask) -> bytes:
-                    portrait = await client.generate(
-                        ask.prompt,
-                        uploaded[ask.reference],
-                        steps=ask.steps,
-                        sampler=ask.sampler,
-                        guidance_scale=ask.guidance_scale,
-                        ip_adapter_scale=ask.ip_adapter_scale,
-                        seed=ask.seed,
-                        format="png",
-                    )
+                    try:
+                        portrait = await client.generate(
+                            ask.prompt,
+                            uploaded[ask.reference],
+                            steps=ask.steps,
+                            sampler=ask.sampler,
+                            guidance_scale=ask.guidance_scale,
+                            ip_adapter_scale=ask.ip_adapter_scale,
+                            seed=ask.seed,
+                            format="png",
+                        )
+                    except LimnerError as error:
+                        raise PeerRefusedError(str(side), f"refused: {error}") from error
                     return portrait.images[0].data
 
                 yield target

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from loadtests.peers.openvino_pipeline import OpenVinoPipeline
-from loadtests.peers.serving.plain import serve
+from loadtests.peers.serving.plain import bind
 from loadtests.peers.serving.settings import parse_settings
 
 
@@ -15,7 +15,7 @@ def main() -> None:
     pipeline = OpenVinoPipeline(
         settings.model, settings.references, threads=settings.threads, precision=settings.dtype
     )
-    serve(pipeline, settings.port)
+    bind(pipeline, settings.port).serve_forever()
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
 
-def serve(pipeline: PeerPipeline, port: int) -> None:
-    """Answer POSTs of an `Ask` with a PNG, one after the other, until the process ends."""
+def bind(pipeline: PeerPipeline, port: int) -> ThreadingHTTPServer:
+    """Return a server that answers POSTs of an `Ask` with a PNG, one after the other."""
     turn = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
@@ -43,12 +43,12 @@ def serve(pipeline: PeerPipeline, port: int) -> None:
         def log_request(self, *_: object) -> None:
             """Log no line a request."""
 
-    _Server(("127.0.0.1", port), Handler).serve_forever()
+    return _Server(("127.0.0.1", port), Handler)
 
 
 def main() -> None:
     settings = parse_settings(__doc__)
-    serve(settings.pipeline(), settings.port)
+    bind(settings.pipeline(), settings.port).serve_forever()
 
 
 if __name__ == "__main__":
