@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +96,10 @@ def measure_rates(dtype: str, *, seconds: float = 2.0) -> Rates:
         work = 2 * rows * height * width * channels * channels * 9
         layouts = []
         for layout in (torch.contiguous_format, torch.channels_last):
-            layer = torch.nn.Conv2d(channels, channels, 3, padding=1).to(kind).to(memory_format=layout)
+            layer = torch.nn.Conv2d(channels, channels, 3, padding=1).to(kind)
+            layer.weight.data = layer.weight.data.contiguous(memory_format=layout)
             pixels = torch.randn(CONVOLUTION, dtype=kind).to(memory_format=layout)
-            layouts.append(work / _least(lambda layer=layer, pixels=pixels: layer(pixels), seconds / 2))
+            layouts.append(work / _least(partial(layer, pixels), seconds / 2))
     return Rates(convolution=max(layouts), matrix=matrix)
 
 

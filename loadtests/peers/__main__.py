@@ -46,7 +46,8 @@ def main() -> None:
         open_seconds=arguments.open_seconds,
     )
     cache.mkdir(parents=True, exist_ok=True)
-    first = LOADS["homogenous"].asks(tuple(references()), 1, seed=0)[0]
+    together = LOADS["homogenous"].asks(tuple(references()), 4, seed=0)
+    first = together[0]
     oracle = draw_oracle(first, cache)
     reports = [SideReport(name=str(side)) for side in arguments.sides]
     with ExitStack() as stack:
@@ -54,7 +55,7 @@ def main() -> None:
         for side, report in zip(arguments.sides, reports, strict=True):
             try:
                 started = stack.enter_context(start(side, starting, first))
-                report.difference = mean_difference(str(side), _draw(started, first), oracle)
+                report.difference = mean_difference(str(side), _draw(started, together), oracle)
             except PeerError as error:
                 report.failure = error.reason
                 print(error, file=sys.stderr, flush=True)
@@ -76,10 +77,13 @@ def main() -> None:
     _print(reports, arguments, settings, time.perf_counter() - begun)
 
 
-def _draw(started: Started, ask: Ask) -> bytes:
+def _draw(started: Started, asks: list[Ask]) -> bytes:
+    """Return the picture of the first ask, made beside the others: a batch must not change it."""
+
     async def run() -> bytes:
         async with started.open() as target:
-            return await target(ask)
+            pictures = await asyncio.gather(*[target(ask) for ask in asks])
+            return pictures[0]
 
     return asyncio.run(run())
 

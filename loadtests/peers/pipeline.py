@@ -1,7 +1,7 @@
 """diffusers' pipeline as its best users serve it: references encoded once, requests batched wherever it allows.
 
-One call of `StableDiffusionPipeline` shares its number of steps, guidance, scheduler and adapter scale; prompts, seeds
-and, through ``ip_adapter_image_embeds``, references may differ. A batch that mixes more runs as several calls.
+One call of `StableDiffusionPipeline` shares its number of steps, guidance, scheduler and adapter scale; prompts and
+seeds may differ, and, with a method of the pipeline replaced, references. What mixes more runs as several calls.
 """
 
 from __future__ import annotations
@@ -77,6 +77,10 @@ class PeerPipeline:
         )
         self.pipe.set_progress_bar_config(disable=True)
         self.calls = 0
+        self._prepare = self.pipe.prepare_ip_adapter_image_embeds
+        # The pipeline repeats the embeddings that it is given for every prompt, so a batch of them no longer fits its
+        # rows and the attention mixes them in silence (huggingface/diffusers#9813). Ours have a row for each already.
+        self.pipe.prepare_ip_adapter_image_embeds = _as_given
 
     @cached_property
     def _scheduler_config(self) -> dict[str, Any]:
@@ -131,7 +135,11 @@ class PeerPipeline:
                 raise UnknownReferenceError(f"no reference {reference!r} in {self._references}")
             picture = Image.open(path).convert("RGB")
             with torch.inference_mode():
-                (self._embeddings[reference],) = self.pipe.prepare_ip_adapter_image_embeds(
+                (self._embeddings[reference],) = self._prepare(
                     picture, None, "cpu", 1, do_classifier_free_guidance=True
                 )
         return self._embeddings[reference]
+
+
+def _as_given(image: None, embeddings: list[torch.Tensor], *_: Any) -> list[torch.Tensor]:
+    return embeddings

@@ -82,6 +82,7 @@ def test_without_guidance_a_reference_is_one_row(pipeline: PeerPipeline) -> None
         )
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
 def test_a_converted_pipeline_takes_another_scale_without_conversion(pipeline: PeerPipeline) -> None:
     converted = OpenVinoPipeline(model_directory(), REFERENCES, threads=1, precision="float32")
     for each in (MIXED[0], MIXED[2]):
