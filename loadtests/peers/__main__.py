@@ -154,9 +154,9 @@ def _print(
     for load in arguments.loads:
         print(f"\n### {load}\n")
         print("\n".join(table(load, reports, first, base)))
-    print("\n| target | ratio (least to most) | wanted | met |\n|---|---|---|---|")
-    found = targets(reports)
-    print("\n".join(target.line() for target in found))
+    if found := targets(reports):
+        print("\n| target | ratio (least to most) | wanted | met |\n|---|---|---|---|")
+        print("\n".join(target.line() for target in found))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     options = {
         name: value if isinstance(value, int | float | str) else str(value)

@@ -20,8 +20,8 @@ class MeasureSettings:
     """How long each part takes on each side."""
 
     concurrency: int = 16
-    closed_seconds: float = 12.0
-    open_seconds: float = 8.0
+    closed_seconds: float = 10.0
+    open_seconds: float = 6.0
     unloaded_calls: int = 3
     offered: float = 0.8
     """Poisson arrivals a second, as a share of what the side managed in its closed loop."""
