@@ -10,7 +10,8 @@ PIP_ARGS ?=
 export PATH := $(CURDIR)/.cache/tools:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint types imports proto-check deploy-check stubs format bench gpu-check gpu-bench tools clean train quality
+.PHONY: help setup demo serve test lint types imports proto-check deploy-check stubs format bench bench-peers bench-ceiling \
+	gpu-check gpu-bench tools clean train quality
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +65,14 @@ tools: $(STAMP) ## Install what the tests need outside pip, where that is allowe
 
 bench: $(STAMP) ## Measure the service against diffusers and against its own bare engine loop
 	$(BIN)/python -m loadtests.bench
+
+BENCH_ARGS ?=
+
+bench-peers: $(STAMP) ## Measure the service and its peers in one run (about 20 minutes; BENCH_ARGS="--rounds 1" for less)
+	$(BIN)/python -m loadtests.peers --pip-args='$(PIP_ARGS)' $(BENCH_ARGS)
+
+bench-ceiling: $(STAMP) ## Place the service between its bare engine loop and the machine's arithmetic ceiling
+	$(BIN)/python -m loadtests.bench.ceiling $(BENCH_ARGS)
 
 # The environment is the caller's: a GPU machine has its own torch. `make gpu-check PYTHON=/path/to/python`.
 GPU_PYTHON := PYTHONPATH=$(CURDIR):$(CURDIR)/proto:$(CURDIR)/clients/python:$(PYTHONPATH) $(PYTHON)

@@ -97,6 +97,17 @@ def distributions(folder: Path) -> dict[str, str]:
     return needed
 
 
+def declared_by_peers() -> set[str]:
+    """List what the peers of the load tests install into environments of their own."""
+    lines = [
+        line
+        for path in (ROOT / "loadtests/peers/requirements").glob("*.txt")
+        for line in path.read_text().splitlines()
+    ]
+    names = {normal(re.split(r"[\[=]", line)[0]) for line in lines if "==" in line}
+    return names | {"pytriton"} if "nvidia-pytriton" in names else names  # the module of that distribution
+
+
 LIMNER = declared(ROOT)
 CLIENT = declared(ROOT / "clients/python")
 
@@ -109,7 +120,7 @@ CLIENT = declared(ROOT / "clients/python")
         ("clients/python/limner_client", CLIENT | declared(ROOT / "clients/python", "pillow", "tracing")),
         ("proto/limner", declared(ROOT / "proto")),
         ("tools", LIMNER | declared(ROOT, "dev")),
-        ("loadtests", LIMNER | declared(ROOT, "dev", "train")),
+        ("loadtests", LIMNER | declared(ROOT, "dev", "train") | declared_by_peers()),
         ("tests", LIMNER | declared(ROOT, "dev", "tracing", "train")),
     ],
 )

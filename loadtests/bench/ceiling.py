@@ -1,0 +1,109 @@
+"""Place the service between its bare engine loop and the machine's arithmetic ceiling, in turns within one run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from engine.__main__ import SPIN_COUNT
+from engine.config import DEFAULT_BACKENDS
+from loadtests.bench.arithmetic import Flops, image_flops, measure_rates
+from loadtests.bench.service import saturated, unloaded
+from loadtests.bench.settings import BenchSettings
+from loadtests.bench.worker import Worker
+from tools.local_server import local_server
+
+
+@dataclass(slots=True, kw_only=True)
+class Placed:
+    """Images a second, one entry a round."""
+
+    ceiling: list[float] = field(default_factory=list)
+    loop: list[float] = field(default_factory=list)
+    service: list[float] = field(default_factory=list)
+    rows: list[float] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """Return the table in Markdown; shares are medians, least and most of the rounds."""
+        in_loop = share(self.service, self.loop)
+        return [
+            "| what | images/s | of the ceiling | of the bare loop |",
+            "|---|---|---|---|",
+            f"| arithmetic ceiling | {median(self.ceiling):.2f} | | |",
+            f"| bare engine loop | {median(self.loop):.2f} | {share(self.loop, self.ceiling)} | |",
+            f"| service | {median(self.service):.2f} | {share(self.service, self.ceiling)} | {in_loop} |",
+        ]
+
+
+def share(part: Sequence[float], whole: Sequence[float]) -> str:
+    """Return one rate as a share of another, round by round."""
+    each = sorted(a / b for a, b in zip(part, whole, strict=True))
+    return f"{median(each):.2f} ({each[0]:.2f} to {each[-1]:.2f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m loadtests.bench.ceiling", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
+    parser.add_argument("--backend", default=DEFAULT_BACKENDS["cpu"])
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--images", type=int, default=BenchSettings().images_a_round, help="a round")
+    parser.add_argument("--rate-seconds", type=float, default=2.0, help="of each measured kernel")
+    parser.add_argument("--out", type=Path, default=Path(".cache/ceiling.json"))
+    arguments = parser.parse_args()
+    settings = BenchSettings(
+        rounds=arguments.rounds, threads=arguments.threads, images_a_round=arguments.images
+    )
+    torch.set_num_threads(settings.threads)
+    flops = image_flops(settings.model, settings.steps)
+    placed = _run(settings, flops, arguments)
+    print(
+        f"\n{flops.convolution / 1e9:.2f} GFLOP of convolutions and {flops.matrix / 1e9:.2f} of matrix products "
+        f"an image of {settings.steps} steps; {settings.threads} threads, {arguments.dtype}\n"
+    )
+    print("\n".join(placed.lines()))
+    print(f"\nmean useful rows a tick {median(placed.rows):.1f}")
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    figures = {name: getattr(placed, name) for name in ("ceiling", "loop", "service", "rows")}
+    figures["gflop"] = [flops.convolution / 1e9, flops.matrix / 1e9]
+    arguments.out.write_text(json.dumps(figures, indent=1))
+
+
+def _run(settings: BenchSettings, flops: Flops, arguments: argparse.Namespace) -> Placed:
+    options = ("--threads", str(settings.threads), "--backend", arguments.backend, "--dtype", arguments.dtype)
+    engine = (
+        "--engine-backend", arguments.backend, "--engine-dtype", arguments.dtype,
+        "--engine-threads", str(settings.threads), "--log-level", "warning",
+    )  # fmt: skip
+    placed = Placed()
+    with (
+        Worker("loadtests.bench.limit", *options, GOMP_SPINCOUNT=SPIN_COUNT) as loop,
+        local_server(*engine) as server,
+    ):
+        loop.ask(images=max(1, int(loop.ask()["best_bucket"]) // 2))
+        unloaded(server, settings, seed=0)
+        for number in range(settings.rounds):
+            rates = measure_rates(arguments.dtype, seconds=arguments.rate_seconds)
+            placed.ceiling.append(1 / flops.seconds(rates))
+            images = settings.images_a_round
+            placed.loop.append(images / loop.ask(images=images)["seconds"])
+            seconds, rows = saturated(server, settings, 1000 * (number + 1))
+            placed.service.append(images / seconds)
+            placed.rows.append(rows)
+            print(
+                f"round {number + 1}: convolutions {rates.convolution / 1e9:.0f} GFLOP/s, "
+                f"matrix products {rates.matrix / 1e9:.0f} GFLOP/s",
+                flush=True,
+            )
+    return placed
+
+
+if __name__ == "__main__":
+    main()

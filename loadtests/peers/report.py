@@ -1,0 +1,166 @@
+"""The table: medians of rounds, percentiles of all rounds' calls, ratios within a round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any
+
+from loadtests.peers.measure import Measured
+
+MB = 1_000_000
+SLO_FACTOR = 3.0
+HEAD = (
+    "side", "images/s", "Limner's ratio (least to most)", "p50 s", "p99 s", "Limner's p99 ratio", "unloaded s",
+    "goodput, own SLO", "goodput, diffusers' SLO", "offered /s", "peak MB",
+)  # fmt: skip
+
+
+@dataclass(slots=True, kw_only=True)
+class SideReport:
+    """What is known of a side: by load, a `Measured` for each round; or why there is none."""
+
+    name: str
+    start_seconds: float = 0.0
+    peak_bytes: dict[str, int] = field(default_factory=dict)
+    difference: float = 0.0
+    rounds: dict[str, list[Measured]] = field(default_factory=dict)
+    failure: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything, for the file beside the table."""
+        return asdict(self)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the smallest value that at least `share` of the values do not pass. Raises ``ValueError`` for none."""
+    if not values:
+        raise ValueError("a percentile of no values")
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, max(0, -int(-share * len(ordered) // 1) - 1))]
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
+    """Return median, least and most of the ratios round by round. Raises ``ValueError`` where rounds differ."""
+    each = sorted(a / b for a, b in zip(ours, theirs, strict=True))
+    return median(each), each[0], each[-1]
+
+
+def show(three: tuple[float, float, float]) -> str:
+    """Return a ratio as the table shows it."""
+    return "{:.2f} ({:.2f} to {:.2f})".format(*three)
+
+
+def table(
+    load: str, sides: Sequence[SideReport], first: SideReport | None, base: SideReport | None
+) -> list[str]:
+    """Return one load's lines in Markdown; `first` is what others are held against, `base` whose SLO they share."""
+    lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
+    for side in sides:
+        rounds = side.rounds.get(load)
+        if not rounds:
+            lines.append(f"| {side.name} | {side.failure or 'not measured'} |" + " |" * (len(HEAD) - 2))
+            continue
+        lines.append("| " + " | ".join(_cells(load, side, rounds, first, base)) + " |")
+    return lines
+
+
+def _cells(
+    load: str, side: SideReport, rounds: list[Measured], first: SideReport | None, base: SideReport | None
+) -> list[str]:
+    own = [each.goodput(SLO_FACTOR * each.unloaded_latency) for each in rounds]
+    shared = "-"
+    if base is not None and len(base.rounds.get(load, ())) == len(rounds):
+        slos = [SLO_FACTOR * each.unloaded_latency for each in base.rounds[load]]
+        shared = f"{median(each.goodput(slo) for each, slo in zip(rounds, slos, strict=True)):.2f}"
+    faster = later = "-"
+    if first is not None and first is not side and len(first.rounds.get(load, ())) == len(rounds):
+        ours = first.rounds[load]
+        faster = show(ratios([each.rate for each in ours], [each.rate for each in rounds]))
+        later = show(ratios([_p99(each) for each in ours], [_p99(each) for each in rounds]))
+    every = [latency for each in rounds for latency in each.saturated]
+    return [
+        side.name,
+        f"{median(each.rate for each in rounds):.2f}",
+        faster,
+        f"{percentile(every, 0.5):.2f}",
+        f"{percentile(every, 0.99):.2f}",
+        later,
+        f"{median(each.unloaded_latency for each in rounds):.3f}",
+        f"{median(own):.2f}",
+        shared,
+        f"{median(each.offered_rate for each in rounds):.2f}",
+        f"{side.peak_bytes.get(load, 0) / MB:.0f}",
+    ]
+
+
+def _p99(measured: Measured) -> float:
+    return percentile(measured.saturated, 0.99)
+
+
+TORCH_PEERS = ("diffusers", "litserve", "ray", "pytriton")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One line of the issue's targets, and what came of it."""
+
+    what: str
+    wanted: str
+    ratio: tuple[float, float, float]
+    met: bool
+
+    def line(self) -> str:
+        """Return the line in Markdown."""
+        return f"| {self.what} | {show(self.ratio)} | {self.wanted} | {'yes' if self.met else 'no'} |"
+
+
+def targets(sides: Sequence[SideReport]) -> list[Target]:
+    """Return the targets that the measured sides allow to judge, each against the best side of its kind."""
+    by_name = {side.name: side for side in sides if not side.failure}
+    found: list[Target] = []
+
+    def judge(
+        ours: str, load: str, names: Sequence[str], factor: float, what: str, *, latency: bool = False
+    ) -> None:
+        peers = [by_name[name] for name in names if by_name.get(name) and by_name[name].rounds.get(load)]
+        mine = by_name.get(ours)
+        if mine is None or not mine.rounds.get(load) or not peers:
+            return
+        best = max(peers, key=lambda side: median(each.rate for each in side.rounds[load]))
+        if latency:
+            pairs = [_p99(each) for each in mine.rounds[load]], [_p99(each) for each in best.rounds[load]]
+        else:
+            pairs = [each.rate for each in mine.rounds[load]], [each.rate for each in best.rounds[load]]
+        ratio = ratios(*pairs)
+        met = ratio[0] <= factor if latency else ratio[0] >= factor
+        wanted = f"at most {factor:.2f}" if latency else f"at least {factor:g}"
+        found.append(
+            Target(what=f"{what}, {load}: {ours} / {best.name}", wanted=wanted, ratio=ratio, met=met)
+        )
+
+    torch = [name for name in by_name if name.split(":")[0] in TORCH_PEERS]
+    openvino = [name for name in by_name if name.split(":")[0] == "openvino"]
+    full = [name for name in torch if not name.endswith(":bfloat16")]
+    judge("limner", "mixed", torch, 3.0, "images/s")
+    judge("limner", "mixed", torch, 1 / 3, "p99", latency=True)
+    judge("limner:float32", "mixed", full, 2.0, "images/s in float32")
+    judge("limner", "mixed", openvino, 1.3, "images/s")
+    judge("limner", "homogenous", torch, 2.5, "images/s")
+    _judge_unloaded(by_name, found)
+    return found
+
+
+def _judge_unloaded(by_name: Mapping[str, SideReport], found: list[Target]) -> None:
+    for name in by_name:
+        if name.split(":")[0] != "diffusers" or "limner" not in by_name:
+            continue
+        for load, rounds in by_name["limner"].rounds.items():
+            theirs = by_name[name].rounds.get(load, [])
+            if len(theirs) == len(rounds):
+                ratio = ratios(
+                    [each.unloaded_latency for each in rounds], [each.unloaded_latency for each in theirs]
+                )
+                what = f"unloaded latency, {load}: limner / {name}"
+                found.append(Target(what=what, wanted="at most 0.6", ratio=ratio, met=ratio[0] <= 0.6))

@@ -1,0 +1,56 @@
+"""No side is measured whose picture is not diffusers' own."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from engine.embedded import model_directory, reference_portraits
+from loadtests.peers.ask import Ask
+from loadtests.peers.errors import PeerPictureError, tail
+
+Picture = NDArray[np.int16]
+
+MEAN_LEVELS = 2.0
+"""bfloat16 on this model is 0.4 to 1 away from float32 in the mean (docs/benchmarks.md); another picture, tens."""
+
+
+def decode(png: bytes) -> Picture:
+    """Return a PNG as ``[H, W, 3]``."""
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=np.int16)
+
+
+def draw_oracle(ask: Ask, folder: Path) -> Picture:
+    """Return what diffusers makes of an ask, drawn by a process of its own that is gone afterwards.
+
+    Raises ``PeerPictureError`` with the end of its log.
+    """
+    out = folder / "oracle.png"
+    references = next(iter(reference_portraits().values())).parent
+    log = folder / "oracle.log"
+    with log.open("wb") as sink:
+        status = subprocess.run(
+            [sys.executable, "-m", "loadtests.peers.oracle", "--model", str(model_directory()),
+             "--references", str(references), "--ask", ask.to_json(), "--out", str(out)],
+            stdout=sink, stderr=subprocess.STDOUT, check=False,
+        ).returncode  # fmt: skip
+    if status:
+        raise PeerPictureError("diffusers", f"drew no picture to compare with: status {status}", tail(log))
+    return decode(out.read_bytes())
+
+
+def mean_difference(side: str, png: bytes, oracle: Picture) -> float:
+    """Return how many of 255 levels a picture is off in the mean. Raises ``PeerPictureError`` above `MEAN_LEVELS`."""
+    picture = decode(png)
+    if picture.shape != oracle.shape:
+        raise PeerPictureError(side, f"its picture is {picture.shape}, not {oracle.shape}")
+    difference = float(np.abs(picture - oracle).mean())
+    if difference > MEAN_LEVELS:
+        raise PeerPictureError(side, f"its picture is {difference:.1f} levels off, more than {MEAN_LEVELS:g}")
+    return difference

@@ -1,0 +1,93 @@
+"""Peers that do not come up, and process trees that go down whole."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from loadtests.peers import environments, sides
+from loadtests.peers.environments import environment, requirements_digest
+from loadtests.peers.errors import PeerNotInstalledError, PeerNotStartedError
+from loadtests.peers.loads import LOADS
+from loadtests.peers.process import MemoryPeak, running, tree
+from loadtests.peers.sides import PEERS, Peer, StartSettings, parse_side, start
+
+ASK = LOADS["homogenous"].asks(("ada",), 1, seed=0)[0]
+
+
+def settings(cache: Path) -> StartSettings:
+    return StartSettings(threads=1, max_batch=2, batch_seconds=0.01, cache=cache)
+
+
+def test_a_peer_that_ends_is_told_with_the_end_of_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sides, "environment", lambda *_: Path(sys.executable))
+    monkeypatch.setitem(PEERS, "ray", Peer(module="nothing_here", requirements="ray"))
+    with (
+        pytest.raises(PeerNotStartedError, match="No module named") as raised,
+        start(parse_side("ray"), settings(tmp_path), ASK),
+    ):
+        pass
+    assert raised.value.reason == "ended with status 1"
+
+
+def test_a_peer_that_never_answers_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sides, "environment", lambda *_: Path(sys.executable))
+    monkeypatch.setattr(sides, "START_SECONDS", 0.3)
+    with (
+        pytest.raises(PeerNotStartedError, match=r"gave no picture within 0 s; gave no answer"),
+        start(parse_side("diffusers"), settings(tmp_path), ASK),
+    ):
+        pass
+
+
+def test_an_environment_that_pip_cannot_make_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments, "REQUIREMENTS", tmp_path)
+    (tmp_path / "torch.txt").write_text("")
+    (tmp_path / "bad.txt").write_text("what is this\n")
+    with pytest.raises(PeerNotInstalledError, match="Invalid requirement") as raised:
+        environment("bad", tmp_path / "venvs")
+    assert "cannot be installed" in raised.value.reason
+
+
+def test_an_environment_is_made_anew_when_its_requirements_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environments, "REQUIREMENTS", tmp_path)
+    (tmp_path / "torch.txt").write_text("a")
+    (tmp_path / "one.txt").write_text("b")
+    before = requirements_digest("one")
+    stamp = tmp_path / "venvs" / "one" / ".installed"
+    stamp.parent.mkdir(parents=True)
+    stamp.write_text(before)
+    assert environment("one", tmp_path / "venvs") == stamp.parent / "bin" / "python"
+    (tmp_path / "torch.txt").write_text("c")
+    assert requirements_digest("one") != before
+
+
+def test_every_peer_has_pinned_requirements() -> None:
+    for peer in PEERS.values():
+        lines = (environments.REQUIREMENTS / f"{peer.requirements}.txt").read_text().splitlines()
+        assert lines[0] == "-r torch.txt"
+        assert all("==" in line for line in lines[1:])
+
+
+def test_children_go_with_their_parent(tmp_path: Path) -> None:
+    child = "import time; time.sleep(60)"
+    parent = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}]).wait()"
+    with running([sys.executable, "-c", parent], tmp_path / "log", {}) as process:
+        end = time.monotonic() + 20
+        while len(family := tree(process.pid)) < 2 and time.monotonic() < end:
+            time.sleep(0.01)
+        assert len(family) == 2
+        with MemoryPeak(process.pid) as peak:
+            pass
+        assert peak.bytes > 1_000_000
+    assert not [
+        member for member in family if member.is_running() and member.status() != psutil.STATUS_ZOMBIE
+    ]
