@@ -1,5 +1,6 @@
 """What the API is compared with, and that a breaking change is found."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -117,6 +118,9 @@ def test_a_removed_field_is_found(repository):
 
 def test_lock_files_name_no_registry():
     for folder in npm.FOLDERS:
-        lock = (folder / "package-lock.json").read_text()
-        assert '"resolved"' not in lock
-        assert "://" not in lock.replace("https://opencollective", "").replace("https://github.com", "")
+        lock = json.loads((folder / "package-lock.json").read_text())
+        for package in lock["packages"].values():
+            package.pop("funding", None)
+        text = json.dumps(lock)
+        assert '"resolved"' not in text
+        assert "://" not in text
