@@ -192,8 +192,8 @@ async def lives_through(
             await end()
             await until(lambda: all(closed(serving) for serving in servers))
             await callers.more()
-        # Connections to the one that is gone still fail one by one, for which a breaker may open once more; and on a busy
-        # machine a look-up takes longer than its 40 ms.
+        # Connections to the one that is gone still fail one by one, for which a breaker may open once more; and on
+        # a busy machine a look-up takes longer than its 40 ms.
         for number in range(60_000, 60_100):
             if await is_shared(*servers, number):
                 return
