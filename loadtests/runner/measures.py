@@ -148,6 +148,13 @@ def slope(samples: Sequence[tuple[float, float]]) -> float | None:
     return float(np.polyfit(xs - xs[0], ys, 1)[0]) if xs[-1] > xs[0] else None
 
 
+def counter(sample: Sample, name: str) -> float | None:
+    """Return a counter's reading: 0 where the page does not have it yet, None where no page was read."""
+    if not sample.values.keys() - {"tree_memory"}:
+        return None
+    return sample.values.get(name, 0.0)
+
+
 def memory(sample: Sample) -> float | None:
     """Return a sample's resident bytes of the server and its engines."""
     values = sample.values
@@ -187,20 +194,28 @@ def _stages(done: Sequence[Record]) -> dict[str, float]:
 
 def _from_samples(samples: Sequence[Sample], spans: Sequence[tuple[float, float]]) -> dict[str, float | None]:
     """Return the growth of counters over the spans, and the shares that follow."""
-    grown: Counter[str] = Counter()
+    names = ("rows_useful", "rows_padding", "busy_seconds", "encodes")
+    grown = dict.fromkeys(names, 0.0)
     seen = 0.0
     for begin, end in spans:
-        inside = [one for one in samples if begin <= one.at <= end]
-        if len(inside) < 2:
+        # From the last reading before the span to the first one after it, where there are such.
+        before = [one for one in samples if one.at <= begin][-1:] or [one for one in samples if one.at < end][
+            :1
+        ]
+        after = [one for one in samples if one.at >= end][:1] or list(samples[-1:])
+        if not before or after[0].at <= before[0].at:
             return {}
-        first, last = inside[0], inside[-1]
-        seen += last.at - first.at
-        for name in ("rows_useful", "rows_padding", "busy_seconds", "encodes"):
-            if name in first.values and name in last.values:
-                grown[name] += last.values[name] - first.values[name]  # type: ignore[assignment]
-    rows = grown["rows_useful"] + grown["rows_padding"]
+        seen += after[0].at - before[0].at
+        for name in names:
+            earlier, later = counter(before[0], name), counter(after[0], name)
+            if earlier is None or later is None:
+                grown.pop(name, None)
+            elif name in grown:
+                grown[name] += later - earlier
+    rows = grown.get("rows_useful", 0.0) + grown.get("rows_padding", 0.0)
+    busy = grown.get("busy_seconds")
     return {
-        "padded_share": grown["rows_padding"] / rows if rows else None,
-        "busy_share": grown["busy_seconds"] / seen if "busy_seconds" in grown and seen else None,
-        "encodes": float(grown["encodes"]) if "encodes" in grown else None,
+        "padded_share": grown.get("rows_padding", 0.0) / rows if rows else None,
+        "busy_share": None if busy is None else busy / seen,
+        "encodes": grown.get("encodes"),
     }
