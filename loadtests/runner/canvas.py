@@ -47,7 +47,7 @@ class Plot:
 
 
 def _style() -> dict[Any, Any]:
-    from cycler import cycler
+    from matplotlib.rcsetup import cycler
 
     ink = dict.fromkeys(
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK

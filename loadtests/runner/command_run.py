@@ -14,7 +14,7 @@ from loadtests.runner.errors import LoadTestError, TargetError
 from loadtests.runner.gallery import Gallery
 from loadtests.runner.limner import LimnerTarget
 from loadtests.runner.page import write_page
-from loadtests.runner.plan import Speed, make_plan
+from loadtests.runner.plan import Plan, Speed, make_plan
 from loadtests.runner.report import Report, write_report
 from loadtests.runner.scenario_file import load_scenario, names
 from loadtests.runner.session import measure_speed, run_plan, say
@@ -25,10 +25,16 @@ from tools.local_server import LocalServer, local_server
 OUT = Path("build/loadtests")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command."""
+def add_arguments(parser: argparse.ArgumentParser, scenario: str | None = None) -> None:
+    """Add the options of the command; with a default, the scenario may be left out."""
     parser.set_defaults(run=run)
-    parser.add_argument("scenario", metavar="SCENARIO", help=f"{', '.join(names())}, or a .toml file")
+    parser.add_argument(
+        "scenario",
+        metavar="SCENARIO",
+        nargs=None if scenario is None else "?",
+        default=scenario,
+        help=f"{', '.join(names())}, or a .toml file",
+    )
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--target", metavar="HOST:PORT", help="the server's gRPC address")
     where.add_argument(
@@ -108,28 +114,32 @@ def server_of(options: argparse.Namespace) -> Iterator[LocalServer | None]:
         raise TargetError(str(error)) from error
 
 
-async def load(options: argparse.Namespace, server: LocalServer | None) -> Report:
-    """Calibrate unless that is given, plan, send, and sum up. Raises LoadTestError."""
+async def planned(options: argparse.Namespace, target: str) -> tuple[Plan, bool]:
+    """Plan, after calibration where that is needed and not given; tell whether it was. Raises LoadTestError."""
     scenario = load_scenario(options.scenario)
     if options.duration is not None:
         scenario = scenario.lasting(options.duration)
-    target = options.target if server is None else server.target
-    page = options.metrics if server is None or options.metrics else server.metrics_url
-    watch = Watch(page, options.pid)
-    gallery = Gallery(options.seed)
-    # Chance, not the seed: a second run of one seed must meet caches that have not seen the first.
-    tenant = f"loadtest-{secrets.token_hex(4)}"
     if (options.capacity is None) != (options.unloaded is None):
         raise LoadTestError("--capacity and --unloaded go together")
     calibrated = options.capacity is None and needs_capacity(scenario)
     speed = Speed(capacity=options.capacity or 1.0, unloaded=options.unloaded or 1.0)
     if calibrated:
-        calibration = LimnerTarget(target, gallery, tenant=f"{tenant}-calibration")
-        speed = await measure_speed(calibration, scenario, options.seed)
-    plan = make_plan(scenario, options.seed, speed)
+        opened = LimnerTarget(target, Gallery(options.seed), tenant=f"calibration-{secrets.token_hex(4)}")
+        speed = await measure_speed(opened, scenario, options.seed)
+    return make_plan(scenario, options.seed, speed), calibrated
+
+
+async def load(options: argparse.Namespace, server: LocalServer | None) -> Report:
+    """Plan, send, and sum up. Raises LoadTestError."""
+    target = options.target if server is None else server.target
+    page = options.metrics if server is None or options.metrics else server.metrics_url
+    watch = Watch(page, options.pid)
+    plan, calibrated = await planned(options, target)
+    gallery = Gallery(options.seed)
     return await run_plan(
         plan,
-        LimnerTarget(target, gallery, tenant=tenant),
+        # Chance, not the seed: a second run of one seed must meet caches that have not seen the first.
+        LimnerTarget(target, gallery, tenant=f"loadtest-{secrets.token_hex(4)}"),
         gallery,
         watch,
         name=target if server is None else "a server of its own",

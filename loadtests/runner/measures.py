@@ -194,7 +194,7 @@ def _stages(done: Sequence[Record]) -> dict[str, float]:
 
 def _from_samples(samples: Sequence[Sample], spans: Sequence[tuple[float, float]]) -> dict[str, float | None]:
     """Return the growth of counters over the spans, and the shares that follow."""
-    names = ("rows_useful", "rows_padding", "busy_seconds", "encodes")
+    names = ("rows_useful", "rows_padded", "busy_seconds", "encodes")
     grown = dict.fromkeys(names, 0.0)
     seen = 0.0
     for begin, end in spans:
@@ -212,10 +212,10 @@ def _from_samples(samples: Sequence[Sample], spans: Sequence[tuple[float, float]
                 grown.pop(name, None)
             elif name in grown:
                 grown[name] += later - earlier
-    rows = grown.get("rows_useful", 0.0) + grown.get("rows_padding", 0.0)
+    rows = grown.get("rows_useful", 0.0) + grown.get("rows_padded", 0.0)
     busy = grown.get("busy_seconds")
     return {
-        "padded_share": grown.get("rows_padding", 0.0) / rows if rows else None,
+        "padded_share": grown.get("rows_padded", 0.0) / rows if rows else None,
         "busy_share": None if busy is None else busy / seen,
         "encodes": grown.get("encodes"),
     }

@@ -11,7 +11,7 @@ from loadtests.runner.canvas import COLOURS, INK, Plot
 from loadtests.runner.measures import memory, slope
 from loadtests.runner.record import Record
 from loadtests.runner.report import Report
-from loadtests.runner.series import BINS, answered, binned, by_stream, growth
+from loadtests.runner.series import answered, binned, bins, by_stream, growth
 from loadtests.runner.target import Status
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _where_time_goes(axes: Axes, report: Report) -> None:
     if not told:
         _nothing(axes, "the target tells no stages")
         return
-    edges = np.linspace(0, report.seconds, BINS + 1)
+    edges = np.linspace(0, report.seconds, bins(len(told)) + 1)
     groups = [[one for one in told if low <= one.due < high] for low, high in pairwise(edges)]
     filled = [
         (0.5 * (low + high), group)
@@ -97,7 +97,7 @@ def _batches(axes: Axes, report: Report) -> None:
     at, rows = binned(told, report, lambda values: float(np.mean(values)), lambda one: one.batch_rows or 0.0)
     axes.plot(at, rows, color=COLOURS[0], label="useful rows a UNet call")
     _time_axis(axes, report, "useful rows")
-    padded = growth(report, "rows_padding"), growth(report, "rows_useful")
+    padded = growth(report, "rows_padded"), growth(report, "rows_useful")
     shares = [
         (moment, 100 * pad / (pad + use))
         for (moment, pad), (_, use) in zip(*padded, strict=True)
@@ -130,8 +130,9 @@ def _cache(axes: Axes, report: Report) -> None:
 
 def _rates_over_time(axes: Axes, report: Report) -> None:
     """Draw images a second that were asked for, answered, and answered in time."""
-    width = report.seconds / BINS
-    edges = np.linspace(0, report.seconds, BINS + 1)
+    count = bins(len(report.records))
+    width = report.seconds / count
+    edges = np.linspace(0, report.seconds, count + 1)
     middles = 0.5 * (edges[1:] + edges[:-1])
     done = answered(report)
     good = [one for one in done if one.latency <= report.slo_seconds]
@@ -141,7 +142,7 @@ def _rates_over_time(axes: Axes, report: Report) -> None:
         (COLOURS[2], "in time, images", [one.done for one in good for _ in range(one.images)]),
     ):
         counts, _ = np.histogram(moments, edges)
-        smooth = np.convolve(counts, np.ones(3), "same") / np.convolve(np.ones(BINS), np.ones(3), "same")
+        smooth = np.convolve(counts, np.ones(3), "same") / np.convolve(np.ones(count), np.ones(3), "same")
         axes.plot(middles, smooth / width, color=colour, label=label)
     axes.axhline(report.speed.capacity, color=INK, alpha=0.5, linewidth=0.8, linestyle="--")
     _time_axis(axes, report, "a second")

@@ -10,8 +10,10 @@ from loadtests.runner.record import Record
 from loadtests.runner.report import Report
 from loadtests.runner.target import Status
 
-BINS = 60
-"""Stretches of time in a plot over time."""
+MAX_BINS = 60
+MIN_BINS = 8
+A_BIN = 15
+"""Requests in a stretch of time of a plot over time, about; fewer would show their chance."""
 
 
 def answered(report: Report) -> list[Record]:
@@ -27,6 +29,11 @@ def by_stream(records: Sequence[Record]) -> Iterable[tuple[str, list[Record]]]:
     return sorted(groups.items())
 
 
+def bins(requests: int) -> int:
+    """Return how many stretches of time so many requests fill."""
+    return min(MAX_BINS, max(MIN_BINS, requests // A_BIN))
+
+
 def binned(
     records: Sequence[Record],
     report: Report,
@@ -34,11 +41,12 @@ def binned(
     value: Callable[[Record], float] = lambda one: one.latency,
 ) -> tuple[list[float], list[float]]:
     """Reduce the values of each stretch of time; stretches without any are left out."""
-    width = report.seconds / BINS
-    bins: dict[int, list[float]] = {}
+    count = bins(len(records))
+    width = report.seconds / count
+    filled: dict[int, list[float]] = {}
     for one in records:
-        bins.setdefault(min(BINS - 1, int(one.due / width)), []).append(value(one))
-    found = sorted(bins.items())
+        filled.setdefault(min(count - 1, int(one.due / width)), []).append(value(one))
+    found = sorted(filled.items())
     return [(number + 0.5) * width for number, _ in found], [reduce(values) for _, values in found]
 
 

@@ -27,7 +27,7 @@ SERIES: Mapping[str, tuple[str, Mapping[str, str]]] = MappingProxyType(
         "requests_in_flight": ("limner_requests_in_flight", {}),
         "ticks": ("limner_ticks_total", {}),
         "rows_useful": ("limner_rows_total", {"kind": "useful"}),
-        "rows_padding": ("limner_rows_total", {"kind": "padding"}),
+        "rows_padded": ("limner_rows_total", {"kind": "padded"}),
         "busy_seconds": ("limner_engine_busy_seconds_total", {}),
         "encodes": ("limner_image_encodes_total", {}),
         "cache_hits": ("limner_reference_cache_hits_total", {}),

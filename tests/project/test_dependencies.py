@@ -20,6 +20,7 @@ NOT_IMPORTED = {
     "import-linter": "is run",
     "mypy": "is run",
     "nvidia-ml-py": "is imported by name, where there is a GPU",
+    "k6": "is run, by the load tests",
     "limner": "is this package, with extras",
     "pre-commit": "is run",
     "pytest-asyncio": "is a plugin of pytest",
@@ -125,5 +126,5 @@ def test_only_the_recipe_needs_the_train_extra() -> None:
 def test_what_is_declared_is_imported() -> None:
     folders = ("server", "engine", "clients/python", "proto", "tools", "loadtests", "tests")
     needed = {name for folder in folders for name in distributions(ROOT / folder)}
-    everything = CLIENT | declared(ROOT, "dev", "train", "tensorrt", "tensorrt-rtx", "onnxruntime")
+    everything = CLIENT | declared(ROOT, "dev", "train", "tensorrt", "tensorrt-rtx", "onnxruntime", "loadtest")
     assert everything - needed - {"limner-client", "limner-proto"} == set(NOT_IMPORTED)
