@@ -1,6 +1,7 @@
 // Sends a plan of `python -m loadtests k6` open-loop: every request at its own moment, by a virtual user that is free.
 //
 // PLAN: the plan's JSON. TARGET: host:port. TENANT: whose caches it meets. PROTO: the folder of limner/v1.
+// SUMMARY: where the figures go. BEGIN: start of the load, in ms since 1970; left out, 3 s after k6 is ready.
 import exec from 'k6/execution';
 import grpc from 'k6/net/grpc';
 import { sleep } from 'k6';
@@ -43,7 +44,7 @@ export default function () {
   }
   // Iterations begin in this order, so it is the plan's.
   const request = requests[exec.scenario.iterationInTest];
-  const begin = exec.scenario.startTime + LEAD_MS;
+  const begin = Number(__ENV.BEGIN || exec.scenario.startTime + LEAD_MS);
   const due = begin + 1000 * request.at;
   const wait = due - Date.now();
   if (wait > 0) {

@@ -78,8 +78,13 @@ def binary() -> Path:
     return Path(found)
 
 
-def run_k6(plan: Path, target: str, tenant: str, summary: Path) -> Measured:
-    """Send a plan and return what k6 found. Raises ToolError when k6 fails, or could not keep to the plan."""
+def run_k6(
+    plan: Path, target: str, tenant: str, summary: Path, *, starts_at: float | None = None
+) -> Measured:
+    """Send a plan, from `starts_at` (seconds since 1970) or at once, and return what k6 found.
+
+    Raises ToolError when k6 fails, or could not keep to the plan.
+    """
     summary.unlink(missing_ok=True)
     done = subprocess.run(
         [str(binary()), "run", "--quiet", "--no-usage-report", str(SCRIPT)],
@@ -90,6 +95,7 @@ def run_k6(plan: Path, target: str, tenant: str, summary: Path) -> Measured:
             "TENANT": tenant,
             "PROTO": str(ROOT / "proto"),
             "SUMMARY": str(summary.resolve()),
+            "BEGIN": "" if starts_at is None else f"{1000 * starts_at:.0f}",
         },
         capture_output=True,
         text=True,

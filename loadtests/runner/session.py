@@ -8,6 +8,7 @@ import os
 import platform
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
@@ -52,8 +53,12 @@ async def run_plan(
     name: str,
     calibrated: bool,
     drain_seconds: float = DRAIN_SECONDS,
+    starts_at: float | None = None,
 ) -> Report:
-    """Send a plan and report. `name` is what the target is called in the report. Raises TargetError."""
+    """Send a plan and report. Raises TargetError.
+
+    name: what the target is called in the report. starts_at: when the load is to begin, in seconds since 1970.
+    """
     scenario = plan.scenario
     # Drawn before the load, newcomers too: a picture takes as long to draw as a server to refuse it.
     gallery.prepare(plan.people)
@@ -65,6 +70,8 @@ async def run_plan(
         await watch.sample(lambda: 0.0)
         progress = Progress(sys.stderr, scenario.seconds)
         generator = Generator(plan, target, on_record=progress.add, drain_seconds=drain_seconds)
+        if starts_at is not None:
+            await asyncio.sleep(max(0.0, starts_at - time.time()))
         started = datetime.now(UTC)
         beside = _beside(watch.run(lambda: generator.now, scenario.seconds), progress.run(generator))
         with _stopped_by_hand(generator):
