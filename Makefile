@@ -10,7 +10,7 @@ PIP_ARGS ?=
 export PATH := $(CURDIR)/.cache/tools:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint types imports proto-check stubs format bench gpu-check gpu-bench tools clean train quality
+.PHONY: help setup demo serve test lint types imports proto-check stubs format bench loadtest gpu-check gpu-bench tools clean train quality
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,12 @@ tools: $(STAMP) ## Install what the tests need outside pip, where that is allowe
 
 bench: $(STAMP) ## Measure the service against diffusers and against its own bare engine loop
 	$(BIN)/python -m loadtests.bench
+
+SCENARIO ?= steady
+LOADTEST_ARGS ?= --serve
+
+loadtest: $(STAMP) ## Run a load test against a server of its own (SCENARIO=steady; docs/loadtests.md has the others)
+	$(BIN)/python -m loadtests run $(SCENARIO) $(LOADTEST_ARGS)
 
 # The environment is the caller's: a GPU machine has its own torch. `make gpu-check PYTHON=/path/to/python`.
 GPU_PYTHON := PYTHONPATH=$(CURDIR):$(CURDIR)/proto:$(CURDIR)/clients/python:$(PYTHONPATH) $(PYTHON)

@@ -1,7 +1,7 @@
 // Sends a plan of `python -m loadtests k6` open-loop: every request at its own moment, by a virtual user that is free.
 //
 // PLAN: the plan's JSON. TARGET: host:port. TENANT: whose caches it meets. PROTO: the folder of limner/v1.
-// SUMMARY: where the figures go. BEGIN: start of the load, in ms since 1970; left out, 3 s after k6 is ready.
+// SUMMARY: where the figures go. BEGIN: start of the load, in ms since 1970; left out, 2 s after k6 is ready.
 import exec from 'k6/execution';
 import grpc from 'k6/net/grpc';
 import { sleep } from 'k6';
@@ -10,7 +10,7 @@ import { Counter, Trend } from 'k6/metrics';
 
 const METHOD = 'limner.v1.PortraitService/Generate';
 // Every user connects before the first request is due.
-const LEAD_MS = 3000;
+const LEAD_MS = 2000;
 
 const requests = new SharedArray('requests', () => JSON.parse(open(__ENV.PLAN)).requests);
 const users = Math.min(requests.length, Number(__ENV.USERS || 96));

@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from loadtests.runner.report import Report
@@ -21,15 +22,18 @@ INK = "#010203"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plot:
-    """A figure with its caption: what it shows, and how to read it. `draw` puts it on the axes."""
+    """A figure with its caption: what it shows, and how to read it.
+
+    `draw` puts it on the axes, or returns why there is nothing to show.
+    """
 
     name: str
     title: str
     caption: str
-    draw: Callable[[Axes, Report], None]
+    draw: Callable[[Axes, Report], str | None]
 
-    def svg(self, report: Report) -> str:
-        """Draw it."""
+    def html(self, report: Report) -> str:
+        """Draw it; where there is nothing to show, say why."""
         import matplotlib as mpl
 
         mpl.use("Agg")
@@ -37,13 +41,17 @@ class Plot:
 
         with pyplot.rc_context(_style()):
             figure, axes = pyplot.subplots(figsize=(7.2, 3.3), layout="constrained")
-            self.draw(axes, report)
+            if (why := self.draw(axes, report)) is not None:
+                pyplot.close(figure)
+                return f"<p>{escape(self.title)}: {escape(why)}.</p>"
             if axes.get_legend_handles_labels()[1]:
                 axes.legend(frameon=False, fontsize=8)
             out = io.StringIO()
             figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
             pyplot.close(figure)
-        return _inline(out.getvalue(), self.name, self.title)
+        svg = _inline(out.getvalue(), self.name, self.title)
+        caption = f"<figcaption>{escape(self.caption)}</figcaption>"
+        return f"<figure><h2>{escape(self.title)}</h2>{svg}{caption}</figure>"
 
 
 def _style() -> dict[Any, Any]:

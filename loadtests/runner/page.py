@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 
 from loadtests.runner.measures import Figures, memory, slope
-from loadtests.runner.plots import PLOTS
+from loadtests.runner.plots import PLOTS, SLOPE_SECONDS
 from loadtests.runner.report import Report
 from loadtests.runner.text import judgement, number, rows
 
@@ -17,14 +17,14 @@ STYLE = """
   :root { --ink: #d8d9da; --soft: #979ca1; --paper: #1b1c1e; --line: #37393c;
     --bad: #ff8a80; --good: #7fc79b; }
 }
-body { margin: 2rem auto; max-width: 78rem; padding: 0 1rem; color: var(--ink); background: var(--paper);
+body { margin: 2rem auto; max-width: 84rem; padding: 0 1rem; color: var(--ink); background: var(--paper);
   font: 15px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.5rem; margin: 0 0 .3rem; } h2 { font-size: 1.05rem; margin: 0 0 .2rem; }
 p, li { color: var(--soft); margin: .2rem 0; } ul { padding-left: 1.2rem; }
 .bad { color: var(--bad); } .good { color: var(--good); }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+table { border-collapse: collapse; margin: 1rem 0; font-size: .86rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .5rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th { color: var(--soft); font-weight: 500; } th.name, td.name { text-align: left; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(34rem, 100%), 1fr)); gap: 1.5rem; }
 figure { margin: 0; padding: 1rem; border: 1px solid var(--line); border-radius: 6px; }
@@ -42,10 +42,9 @@ def write_page(report: Report, path: Path) -> None:
 def page(report: Report) -> str:
     """Return the page as HTML."""
     name = escape(report.scenario.name)
-    plots = "\n".join(
-        f"<figure><h2>{escape(plot.title)}</h2>{plot.svg(report)}<figcaption>{escape(plot.caption)}</figcaption></figure>"
-        for plot in PLOTS
-    )
+    shown = [plot.html(report) for plot in PLOTS]
+    plots = "\n".join(each for each in shown if each.startswith("<figure"))
+    left_out = "\n".join(each for each in shown if not each.startswith("<figure"))
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{name}: load test</title><style>{STYLE}</style></head>
@@ -59,6 +58,7 @@ def page(report: Report) -> str:
 <div class="plots">
 {plots}
 </div>
+{left_out}
 </body></html>
 """
 
@@ -82,7 +82,7 @@ def _expected(report: Report) -> str:
     points = [(one.at, found) for one in report.samples if (found := memory(one)) is not None]
     later = [point for point in points if point[0] >= report.seconds / 2]
     for what, part in (("the whole run", points), ("its later half", later)):
-        if (rise := slope(part)) is not None:
+        if report.seconds >= SLOPE_SECONDS and (rise := slope(part)) is not None:
             lines.append(f"<li>memory over {what}: {3600 * rise / 1e6:+.1f} MB/h</li>")
     return f"<ul>{''.join(lines)}</ul>" if lines else ""
 

@@ -1,4 +1,4 @@
-"""The plots of a report."""
+"""The plots of a report: each draws, or says why there is nothing to draw."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ from loadtests.runner.target import Status
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+SLOPE_SECONDS = 300.0
+"""Of a shorter run, an hour's growth would be made of chance."""
 DOTS = 1500
 """More dots than this are thinned out; quantiles are always of all."""
 STAGES = ("reference", "queue", "prompt", "denoise", "decode", "encode")
 
 
-def _percentiles(axes: Axes, report: Report) -> None:
+def _percentiles(axes: Axes, report: Report) -> str | None:
     """Draw latency over the nines, from due and from sent."""
+    if not answered(report):
+        return "nothing was answered"
     for colour, (name, group) in zip(COLOURS, by_stream(answered(report)), strict=False):
         count = len(group)
         ranks = (np.arange(count) + 0.5) / count
@@ -42,10 +46,13 @@ def _percentiles(axes: Axes, report: Report) -> None:
     axes.set_xlabel("percentile")
     axes.set_ylabel("latency, s")
     axes.set_ylim(bottom=0)
+    return None
 
 
-def _over_time(axes: Axes, report: Report) -> None:
+def _over_time(axes: Axes, report: Report) -> str | None:
     """Draw each answer at the moment that its request was due, and quantiles."""
+    if not answered(report):
+        return "nothing was answered"
     for colour, (name, group) in zip(COLOURS, by_stream(answered(report)), strict=False):
         shown = group[:: max(1, -(-len(group) // DOTS))]
         axes.plot(
@@ -62,14 +69,14 @@ def _over_time(axes: Axes, report: Report) -> None:
     axes.plot(at, worst, color=INK, linewidth=0.9, label="p99 of all")
     axes.axhline(report.slo_seconds, color=INK, alpha=0.5, linewidth=0.8, linestyle="--")
     _time_axis(axes, report, "latency, s")
+    return None
 
 
-def _where_time_goes(axes: Axes, report: Report) -> None:
+def _where_time_goes(axes: Axes, report: Report) -> str | None:
     """Stack the stages that the server tells; the rest is network, gRPC and the generator."""
     told = [one for one in answered(report) if one.stages is not None]
     if not told:
-        _nothing(axes, "the target tells no stages")
-        return
+        return "the target tells no stages"
     edges = np.linspace(0, report.seconds, bins(len(told)) + 1)
     groups = [[one for one in told if low <= one.due < high] for low, high in pairwise(edges)]
     filled = [
@@ -86,14 +93,14 @@ def _where_time_goes(axes: Axes, report: Report) -> None:
     rest = np.maximum(0.0, np.array(whole) - np.sum(layers, axis=0))
     axes.stackplot(at, *layers, rest, labels=[*STAGES, "rest"], colors=COLOURS, alpha=0.85)
     _time_axis(axes, report, "mean seconds of a request")
+    return None
 
 
-def _batches(axes: Axes, report: Report) -> None:
+def _batches(axes: Axes, report: Report) -> str | None:
     """Draw mean useful rows by request, and the padded share by the metrics."""
     told = [one for one in answered(report) if one.batch_rows is not None]
     if not told:
-        _nothing(axes, "the target tells no batches")
-        return
+        return "the target tells no batches"
     at, rows = binned(told, report, lambda values: float(np.mean(values)), lambda one: one.batch_rows or 0.0)
     axes.plot(at, rows, color=COLOURS[0], label="useful rows a UNet call")
     _time_axis(axes, report, "useful rows")
@@ -109,14 +116,14 @@ def _batches(axes: Axes, report: Report) -> None:
         right.set_ylabel("padded rows, %", color=COLOURS[1])
         right.set_ylim(0, 100)
         right.grid(visible=False)
+    return None
 
 
-def _cache(axes: Axes, report: Report) -> None:
+def _cache(axes: Axes, report: Report) -> str | None:
     """Draw the share of each cache outcome over time."""
     told = [one for one in answered(report) if one.cache is not None]
     if not told:
-        _nothing(axes, "no request had a reference, or the target tells nothing of its cache")
-        return
+        return "no request had a reference, or the target tells nothing of its cache"
     for colour, outcome in zip(COLOURS, ("hit", "miss", "coalesced"), strict=False):
 
         def share(one: Record, wanted: str = outcome) -> float:
@@ -126,9 +133,10 @@ def _cache(axes: Axes, report: Report) -> None:
         axes.plot(at, shares, color=colour, label=outcome)
     _time_axis(axes, report, "% of requests with a reference")
     axes.set_ylim(-3, 103)
+    return None
 
 
-def _rates_over_time(axes: Axes, report: Report) -> None:
+def _rates_over_time(axes: Axes, report: Report) -> str | None:
     """Draw images a second that were asked for, answered, and answered in time."""
     count = bins(len(report.records))
     width = report.seconds / count
@@ -146,9 +154,10 @@ def _rates_over_time(axes: Axes, report: Report) -> None:
         axes.plot(middles, smooth / width, color=colour, label=label)
     axes.axhline(report.speed.capacity, color=INK, alpha=0.5, linewidth=0.8, linestyle="--")
     _time_axis(axes, report, "a second")
+    return None
 
 
-def _by_cache(axes: Axes, report: Report) -> None:
+def _by_cache(axes: Axes, report: Report) -> str | None:
     """Draw the distribution of latency for each cache outcome."""
     groups: dict[str, list[float]] = {}
     for one in answered(report):
@@ -156,8 +165,7 @@ def _by_cache(axes: Axes, report: Report) -> None:
         if name is not None:
             groups.setdefault(name, []).append(one.latency)
     if not groups:
-        _nothing(axes, "the target tells nothing of its cache")
-        return
+        return "the target tells nothing of its cache"
     for name, values in sorted(groups.items()):
         axes.plot(
             np.sort(values),
@@ -167,17 +175,17 @@ def _by_cache(axes: Axes, report: Report) -> None:
     axes.set_xlabel("latency, s")
     axes.set_ylabel("% of requests")
     axes.set_xlim(left=0)
+    return None
 
 
-def _refusals(axes: Axes, report: Report) -> None:
+def _refusals(axes: Axes, report: Report) -> str | None:
     """Draw how fast refusals were answered."""
     groups: dict[str, list[float]] = {}
     for one in report.records:
         if one.status is Status.REFUSED:
             groups.setdefault(one.reason, []).append(1000 * one.service)
     if not groups:
-        _nothing(axes, "nothing was refused")
-        return
+        return "nothing was refused"
     for name, values in sorted(groups.items()):
         axes.plot(
             np.sort(values),
@@ -187,35 +195,31 @@ def _refusals(axes: Axes, report: Report) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("answered after, ms from when it was sent")
     axes.set_ylabel("% of refusals")
+    return None
 
 
-def _memory(axes: Axes, report: Report) -> None:
+def _memory(axes: Axes, report: Report) -> str | None:
     """Draw the resident memory of the server's processes, and a line through the later half."""
     points = [(one.at, found / 1e6) for one in report.samples if (found := memory(one)) is not None]
     if not points:
-        _nothing(axes, "neither a metrics page nor a process was watched")
-        return
+        return "neither a metrics page nor a process was watched"
     for colour, name in zip(
         COLOURS, ("server_memory", "engine_memory", "tree_memory", "process_memory"), strict=False
     ):
         part = [(one.at, one.values[name] / 1e6) for one in report.samples if name in one.values]
         if part:
             axes.plot(*np.array(part).T, color=colour, label=name.replace("_memory", ""))
+    axes.plot(*np.array(points).T, color=INK, linewidth=1.0, label="all")
     later = [point for point in points if point[0] >= report.seconds / 2]
-    if (rise := slope(later)) is not None:
+    if report.seconds >= SLOPE_SECONDS and (rise := slope(later)) is not None:
         mean_at, mean = np.mean(later, axis=0)
         ends = np.array([later[0][0], later[-1][0]])
-        axes.plot(
-            ends,
-            mean + rise * (ends - mean_at),
-            "--",
-            color=INK,
-            linewidth=1.0,
-            label=f"all, later half: {3600 * rise:+.1f} MB/h",
-        )
+        label = f"later half: {3600 * rise:+.1f} MB/h"
+        axes.plot(ends, mean + rise * (ends - mean_at), "--", color=COLOURS[5], linewidth=1.4, label=label)
     axes.set_xlabel("s")
     axes.set_ylabel("resident, MB")
     axes.set_ylim(bottom=0)
+    return None
 
 
 def _time_axis(axes: Axes, report: Report, what: str) -> None:
@@ -225,11 +229,6 @@ def _time_axis(axes: Axes, report: Report, what: str) -> None:
     axes.set_ylim(bottom=0)
     axes.set_xlabel("s")
     axes.set_ylabel(what)
-
-
-def _nothing(axes: Axes, why: str) -> None:
-    axes.text(0.5, 0.5, why, ha="center", va="center", transform=axes.transAxes)
-    axes.set_axis_off()
 
 
 PLOTS = (
