@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from loadtests.runner import command_compare, command_k6, command_run
+from loadtests.runner import command_compare, command_export, command_k6, command_run
 from loadtests.runner.errors import LoadTestError
 
 # Each has `add_arguments`, which sets `run`: a function of the parsed options that returns the exit status.
@@ -14,6 +14,7 @@ COMMANDS = {
     "run": (command_run, "send a scenario to a server and report"),
     "k6": (command_k6, "send one plan with our generator and with k6, and compare"),
     "compare": (command_compare, "put two reports side by side"),
+    "export": (command_export, "write a run for the simulator's validation"),
 }
 
 

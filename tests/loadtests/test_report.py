@@ -11,9 +11,11 @@ import msgspec
 import pytest
 
 from loadtests.__main__ import main
+from loadtests.runner.command_export import export
 from loadtests.runner.compare import differences, table, warnings
 from loadtests.runner.errors import ReportError
 from loadtests.runner.page import page
+from loadtests.runner.plan import make_plan
 from loadtests.runner.plots import PLOTS
 from loadtests.runner.report import Report, read_report, write_report
 from loadtests.runner.scenario import Closed, Expectation, Phase, Poisson, Stream
@@ -217,3 +219,28 @@ def test_the_page_of_a_run_without_answers_says_so() -> None:
 
 def test_the_same_report_gives_the_same_page() -> None:
     assert page(busy_report()) == page(busy_report())
+
+
+def test_a_run_is_exported_with_the_plan_that_was_sent() -> None:
+    load = scenario(stream(prompts=3, newcomers=0.2, guidance_scales=(1.0, 5.0)), seconds=20.0)
+    made = make_plan(load, 0, SPEED)
+    records = [answer(one.number, due=one.at, latency=0.5) for one in made.requests]
+    told = export(report(records, of=load))
+    assert [one["at"] for one in told["requests"]] == [one.at for one in made.requests]
+    assert [one["brings_bytes"] for one in told["requests"]] == [one.brings_picture for one in made.requests]
+    assert {one["guided"] for one in told["requests"]} == {True, False}
+    assert {one["prompt"] for one in told["requests"]} == {0, 1, 2}
+    assert (told["callers"], told["known"]) == (0, made.known_people)
+    span = records[-1].done - records[0].due
+    assert told["real"]["throughput"] == pytest.approx(len(records) / span)
+    assert (told["real"]["p50"], told["real"]["p99"]) == (pytest.approx(0.5), pytest.approx(0.5))
+
+
+def test_a_run_that_cannot_be_exported_says_why() -> None:
+    closed = scenario(stream(arrivals=Closed(concurrency=2)), seconds=2.0)
+    made = export(report([answer(0, due=0.0, latency=0.5), answer(1, due=0.5, latency=0.5)], of=closed))
+    assert (made["callers"], len(made["requests"])) == (2, 2)
+    with pytest.raises(ReportError, match="share a run"):
+        export(two_phases())
+    with pytest.raises(ReportError, match="no request"):
+        export(report([]))

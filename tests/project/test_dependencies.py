@@ -126,5 +126,7 @@ def test_only_the_recipe_needs_the_train_extra() -> None:
 def test_what_is_declared_is_imported() -> None:
     folders = ("server", "engine", "clients/python", "proto", "tools", "loadtests", "tests")
     needed = {name for folder in folders for name in distributions(ROOT / folder)}
-    everything = CLIENT | declared(ROOT, "dev", "train", "tensorrt", "tensorrt-rtx", "onnxruntime", "loadtest")
+    everything = CLIENT | declared(
+        ROOT, "dev", "train", "tensorrt", "tensorrt-rtx", "onnxruntime", "loadtest"
+    )
     assert everything - needed - {"limner-client", "limner-proto"} == set(NOT_IMPORTED)
