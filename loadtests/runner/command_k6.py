@@ -29,10 +29,10 @@ from loadtests.runner.plan import Plan, make_plan
 from loadtests.runner.session import run_plan, say
 from loadtests.runner.watch import Watch
 
-LEAD_SECONDS = 10.0
+LEAD_SECONDS = 15.0
 """Before a load that both begin at once; k6 needs a second or two."""
 
-SKEW_SECONDS = 0.02
+SKEW_SECONDS = 0.1
 """Of twins, the first one gets the better place in the queue; so each generator is first in every other round."""
 
 

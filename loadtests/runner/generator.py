@@ -49,9 +49,12 @@ class Generator:
         for load in self._loads:
             load.cancel()
 
-    async def run(self) -> list[Record]:
-        """Send everything and return the records in the order of their ends. A fault of the target's code is raised."""
-        self._begin = asyncio.get_running_loop().time()
+    async def run(self, begins_in: float = 0.0) -> list[Record]:
+        """Send everything and return the records in the order of their ends. A fault of the target's code is raised.
+
+        The load begins in so many seconds from now.
+        """
+        self._begin = asyncio.get_running_loop().time() + begins_in
         streams = {stream.name: stream for stream in self._plan.scenario.streams}
         opened: list[PlannedRequest] = []
         closed: dict[tuple[str, str], list[PlannedRequest]] = defaultdict(list)

@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 
 from loadtests.runner.calibration import calibrate
+from loadtests.runner.errors import TargetError
 from loadtests.runner.gallery import Gallery
 from loadtests.runner.generator import DRAIN_SECONDS, Generator
 from loadtests.runner.plan import Plan, Speed
@@ -70,13 +71,14 @@ async def run_plan(
         await watch.sample(lambda: 0.0)
         progress = Progress(sys.stderr, scenario.seconds)
         generator = Generator(plan, target, on_record=progress.add, drain_seconds=drain_seconds)
-        if starts_at is not None:
-            await asyncio.sleep(max(0.0, starts_at - time.time()))
+        begins_in = 0.0 if starts_at is None else starts_at - time.time()
+        if begins_in < 0:
+            raise TargetError(f"{name}: getting ready took {-begins_in:.2f} s longer than there was time for")
         started = datetime.now(UTC)
         beside = _beside(watch.run(lambda: generator.now, scenario.seconds), progress.run(generator))
         with _stopped_by_hand(generator):
             async with beside:
-                records = tuple(sorted(await generator.run(), key=lambda one: one.number))
+                records = tuple(sorted(await generator.run(begins_in), key=lambda one: one.number))
         progress.end()
         if watch.sees:
             await asyncio.sleep(ENGINE_REPORT_SECONDS)
