@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
+from statistics import geometric_mean
 
 import msgspec
 from google.protobuf.json_format import MessageToDict
@@ -146,9 +146,9 @@ def of_report(report: Report) -> Measured:
 
 
 def ratios(pairs: Sequence[Pair]) -> dict[str, float]:
-    """Return k6's figures over ours, the median of the rounds' ratios."""
+    """Return k6's figures over ours: the geometric mean of the rounds, in which a ratio and its inverse cancel."""
     return {
-        name: median(getattr(pair.k6, name) / getattr(pair.ours, name) for pair in pairs)
+        name: geometric_mean(getattr(pair.k6, name) / getattr(pair.ours, name) for pair in pairs)
         for name in Measured.__struct_fields__
     }
 
@@ -169,5 +169,5 @@ def table(pairs: Sequence[Pair]) -> str:
                 f"| {number + 1} | {who} | {' | '.join(f'{getattr(one, name):.4g}' for name in names)} |"
             )
     found = ratios(pairs)
-    lines.append(f"| median | k6 over ours | {' | '.join(f'{found[name]:.3f}' for name in names)} |")
+    lines.append(f"| mean | k6 over ours | {' | '.join(f'{found[name]:.3f}' for name in names)} |")
     return "\n".join(lines)
