@@ -12,25 +12,11 @@ import numpy as np
 from loadtests.runner.errors import TargetError
 from loadtests.runner.plan import CALIBRATION_PEOPLE, Speed, samples
 from loadtests.runner.request import PlannedRequest
-from loadtests.runner.scenario import Closed, Scenario, Span
+from loadtests.runner.scenario import Scenario
 from loadtests.runner.target import Status, Target
 
 ENOUGH_ANSWERS = 4
 """Fewer answers tell no rate."""
-
-
-def needs_capacity(scenario: Scenario) -> bool:
-    """Tell whether anything in a scenario is relative to what its target can do."""
-    spans: list[Span | None] = [scenario.slo, *(stream.deadline for stream in scenario.streams)]
-    if any(span is not None and span.unloaded is not None for span in spans):
-        return True
-    if any(stream.cancel is not None for stream in scenario.streams) or any(
-        "capacity" in expectation.against or expectation.against == "unloaded"
-        for expectation in scenario.expect
-    ):
-        return True
-    arrivals = [stream.arrivals for stream in scenario.streams]
-    return any(isinstance(one, Closed) or one.rate is not None for one in arrivals)
 
 
 async def calibrate(

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from loadtests.runner.calibration import needs_capacity
 from loadtests.runner.errors import LoadTestError, TargetError
 from loadtests.runner.gallery import Gallery
 from loadtests.runner.limner import LimnerTarget
@@ -115,18 +114,17 @@ def server_of(options: argparse.Namespace) -> Iterator[LocalServer | None]:
 
 
 async def planned(options: argparse.Namespace, target: str) -> tuple[Plan, bool]:
-    """Plan, after calibration where that is needed and not given; tell whether it was. Raises LoadTestError."""
+    """Plan, after calibration unless the speed is given; tell whether it was measured. Raises LoadTestError."""
     scenario = load_scenario(options.scenario)
     if options.duration is not None:
         scenario = scenario.lasting(options.duration)
     if (options.capacity is None) != (options.unloaded is None):
         raise LoadTestError("--capacity and --unloaded go together")
-    calibrated = options.capacity is None and needs_capacity(scenario)
-    speed = Speed(capacity=options.capacity or 1.0, unloaded=options.unloaded or 1.0)
-    if calibrated:
-        opened = LimnerTarget(target, Gallery(options.seed), tenant=f"calibration-{secrets.token_hex(4)}")
-        speed = await measure_speed(opened, scenario, options.seed)
-    return make_plan(scenario, options.seed, speed), calibrated
+    if options.capacity is not None:
+        speed = Speed(capacity=options.capacity, unloaded=options.unloaded)
+        return make_plan(scenario, options.seed, speed), False
+    opened = LimnerTarget(target, Gallery(options.seed), tenant=f"calibration-{secrets.token_hex(4)}")
+    return make_plan(scenario, options.seed, await measure_speed(opened, scenario, options.seed)), True
 
 
 async def load(options: argparse.Namespace, server: LocalServer | None) -> Report:
