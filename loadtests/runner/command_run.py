@@ -132,6 +132,7 @@ async def load(options: argparse.Namespace, server: LocalServer | None) -> Repor
     target = options.target if server is None else server.target
     page = options.metrics if server is None or options.metrics else server.metrics_url
     watch = Watch(page, options.pid)
+    await watch.probe()
     plan, calibrated = await planned(options, target)
     gallery = Gallery(options.seed)
     return await run_plan(

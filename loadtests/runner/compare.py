@@ -17,6 +17,7 @@ MEASURES = (
     "latency.p99",
     "by_cache.hit.p50",
     "by_cache.miss.p50",
+    "answered_share",
     "refused.count",
     "refused.answered.p50",
     "hit_rate",

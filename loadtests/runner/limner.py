@@ -63,9 +63,7 @@ class LimnerTarget:
             picture = self._gallery.picture(person)
             request = reference_service_pb2.UploadReferenceRequest(image=picture.data)
             async with limit:
-                await self._upload(
-                    request, timeout=UPLOAD_SECONDS, metadata=self._metadata, wait_for_ready=True
-                )
+                await self._upload(request, timeout=UPLOAD_SECONDS, metadata=self._metadata)
 
         try:
             async with asyncio.TaskGroup() as group:

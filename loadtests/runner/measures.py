@@ -43,6 +43,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         of these.
     throughput, goodput: images that were answered in that time, and those within the service level.
     latency: of answers, from the moment the request was due; service: from the moment it was sent.
+    admitted: the same of all that was neither refused nor given up by its caller, whether or not an answer came; what
+        expired took at least so long. answered_share: of these, those that were answered.
     late_start: from due to sent, the generator's own delay.
     by_cache: latency by cache outcome; "none" is requests without a reference.
     refused: all refusals; refusals: by reason. errors: messages of failures, with their number.
@@ -61,12 +63,14 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     goodput: float
     latency: Latency
     service: Latency
+    admitted: Latency
     late_start: Latency
     by_cache: dict[str, Latency]
     refused: Refusals
     refusals: dict[str, Refusals]
     errors: dict[str, int]
     stages: dict[str, float]
+    answered_share: float | None = None
     batch_rows: float | None = None
     hit_rate: float | None = None
     padded_share: float | None = None
@@ -110,6 +114,7 @@ def figures(
         if one.status is Status.OK and any(begin <= one.done < end for begin, end in spans)
     ]
     refused = [one for one in records if one.status is Status.REFUSED]
+    admitted = [one for one in records if one.status not in (Status.REFUSED, Status.CANCELLED)]
     told = Counter(one.cache for one in done if one.cache is not None)
     rows = [one.batch_rows for one in done if one.batch_rows is not None]
     return Figures(
@@ -123,6 +128,8 @@ def figures(
         goodput=sum(one.images for one in ended if one.latency <= slo_seconds) / seconds,
         latency=latency(one.latency for one in done),
         service=latency(one.service for one in done),
+        admitted=latency(one.latency for one in admitted),
+        answered_share=len(done) / len(admitted) if admitted else None,
         late_start=latency(one.sent - one.due for one in records),
         by_cache=_by_cache(done),
         refused=_refusals(refused),

@@ -193,6 +193,8 @@ def _refusals(axes: Axes, report: Report) -> str | None:
             label=f"{name} ({len(values)})",
         )
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.set_xlabel("answered after, ms from when it was sent")
     axes.set_ylabel("% of refusals")
     return None

@@ -65,6 +65,10 @@ class Watch:
         """Whether there is anything to sample."""
         return self._url is not None or self._pid is not None
 
+    async def probe(self) -> None:
+        """Read once, to no purpose but to know that it can be done. Raises TargetError."""
+        await asyncio.to_thread(self._read)
+
     async def sample(self, now: Callable[[], float]) -> None:
         """Take one sample. Raises TargetError when the page or the process cannot be read."""
         if self.sees:

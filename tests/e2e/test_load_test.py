@@ -80,7 +80,8 @@ def test_a_run_from_the_command_line(
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--target", "127.0.0.1:1", "--metrics", "http://127.0.0.1:1/metrics"], "127.0.0.1:1"),
+        (["--target", "127.0.0.1:1", "--metrics", "http://127.0.0.1:1/metrics"], "the metrics page"),
+        (["--target", "127.0.0.1:1"], "127.0.0.1:1 did not take a reference: UNAVAILABLE"),
         (["--target", "127.0.0.1:1", "--capacity", "1"], "go together"),
         (["--target", "127.0.0.1:1", "--serve-option=--port"], "--serve"),
     ],

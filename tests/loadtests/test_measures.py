@@ -39,6 +39,7 @@ def test_goodput_is_images_in_time_within_the_span() -> None:
     told = figures(records, SPAN, slo_seconds=1.0)
     assert (told.throughput, told.goodput, told.offered, told.images) == (0.3, 0.2, 0.4, 4)
     assert told.statuses == {"ok": 3, "expired": 1}
+    assert (told.answered_share, told.admitted.count, told.latency.count) == (0.75, 4, 3)
     # Answers of an earlier phase count where they come.
     assert figures(records[:1], SPAN, 1.0, answered=records[:2]).throughput == pytest.approx(0.3)
 
@@ -76,6 +77,7 @@ def test_refusals_are_told_by_reason_with_their_latency_and_retry_info() -> None
     }
     assert told.refusals["OVERLOADED"].answered.p50 == pytest.approx(0.004)
     assert (told.refused.count, told.refused.with_retry_info) == (3, 2)
+    assert (told.admitted.count, told.answered_share) == (0, None)
 
 
 def test_failures_keep_their_words() -> None:
