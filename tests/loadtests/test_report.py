@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from loadtests.__main__ import main
@@ -21,6 +22,7 @@ from loadtests.runner.report import Report, read_report, write_report
 from loadtests.runner.scenario import Closed, Expectation, Phase, Poisson, Stream
 from loadtests.runner.target import Status
 from loadtests.runner.text import summary
+from loadtests.runner.watch import Sample
 from tests.loadtests.building import SPEED, answer, busy_report, report, scenario, stream
 
 
@@ -215,6 +217,19 @@ def test_the_page_of_a_run_without_answers_says_so() -> None:
     empty = page(report([]))
     assert Page(empty).tags.count("svg") == 1  # of what was offered
     assert "Refusals: nothing was refused." in empty
+
+
+def test_the_slope_of_the_memory_is_told_of_a_long_run_only() -> None:
+    def drawn(seconds: float) -> str:
+        samples = [
+            Sample(at=at, values={"tree_memory": 8e8 + 1000 * at}) for at in np.linspace(0, seconds, 50)
+        ]
+        return page(
+            report([answer(0, due=0.0, latency=0.1)], samples=samples, of=scenario(stream(), seconds=seconds))
+        )
+
+    assert "+3.6 MB/h" in drawn(400.0)
+    assert "MB/h" not in drawn(40.0)
 
 
 def test_the_same_report_gives_the_same_page() -> None:
