@@ -10,7 +10,7 @@ PIP_ARGS ?=
 export PATH := $(CURDIR)/.cache/tools:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint types imports proto-check deploy-check stubs format bench bench-peers bench-ceiling \
+.PHONY: help setup demo serve test lint types imports proto-check deploy-check stubs format bench loadtest bench-peers bench-ceiling \
 	gpu-check gpu-bench tools clean train quality
 
 help: ## List the targets
@@ -73,6 +73,12 @@ bench-peers: $(STAMP) ## Measure the service and its peers in one run (about 20 
 
 bench-ceiling: $(STAMP) ## Place the service between its bare engine loop and the machine's arithmetic ceiling
 	$(BIN)/python -m loadtests.bench.ceiling $(BENCH_ARGS)
+
+SCENARIO ?= steady
+LOADTEST_ARGS ?= --serve
+
+loadtest: $(STAMP) ## Run a load test against a server of its own (SCENARIO=steady; docs/loadtests.md has the others)
+	$(BIN)/python -m loadtests run $(SCENARIO) $(LOADTEST_ARGS)
 
 # The environment is the caller's: a GPU machine has its own torch. `make gpu-check PYTHON=/path/to/python`.
 GPU_PYTHON := PYTHONPATH=$(CURDIR):$(CURDIR)/proto:$(CURDIR)/clients/python:$(PYTHONPATH) $(PYTHON)

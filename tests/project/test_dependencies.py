@@ -22,6 +22,7 @@ NOT_IMPORTED = {
     "kubernetes-validate": "is run",
     "mypy": "is run",
     "nvidia-ml-py": "is imported by name, where there is a GPU",
+    "k6": "is run, by the load tests",
     "limner": "is this package, with extras",
     "pre-commit": "is run",
     "pytest-asyncio": "is a plugin of pytest",
@@ -139,5 +140,7 @@ def test_only_the_recipe_needs_the_train_extra() -> None:
 def test_what_is_declared_is_imported() -> None:
     folders = ("server", "engine", "clients/python", "proto", "tools", "loadtests", "tests")
     needed = {name for folder in folders for name in distributions(ROOT / folder)}
-    everything = CLIENT | declared(ROOT, "dev", "train", "tensorrt", "tensorrt-rtx", "onnxruntime", "tracing")
+    everything = CLIENT | declared(
+        ROOT, "dev", "train", "tensorrt", "tensorrt-rtx", "onnxruntime", "tracing", "loadtest"
+    )
     assert everything - needed - {"limner-client", "limner-proto"} == set(NOT_IMPORTED)

@@ -1,0 +1,85 @@
+"""Write a run as `python -m loadtests simulate --validate` reads it: what was asked, and what came of it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from loadtests.runner.errors import ReportError
+from loadtests.runner.plan import make_plan
+from loadtests.runner.report import Report, read_report
+from loadtests.runner.request import PlannedRequest
+from loadtests.runner.scenario import Closed
+from loadtests.runner.target import Status
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.set_defaults(run=run)
+    parser.add_argument("report", type=Path, metavar="REPORT.json")
+    parser.add_argument("out", type=Path, metavar="RUN.json")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command."""
+    exported = export(read_report(options.report))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_bytes(msgspec.json.format(msgspec.json.encode(exported), indent=1) + b"\n")
+    return 0
+
+
+def export(report: Report) -> dict[str, Any]:
+    """Return a run for the simulator. Raises ReportError for one that it has no words for.
+
+    The report keeps seed and speed, from which the plan is made again; of a closed loop, what was really sent.
+    """
+    closed = [stream for stream in report.scenario.streams if isinstance(stream.arrivals, Closed)]
+    if closed and (len(report.scenario.streams) > 1 or len(report.scenario.phases) > 1):
+        raise ReportError(f"{report.scenario.name}: callers of a closed loop cannot share a run with others")
+    plan = make_plan(report.scenario, report.seed, report.speed)
+    done = [one for one in report.records if one.status is Status.OK]
+    if not done:
+        raise ReportError(f"{report.scenario.name}: no request was answered")
+    sent = {one.number for one in report.records}
+    prompts: dict[str, int] = {}
+    latencies = [one.latency for one in done]
+    p50, p95, p99 = np.quantile(latencies, (0.5, 0.95, 0.99)).tolist()
+    began = min(one.due for one in report.records)
+    arrivals = closed[0].arrivals if closed else None
+    return {
+        "name": report.scenario.name,
+        "requests": [
+            _request(one, prompts.setdefault(one.prompt, len(prompts)))
+            for one in plan.requests
+            if one.number in sent
+        ],
+        "real": {
+            "throughput": sum(one.images for one in done) / (max(one.done for one in done) - began),
+            "p50": p50,
+            "p95": p95,
+            "p99": p99,
+        },
+        "callers": arrivals.concurrency if isinstance(arrivals, Closed) else 0,
+        "known": plan.known_people,
+    }
+
+
+def _request(one: PlannedRequest, prompt: int) -> dict[str, Any]:
+    return {
+        "at": one.at,
+        "person": one.person,
+        "brings_bytes": one.brings_picture,
+        "prompt": prompt,
+        "images": one.images,
+        "steps": one.steps,
+        "guided": one.guidance_scale > 1,
+        "width": one.width or None,
+        "height": one.height or None,
+        "priority": one.priority,
+        "deadline": one.deadline,
+        "cancel_after": one.cancel_after,
+    }

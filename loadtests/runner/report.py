@@ -1,0 +1,150 @@
+"""The report: everything of a run, as the JSON file has it."""
+
+from __future__ import annotations
+
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from loadtests.runner.arrivals import wanted_rate
+from loadtests.runner.errors import ReportError
+from loadtests.runner.measures import Figures, figures
+from loadtests.runner.plan import Speed
+from loadtests.runner.record import Record
+from loadtests.runner.scenario import Closed, Expectation, Scenario
+from loadtests.runner.scenario_file import ALL
+from loadtests.runner.watch import Sample
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the generator ran."""
+
+    cpus: int
+    system: str
+    python: str
+
+
+class Judgement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An expectation and what came of it; `value` is None, and does not hold, where the run has no such figure."""
+
+    expectation: Expectation
+    value: float | None
+    holds: bool
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A run. Moments in seconds from the start of the load; `started` is that start, in ISO 8601.
+
+    calibrated: the speed was measured before this run, not given.
+    figures: by phase and stream, `all` among both.
+    notes: what a reader must know to trust it.
+    """
+
+    scenario: Scenario
+    seed: int
+    target: str
+    started: str
+    seconds: float
+    speed: Speed
+    calibrated: bool
+    slo_seconds: float
+    machine: Machine
+    figures: dict[str, dict[str, Figures]]
+    judgements: tuple[Judgement, ...]
+    notes: tuple[str, ...]
+    samples: tuple[Sample, ...]
+    records: tuple[Record, ...]
+    format: Literal[1] = 1
+
+    def figure(self, path: str) -> float | None:
+        """Return a figure by its name; see `Expectation`. Raises ReportError when there is no such name."""
+        return find_figure(self.figures, self.scenario, self.speed, path)
+
+
+def all_figures(
+    scenario: Scenario, speed: Speed, records: tuple[Record, ...], samples: tuple[Sample, ...]
+) -> dict[str, dict[str, Figures]]:
+    """Sum up by phase and by stream; streams that a phase does not have are left out."""
+    spans = scenario.spans()
+    slo = speed.seconds(scenario.slo)
+    table: dict[str, dict[str, Figures]] = {}
+    for phase in (ALL, *spans):
+        in_phase = list(spans.values()) if phase == ALL else [spans[phase]]
+        table[phase] = {}
+        for stream in (ALL, *(one.name for one in scenario.streams)):
+            of_stream = [one for one in records if stream in (ALL, one.stream)]
+            due = [one for one in of_stream if phase in (ALL, one.phase)]
+            if due or stream == ALL:
+                table[phase][stream] = figures(due, in_phase, slo, answered=of_stream, samples=samples)
+    return table
+
+
+def judge(
+    expectation: Expectation, table: dict[str, dict[str, Figures]], scenario: Scenario, speed: Speed
+) -> Judgement:
+    """Hold a run against an expectation."""
+    value = find_figure(table, scenario, speed, expectation.of)
+    if expectation.against and value is not None:
+        base = find_figure(table, scenario, speed, expectation.against)
+        value = value / base if base else None
+    holds = value is not None and (
+        (expectation.at_least is None or value >= expectation.at_least)
+        and (expectation.at_most is None or value <= expectation.at_most)
+    )
+    return Judgement(expectation=expectation, value=value, holds=holds)
+
+
+def find_figure(
+    table: dict[str, dict[str, Figures]], scenario: Scenario, speed: Speed, path: str
+) -> float | None:
+    """Return a figure by its name. None where there was nothing to measure; ReportError for a name that is none."""
+    if path == "unloaded":
+        return speed.unloaded
+    if path == "capacity":
+        return speed.capacity
+    if path == "rest_capacity":
+        return _rest_capacity(scenario, speed)
+    phase, _, rest = path.partition(".")
+    stream, _, measure = rest.partition(".")
+    value: Any = table.get(phase, {}).get(stream)
+    for part in measure.split("."):
+        if value is None:
+            return None
+        if isinstance(value, dict):
+            value = value.get(part)
+        elif isinstance(value, msgspec.Struct) and part in value.__struct_fields__:
+            value = getattr(value, part)
+        else:
+            raise ReportError(f"{path}: there is no figure {part}")
+    if value is not None and not isinstance(value, (int, float)):
+        raise ReportError(f"{path}: is no number but several")
+    return value
+
+
+def _rest_capacity(scenario: Scenario, speed: Speed) -> float:
+    last = scenario.phases[-1].name
+    taken = sum(
+        wanted_rate(stream.arrivals, speed.capacity)
+        for stream in scenario.streams
+        if not isinstance(stream.arrivals, Closed) and last in (stream.phases or (last,))
+    )
+    return speed.capacity - taken
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Write a report as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.encode(report) + b"\n")
+
+
+def read_report(path: Path) -> Report:
+    """Read a report. Raises ReportError."""
+    try:
+        report = msgspec.json.decode(path.read_bytes(), type=Report)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ReportError(f"{path}: {error}") from error
+    if not isfinite(report.seconds) or report.seconds <= 0:
+        raise ReportError(f"{path}: seconds: {report.seconds} is not above 0")
+    return report
