@@ -71,7 +71,8 @@ class RowProjection:
 class RowBatch:
     """A tick's inputs, padded to its bucket. Padding rows are zero latents at timestep 0.
 
-    ``places`` says where in the batch each asked row lies, ``tokens`` how many reference tokens it brings.
+    ``places`` says where in the batch each asked row lies, ``tokens`` how many reference tokens it brings. ``held``
+    names, by position, the row whose conditioning lies there: slot and how often it was written. None is padding.
     """
 
     sample: torch.Tensor
@@ -82,6 +83,7 @@ class RowBatch:
     vectors: Mapping[str, torch.Tensor]
     places: list[int]
     tokens: list[int]
+    held: list[tuple[int, int] | None]
 
     def rows_of(self, noise: torch.Tensor) -> torch.Tensor:
         """Return the asked rows of the network's output, in the order in which they were asked."""
@@ -193,6 +195,9 @@ class SlottedRows:
         if max(slots) >= bucket:
             source = self._staging
             places = self._staging.arrange(slots, bucket)
+        held: list[tuple[int, int] | None] = [None] * bucket
+        for slot, place in zip(slots, places, strict=True):
+            held[place] = (slot, self.slots.writes[slot])
         batch, steps = sample, timestep
         if rows < bucket or places != list(range(bucket)):
             batch = sample.new_zeros(bucket, *sample.shape[1:])
@@ -208,6 +213,7 @@ class SlottedRows:
             vectors={name: buffer[:bucket] for name, buffer in source.vectors.items()},
             places=places,
             tokens=[self.slots.tokens[slot] for slot in slots],
+            held=held,
         )
 
     @cached_property

@@ -193,7 +193,7 @@ class CompiledBackend:
             **batch.vectors,
         }
         dynamic = wide or bucket not in self._buckets or tuple(sample.shape[2:]) != self._size
-        noise = self._graphs.run("unet", inputs, dynamic=dynamic)["noise"]
+        noise = self._graphs.run("unet", inputs, rows=batch.held, dynamic=dynamic)["noise"]
         return batch.rows_of(noise.float())
 
     def _tokens(self, pixels: torch.Tensor, adapter: AdapterEntry) -> torch.Tensor:

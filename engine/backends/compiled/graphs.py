@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
-from engine.backends.compiled.runtime import CompiledGraph, Runtime, Shape, Tensors
+from engine.backends.compiled.runtime import CompiledGraph, Rows, Runtime, Shape, Tensors
 from engine.export.directory import ExportDirectory
 
 KEPT = 16
@@ -28,12 +28,13 @@ class Graphs:
             for name, graph in export.manifest.graphs.items()
         }
 
-    def run(self, graph: str, inputs: Tensors, *, dynamic: bool = False) -> dict[str, torch.Tensor]:
+    def run(
+        self, graph: str, inputs: Tensors, *, rows: Rows | None = None, dynamic: bool = False
+    ) -> dict[str, torch.Tensor]:
         """Run a graph; inputs are brought to its types. ``dynamic`` leaves every dimension dynamic that may be."""
-        types = self._types[graph]
-        given = {name: inputs[name].to(kind).contiguous() for name, kind in types.items()}
+        given = {name: inputs[name].to(kind) for name, kind in self._types[graph].items()}
         shapes = {name: tuple(tensor.shape) for name, tensor in given.items()}
-        return self.compiled(graph, self._free(graph) if dynamic else shapes)(given)
+        return self.compiled(graph, self._free(graph) if dynamic else shapes)(given, rows)
 
     def compiled(self, graph: str, shapes: Mapping[str, Shape]) -> CompiledGraph:
         """Return a graph compiled for these shapes. Raises the ``ExportError`` family."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from engine.backends.compiled.runtime import CompiledGraph, Shape, Tensors
+from engine.backends.compiled.runtime import CompiledGraph, Rows, Shape, Tensors
 from engine.export.directory import ExportDirectory
 from engine.export.errors import GraphCompileError
 from engine.export.signature import check_signature
@@ -54,6 +54,7 @@ class _Session:
         self._session = session
         self._outputs = outputs
 
-    def __call__(self, inputs: Tensors) -> dict[str, torch.Tensor]:
-        arrays = self._session.run(self._outputs, {name: tensor.numpy() for name, tensor in inputs.items()})
+    def __call__(self, inputs: Tensors, rows: Rows | None = None) -> dict[str, torch.Tensor]:
+        given = {name: tensor.contiguous().numpy() for name, tensor in inputs.items()}
+        arrays = self._session.run(self._outputs, given)
         return {name: torch.from_numpy(array) for name, array in zip(self._outputs, arrays, strict=True)}

@@ -15,7 +15,9 @@ import structlog
 import torch
 
 from engine.backends.compiled.blobs import HEADER, BlobCache
-from engine.backends.compiled.runtime import CompiledGraph, Shape, Tensors
+from engine.backends.compiled.by_layer import ConditioningByLayer, LayerInput
+from engine.backends.compiled.openvino_rewrites import REWRITES, read_by_layer, spread_group_norms, static
+from engine.backends.compiled.runtime import CompiledGraph, Rows, Shape, Tensors
 from engine.export.directory import ExportDirectory
 from engine.export.errors import GraphCompileError
 from engine.export.manifest import GraphEntry
@@ -23,8 +25,11 @@ from engine.export.signature import check_signature
 
 log = structlog.get_logger()
 
-REDUCED = ("unet",)
-"""Graphs that bfloat16 speeds up; encoders, projections and the decoder take little of a picture's time: exact."""
+REDUCED = ("unet", "vae_decoder")
+"""Graphs that bfloat16 speeds up; encoders and projections take little of a picture's time: exact."""
+CONDITIONING = ("kv_text", "kv_ip")
+"""Inputs of the UNet that it reads layer by layer."""
+LAYER_INPUTS = tuple(f"{name}/" for name in CONDITIONING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +66,11 @@ class OpenVINORuntime:
         kept: Path | None = None
         if self._blobs is not None:
             content = (entry.onnx.sha256, entry.data.sha256 if entry.data else "")
-            here = (self._openvino.__version__, *self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+            here = (
+                REWRITES,
+                self._openvino.__version__,
+                *self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
+            )
             kept = self._blobs.path((*content, *here, *sorted(options.items()), *shapes.items()))
         found = None if kept is None else self._read(kept, options)
         outputs = [spec.name for spec in entry.outputs]
@@ -87,6 +96,10 @@ class OpenVINORuntime:
             check_signature(path, entry, _names(model.inputs), _names(model.outputs))
             sizes = {name: [-1 if size is None else size for size in shape] for name, shape in shapes.items()}
             model.reshape(sizes)
+            if static(model):
+                spread_group_norms(model)
+                if set(CONDITIONING) <= shapes.keys():
+                    read_by_layer(model, CONDITIONING, options["INFERENCE_PRECISION_HINT"])
             self.compiled += 1
             return self._core.compile_model(model, "CPU", options)
         except RuntimeError as error:
@@ -164,14 +177,33 @@ class _Compiled:
         self._outputs = outputs
         self._mapped = mapped
         self._ran = False
+        self._conditioning = ConditioningByLayer(
+            [self._own(port) for port in compiled.inputs if port.any_name.startswith(LAYER_INPUTS)]
+        )
 
-    def __call__(self, inputs: Tensors) -> dict[str, torch.Tensor]:
-        for name, tensor in inputs.items():
-            # Shared, not copied: the conditioning of a row lies in its slot for the row's life.
-            self._request.set_tensor(name, self._openvino.Tensor(tensor.numpy(), shared_memory=True))
+    def __call__(self, inputs: Tensors, rows: Rows | None = None) -> dict[str, torch.Tensor]:
+        if self._conditioning.packed:
+            self._conditioning.hold(inputs, rows or [object() for _ in inputs[CONDITIONING[0]]])
+        # Shared, not copied; OpenVINO does not keep the memory alive, so this does.
+        given = {
+            name: tensor.contiguous().numpy()
+            for name, tensor in inputs.items()
+            if name not in self._conditioning.packed
+        }
+        for name, array in given.items():
+            self._request.set_tensor(name, self._openvino.Tensor(array, shared_memory=True))
         self._request.infer()
         if not self._ran and self._mapped is not None:
             # The weights are packed by now, and little of the file is read again.
             self._mapped.release()
         self._ran = True
         return {name: torch.from_numpy(self._request.get_tensor(name).data.copy()) for name in self._outputs}
+
+    def _own(self, port: Any) -> LayerInput:
+        """Give an input memory that stays; zeros, so that padding is finite."""
+        tensor = self._openvino.Tensor(port.element_type, port.shape)
+        self._request.set_tensor(port, tensor)
+        bits = torch.from_numpy(tensor.data.view(f"int{8 * port.element_type.size}"))
+        bits.zero_()
+        kind = {"bf16": torch.bfloat16, "f32": torch.float32}[port.element_type.to_string()]
+        return LayerInput.of(port.any_name, bits.view(kind))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -14,12 +14,15 @@ Shape = tuple[int | None, ...]
 
 Tensors = Mapping[str, torch.Tensor]
 
+Rows = Sequence[Hashable | None]
+"""What the conditioning of each position of a batch is: one key is one content. None where there is only padding."""
+
 
 class CompiledGraph(Protocol):
     """A graph that was compiled for shapes."""
 
-    def __call__(self, inputs: Tensors) -> dict[str, torch.Tensor]:
-        """Run on inputs by name, contiguous and of the graph's types; outputs by name belong to the caller."""
+    def __call__(self, inputs: Tensors, rows: Rows | None = None) -> dict[str, torch.Tensor]:
+        """Run on inputs by name, of the graph's types; outputs by name belong to the caller."""
 
 
 class Runtime(Protocol):
