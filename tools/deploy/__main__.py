@@ -13,7 +13,9 @@ import yaml
 from tools import npm
 from tools.deploy import generate, policy
 from tools.deploy.dashboard import PANELS
+from tools.deploy.envoy import SHIPPED, configuration
 from tools.deploy.paths import DEPLOY, KUSTOMIZE, RULES, CheckError, MissingError, call, command
+from tools.local_envoy import MissingEnvoyError, envoy_command
 
 COMBINATIONS = (
     ("gpu", "weights-oci"),
@@ -69,6 +71,20 @@ def images() -> None:
     call(Path(sys.executable).parent / "hadolint", DEPLOY / "docker" / "Dockerfile")
 
 
+def proxy() -> None:
+    """Have Envoy read its configuration, as shipped and as written for other addresses."""
+    try:
+        envoy = envoy_command()
+    except MissingEnvoyError as missing:
+        raise MissingError(str(missing)) from missing
+    made = configuration(replicas=["10.0.0.5:50051", "[fd00::5]:50051"], listen="[::]:8080")
+    for name, text in (("shipped", SHIPPED.read_text()), ("written", yaml.safe_dump(made))):
+        with tempfile.NamedTemporaryFile("w", suffix=f".{name}.yaml") as file:
+            file.write(text)
+            file.flush()
+            call(envoy, "--mode", "validate", "--log-level", "warning", "-c", file.name)
+
+
 def rules() -> None:
     """Check and test the rules."""
     promtool = command("promtool")
@@ -88,7 +104,7 @@ def expressions() -> None:
         call(command("promtool"), "check", "rules", file.name)
 
 
-CHECKS: tuple[Callable[[], None], ...] = (generate.check, images, rules, expressions, manifests)
+CHECKS: tuple[Callable[[], None], ...] = (generate.check, images, proxy, rules, expressions, manifests)
 
 
 def main() -> int:
