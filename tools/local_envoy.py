@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from tools.deploy.envoy import configuration
+from tools.deploy.envoy import DESCRIPTORS, configuration
 
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
@@ -74,7 +74,9 @@ def local_envoy(replicas: Sequence[str], *, log: Path) -> Iterator[LocalEnvoy]:
     """
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         told, config = Path(folder) / "admin", Path(folder) / "envoy.yaml"
-        made = configuration(replicas=replicas, listen="127.0.0.1:0", admin="127.0.0.1:0")
+        made = configuration(
+            replicas=replicas, listen="127.0.0.1:0", admin="127.0.0.1:0", descriptors=DESCRIPTORS
+        )
         config.write_text(yaml.safe_dump(made, sort_keys=False))
         sink = stack.enter_context(log.open("wb"))
         process = subprocess.Popen(

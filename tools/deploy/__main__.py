@@ -13,7 +13,7 @@ import yaml
 from tools import npm
 from tools.deploy import generate, policy
 from tools.deploy.dashboard import PANELS
-from tools.deploy.envoy import SHIPPED, configuration
+from tools.deploy.envoy import DESCRIPTORS, configuration
 from tools.deploy.paths import DEPLOY, KUSTOMIZE, RULES, CheckError, MissingError, call, command
 from tools.local_envoy import MissingEnvoyError, envoy_command
 
@@ -77,10 +77,13 @@ def proxy() -> None:
         envoy = envoy_command()
     except MissingEnvoyError as missing:
         raise MissingError(str(missing)) from missing
-    made = configuration(replicas=["10.0.0.5:50051", "[fd00::5]:50051"], listen="[::]:8080")
-    for name, text in (("shipped", SHIPPED.read_text()), ("written", yaml.safe_dump(made))):
-        with tempfile.NamedTemporaryFile("w", suffix=f".{name}.yaml") as file:
-            file.write(text)
+    replicas = ["10.0.0.5:50051", "[fd00::5]:50051"]
+    for made in (
+        configuration(descriptors=DESCRIPTORS),
+        configuration(replicas=replicas, listen="[::]:8080", admin="[::1]:9901", descriptors=DESCRIPTORS),
+    ):
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+            yaml.safe_dump(made, file)
             file.flush()
             call(envoy, "--mode", "validate", "--log-level", "warning", "-c", file.name)
 

@@ -6,6 +6,7 @@ python -m tools.deploy.envoy --replica 10.0.0.5:50051 --replica 10.0.0.6:50051 >
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -13,6 +14,7 @@ import yaml
 from tools.deploy.paths import DEPLOY
 
 SHIPPED = DEPLOY / "envoy" / "envoy.yaml"
+DESCRIPTORS = DEPLOY / "envoy" / "limner.binpb"
 
 
 def configuration(
@@ -20,8 +22,12 @@ def configuration(
     replicas: Sequence[str] = (),
     listen: str = "",
     admin: str = "",
+    descriptors: str | Path = "",
 ) -> dict[str, Any]:
-    """Return the shipped bootstrap; each address is `host:port`, and what is left out stays as shipped."""
+    """Return the shipped bootstrap; each address is `host:port`, and what is left out stays as shipped.
+
+    `descriptors` is where limner.binpb lies on the machine that runs Envoy.
+    """
     shipped: dict[str, Any] = yaml.safe_load(SHIPPED.read_text())
     (listener,), (cluster,) = (
         shipped["static_resources"]["listeners"],
@@ -34,6 +40,12 @@ def configuration(
     if replicas:
         (endpoints,) = cluster["load_assignment"]["endpoints"]
         endpoints["lb_endpoints"] = [{"endpoint": {"address": address(one)}} for one in replicas]
+    if descriptors:
+        (manager,) = listener["filter_chains"][0]["filters"]
+        (transcoder,) = (
+            one for one in manager["typed_config"]["http_filters"] if one["name"].endswith("json_transcoder")
+        )
+        transcoder["typed_config"]["proto_descriptor"] = str(descriptors)
     return shipped
 
 
@@ -59,9 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--admin", metavar="HOST:PORT", default="", help="its administration; keep it on loopback"
     )
+    parser.add_argument("--descriptors", metavar="FILE", default="", help="where limner.binpb lies there")
     given = parser.parse_args(arguments)
     try:
-        made = configuration(replicas=given.replica, listen=given.listen, admin=given.admin)
+        made = configuration(
+            replicas=given.replica, listen=given.listen, admin=given.admin, descriptors=given.descriptors
+        )
     except ValueError as fault:
         parser.error(str(fault))
     sys.stdout.write(yaml.safe_dump(made, sort_keys=False, width=110))
