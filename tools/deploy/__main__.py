@@ -13,17 +13,20 @@ import yaml
 from tools import npm
 from tools.deploy import generate, policy
 from tools.deploy.dashboard import PANELS
+from tools.deploy.envoy import DESCRIPTORS, configuration
 from tools.deploy.paths import DEPLOY, KUSTOMIZE, RULES, CheckError, MissingError, call, command
+from tools.local_envoy import MissingEnvoyError, envoy_command
 
 COMBINATIONS = (
     ("gpu", "weights-oci"),
     ("gpu", "mig", "weights-pvc"),
     ("redis", "network-policy"),
+    ("gateway", "network-policy"),
     ("monitoring", "keda"),
     ("gpu", "weights-pvc", "engine-build"),
 )
 """Components over the bare base; together they hold each component at least once, which is checked."""
-CUSTOM = ("keda.sh/", "monitoring.coreos.com/")
+CUSTOM = ("gateway.envoyproxy.io/", "gateway.networking.k8s.io/", "keda.sh/", "monitoring.coreos.com/")
 
 
 def built() -> Iterator[tuple[str, str]]:
@@ -69,6 +72,28 @@ def images() -> None:
     call(Path(sys.executable).parent / "hadolint", DEPLOY / "docker" / "Dockerfile")
 
 
+def proxy() -> None:
+    """Have Envoy read its configuration, as shipped and as written for other addresses."""
+    replicas = ["10.0.0.5:50051", "[fd00::5]:50051"]
+    for made in (
+        configuration(descriptors=DESCRIPTORS),
+        configuration(replicas=replicas, listen="[::]:8080", admin="[::1]:9901", descriptors=DESCRIPTORS),
+    ):
+        validate(made)
+
+
+def validate(bootstrap: dict[str, Any]) -> None:
+    """Have Envoy load a configuration without serving. Raises CheckError with what it says."""
+    try:
+        envoy = envoy_command()
+    except MissingEnvoyError as missing:
+        raise MissingError(str(missing)) from missing
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(bootstrap, file)
+        file.flush()
+        call(envoy, "--mode", "validate", "--log-level", "warning", "-c", file.name)
+
+
 def rules() -> None:
     """Check and test the rules."""
     promtool = command("promtool")
@@ -88,7 +113,7 @@ def expressions() -> None:
         call(command("promtool"), "check", "rules", file.name)
 
 
-CHECKS: tuple[Callable[[], None], ...] = (generate.check, images, rules, expressions, manifests)
+CHECKS: tuple[Callable[[], None], ...] = (generate.check, images, proxy, rules, expressions, manifests)
 
 
 def main() -> int:

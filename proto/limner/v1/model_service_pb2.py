@@ -22,30 +22,35 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from limner.v1 import portrait_pb2 as limner_dot_v1_dot_portrait__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dlimner/v1/model_service.proto\x12\tlimner.v1\x1a\x18limner/v1/portrait.proto\"\x13\n\x11ListModelsRequest\"6\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.limner.v1.Model\"\x93\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x10\n\x08\x61\x64\x61pters\x18\x03 \x03(\t\x12\x15\n\rdefault_width\x18\x04 \x01(\x05\x12\x16\n\x0e\x64\x65\x66\x61ult_height\x18\x05 \x01(\x05\x12\x15\n\rsize_multiple\x18\x06 \x01(\x05\x12\x10\n\x08min_size\x18\x07 \x01(\x05\x12\x10\n\x08max_size\x18\x08 \x01(\x05\x12\x15\n\rprompt_tokens\x18\t \x01(\x05\x12*\n\x08samplers\x18\n \x03(\x0b\x32\x18.limner.v1.SamplerLimits\x12\x15\n\rdefault_steps\x18\x0b \x01(\x05\x12\x1e\n\x16\x64\x65\x66\x61ult_guidance_scale\x18\x0c \x01(\x02\x12\x14\n\x0cweights_hash\x18\r \x01(\t\x12\x0f\n\x07\x62uckets\x18\x0e \x03(\x05\x12\x34\n\x10reference_layers\x18\x0f \x03(\x0e\x32\x1a.limner.v1.ReferenceLayers\x12\x19\n\x11reference_regions\x18\x10 \x01(\x08\"Z\n\rSamplerLimits\x12#\n\x07sampler\x18\x01 \x01(\x0e\x32\x12.limner.v1.Sampler\x12\x11\n\tmin_steps\x18\x02 \x01(\x05\x12\x11\n\tmax_steps\x18\x03 \x01(\x05\"\x12\n\x10GetLimitsRequest\"6\n\x11GetLimitsResponse\x12!\n\x06limits\x18\x01 \x01(\x0b\x32\x11.limner.v1.Limits\"\xa9\x02\n\x06Limits\x12\x17\n\x0fmax_image_bytes\x18\x01 \x01(\x03\x12\x18\n\x10max_image_pixels\x18\x02 \x01(\x03\x12\x16\n\x0emin_image_side\x18\x03 \x01(\x05\x12\x1d\n\x15max_prompt_characters\x18\x04 \x01(\x05\x12\x11\n\tmax_steps\x18\x05 \x01(\x05\x12\x12\n\nmax_images\x18\x06 \x01(\x05\x12\x1a\n\x12max_guidance_scale\x18\x07 \x01(\x02\x12\x1c\n\x14max_ip_adapter_scale\x18\x08 \x01(\x02\x12\x1e\n\x16max_requests_in_flight\x18\t \x01(\x05\x12\x16\n\x0emax_references\x18\n \x01(\x05\x12\x1c\n\x14max_reference_weight\x18\x0b \x01(\x02\x32\xa1\x01\n\x0cModelService\x12I\n\nListModels\x12\x1c.limner.v1.ListModelsRequest\x1a\x1d.limner.v1.ListModelsResponse\x12\x46\n\tGetLimits\x12\x1b.limner.v1.GetLimitsRequest\x1a\x1c.limner.v1.GetLimitsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dlimner/v1/model_service.proto\x12\tlimner.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x18limner/v1/portrait.proto\"\x13\n\x11ListModelsRequest\"6\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.limner.v1.Model\"\x93\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x10\n\x08\x61\x64\x61pters\x18\x03 \x03(\t\x12\x15\n\rdefault_width\x18\x04 \x01(\x05\x12\x16\n\x0e\x64\x65\x66\x61ult_height\x18\x05 \x01(\x05\x12\x15\n\rsize_multiple\x18\x06 \x01(\x05\x12\x10\n\x08min_size\x18\x07 \x01(\x05\x12\x10\n\x08max_size\x18\x08 \x01(\x05\x12\x15\n\rprompt_tokens\x18\t \x01(\x05\x12*\n\x08samplers\x18\n \x03(\x0b\x32\x18.limner.v1.SamplerLimits\x12\x15\n\rdefault_steps\x18\x0b \x01(\x05\x12\x1e\n\x16\x64\x65\x66\x61ult_guidance_scale\x18\x0c \x01(\x02\x12\x14\n\x0cweights_hash\x18\r \x01(\t\x12\x0f\n\x07\x62uckets\x18\x0e \x03(\x05\x12\x34\n\x10reference_layers\x18\x0f \x03(\x0e\x32\x1a.limner.v1.ReferenceLayers\x12\x19\n\x11reference_regions\x18\x10 \x01(\x08\"Z\n\rSamplerLimits\x12#\n\x07sampler\x18\x01 \x01(\x0e\x32\x12.limner.v1.Sampler\x12\x11\n\tmin_steps\x18\x02 \x01(\x05\x12\x11\n\tmax_steps\x18\x03 \x01(\x05\"\x12\n\x10GetLimitsRequest\"6\n\x11GetLimitsResponse\x12!\n\x06limits\x18\x01 \x01(\x0b\x32\x11.limner.v1.Limits\"\xa9\x02\n\x06Limits\x12\x17\n\x0fmax_image_bytes\x18\x01 \x01(\x03\x12\x18\n\x10max_image_pixels\x18\x02 \x01(\x03\x12\x16\n\x0emin_image_side\x18\x03 \x01(\x05\x12\x1d\n\x15max_prompt_characters\x18\x04 \x01(\x05\x12\x11\n\tmax_steps\x18\x05 \x01(\x05\x12\x12\n\nmax_images\x18\x06 \x01(\x05\x12\x1a\n\x12max_guidance_scale\x18\x07 \x01(\x02\x12\x1c\n\x14max_ip_adapter_scale\x18\x08 \x01(\x02\x12\x1e\n\x16max_requests_in_flight\x18\t \x01(\x05\x12\x16\n\x0emax_references\x18\n \x01(\x05\x12\x1c\n\x14max_reference_weight\x18\x0b \x01(\x02\x32\xc9\x01\n\x0cModelService\x12]\n\nListModels\x12\x1c.limner.v1.ListModelsRequest\x1a\x1d.limner.v1.ListModelsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12Z\n\tGetLimits\x12\x1b.limner.v1.GetLimitsRequest\x1a\x1c.limner.v1.GetLimitsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/limitsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'limner.v1.model_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LISTMODELSREQUEST']._serialized_start=70
-  _globals['_LISTMODELSREQUEST']._serialized_end=89
-  _globals['_LISTMODELSRESPONSE']._serialized_start=91
-  _globals['_LISTMODELSRESPONSE']._serialized_end=145
-  _globals['_MODEL']._serialized_start=148
-  _globals['_MODEL']._serialized_end=551
-  _globals['_SAMPLERLIMITS']._serialized_start=553
-  _globals['_SAMPLERLIMITS']._serialized_end=643
-  _globals['_GETLIMITSREQUEST']._serialized_start=645
-  _globals['_GETLIMITSREQUEST']._serialized_end=663
-  _globals['_GETLIMITSRESPONSE']._serialized_start=665
-  _globals['_GETLIMITSRESPONSE']._serialized_end=719
-  _globals['_LIMITS']._serialized_start=722
-  _globals['_LIMITS']._serialized_end=1019
-  _globals['_MODELSERVICE']._serialized_start=1022
-  _globals['_MODELSERVICE']._serialized_end=1183
+  _globals['_MODELSERVICE'].methods_by_name['ListModels']._loaded_options = None
+  _globals['_MODELSERVICE'].methods_by_name['ListModels']._serialized_options = b'\202\323\344\223\002\014\022\n/v1/models'
+  _globals['_MODELSERVICE'].methods_by_name['GetLimits']._loaded_options = None
+  _globals['_MODELSERVICE'].methods_by_name['GetLimits']._serialized_options = b'\202\323\344\223\002\014\022\n/v1/limits'
+  _globals['_LISTMODELSREQUEST']._serialized_start=100
+  _globals['_LISTMODELSREQUEST']._serialized_end=119
+  _globals['_LISTMODELSRESPONSE']._serialized_start=121
+  _globals['_LISTMODELSRESPONSE']._serialized_end=175
+  _globals['_MODEL']._serialized_start=178
+  _globals['_MODEL']._serialized_end=581
+  _globals['_SAMPLERLIMITS']._serialized_start=583
+  _globals['_SAMPLERLIMITS']._serialized_end=673
+  _globals['_GETLIMITSREQUEST']._serialized_start=675
+  _globals['_GETLIMITSREQUEST']._serialized_end=693
+  _globals['_GETLIMITSRESPONSE']._serialized_start=695
+  _globals['_GETLIMITSRESPONSE']._serialized_end=749
+  _globals['_LIMITS']._serialized_start=752
+  _globals['_LIMITS']._serialized_end=1049
+  _globals['_MODELSERVICE']._serialized_start=1052
+  _globals['_MODELSERVICE']._serialized_end=1253
 # @@protoc_insertion_point(module_scope)

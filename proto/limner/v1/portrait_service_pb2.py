@@ -22,30 +22,35 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from limner.v1 import portrait_pb2 as limner_dot_v1_dot_portrait__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n limner/v1/portrait_service.proto\x12\tlimner.v1\x1a\x18limner/v1/portrait.proto\"U\n\x0fGenerateRequest\x12)\n\x08portrait\x18\x01 \x01(\x0b\x32\x17.limner.v1.PortraitSpec\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\"|\n\x10GenerateResponse\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12(\n\x06images\x18\x02 \x03(\x0b\x32\x18.limner.v1.PortraitImage\x12-\n\x07summary\x18\x03 \x01(\x0b\x32\x1c.limner.v1.GenerationSummary\"u\n\x15GenerateStreamRequest\x12)\n\x08portrait\x18\x01 \x01(\x0b\x32\x17.limner.v1.PortraitSpec\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\x12\x18\n\x10preview_interval\x18\x03 \x01(\x05\"\x85\x02\n\x16GenerateStreamResponse\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12#\n\x06queued\x18\x02 \x01(\x0b\x32\x11.limner.v1.QueuedH\x00\x12\'\n\x08progress\x18\x03 \x01(\x0b\x32\x13.limner.v1.ProgressH\x00\x12%\n\x07preview\x18\x04 \x01(\x0b\x32\x12.limner.v1.PreviewH\x00\x12)\n\x05image\x18\x05 \x01(\x0b\x32\x18.limner.v1.PortraitImageH\x00\x12\x31\n\tcompleted\x18\x06 \x01(\x0b\x32\x1c.limner.v1.GenerationSummaryH\x00\x42\x07\n\x05\x65vent\"R\n\x06Queued\x12\x10\n\x08position\x18\x01 \x01(\x05\x12\x19\n\x11starts_in_seconds\x18\x02 \x01(\x01\x12\x1b\n\x13\x66inishes_in_seconds\x18\x03 \x01(\x01\"\'\n\x08Progress\x12\x0c\n\x04step\x18\x01 \x01(\x05\x12\r\n\x05steps\x18\x02 \x01(\x05\"\\\n\x07Preview\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04step\x18\x02 \x01(\x05\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12&\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x16.limner.v1.ImageFormat2\xaf\x01\n\x0fPortraitService\x12\x43\n\x08Generate\x12\x1a.limner.v1.GenerateRequest\x1a\x1b.limner.v1.GenerateResponse\x12W\n\x0eGenerateStream\x12 .limner.v1.GenerateStreamRequest\x1a!.limner.v1.GenerateStreamResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n limner/v1/portrait_service.proto\x12\tlimner.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x18limner/v1/portrait.proto\"U\n\x0fGenerateRequest\x12)\n\x08portrait\x18\x01 \x01(\x0b\x32\x17.limner.v1.PortraitSpec\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\"|\n\x10GenerateResponse\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12(\n\x06images\x18\x02 \x03(\x0b\x32\x18.limner.v1.PortraitImage\x12-\n\x07summary\x18\x03 \x01(\x0b\x32\x1c.limner.v1.GenerationSummary\"u\n\x15GenerateStreamRequest\x12)\n\x08portrait\x18\x01 \x01(\x0b\x32\x17.limner.v1.PortraitSpec\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\x12\x18\n\x10preview_interval\x18\x03 \x01(\x05\"\x85\x02\n\x16GenerateStreamResponse\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12#\n\x06queued\x18\x02 \x01(\x0b\x32\x11.limner.v1.QueuedH\x00\x12\'\n\x08progress\x18\x03 \x01(\x0b\x32\x13.limner.v1.ProgressH\x00\x12%\n\x07preview\x18\x04 \x01(\x0b\x32\x12.limner.v1.PreviewH\x00\x12)\n\x05image\x18\x05 \x01(\x0b\x32\x18.limner.v1.PortraitImageH\x00\x12\x31\n\tcompleted\x18\x06 \x01(\x0b\x32\x1c.limner.v1.GenerationSummaryH\x00\x42\x07\n\x05\x65vent\"R\n\x06Queued\x12\x10\n\x08position\x18\x01 \x01(\x05\x12\x19\n\x11starts_in_seconds\x18\x02 \x01(\x01\x12\x1b\n\x13\x66inishes_in_seconds\x18\x03 \x01(\x01\"\'\n\x08Progress\x12\x0c\n\x04step\x18\x01 \x01(\x05\x12\r\n\x05steps\x18\x02 \x01(\x05\"\\\n\x07Preview\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04step\x18\x02 \x01(\x05\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12&\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x16.limner.v1.ImageFormat2\xfc\x01\n\x0fPortraitService\x12\x66\n\x08Generate\x12\x1a.limner.v1.GenerateRequest\x1a\x1b.limner.v1.GenerateResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/portraits:generate:\x01*\x12\x80\x01\n\x0eGenerateStream\x12 .limner.v1.GenerateStreamRequest\x1a!.limner.v1.GenerateStreamResponse\"\'\x82\xd3\xe4\x93\x02!\"\x1c/v1/portraits:generateStream:\x01*0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'limner.v1.portrait_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GENERATEREQUEST']._serialized_start=73
-  _globals['_GENERATEREQUEST']._serialized_end=158
-  _globals['_GENERATERESPONSE']._serialized_start=160
-  _globals['_GENERATERESPONSE']._serialized_end=284
-  _globals['_GENERATESTREAMREQUEST']._serialized_start=286
-  _globals['_GENERATESTREAMREQUEST']._serialized_end=403
-  _globals['_GENERATESTREAMRESPONSE']._serialized_start=406
-  _globals['_GENERATESTREAMRESPONSE']._serialized_end=667
-  _globals['_QUEUED']._serialized_start=669
-  _globals['_QUEUED']._serialized_end=751
-  _globals['_PROGRESS']._serialized_start=753
-  _globals['_PROGRESS']._serialized_end=792
-  _globals['_PREVIEW']._serialized_start=794
-  _globals['_PREVIEW']._serialized_end=886
-  _globals['_PORTRAITSERVICE']._serialized_start=889
-  _globals['_PORTRAITSERVICE']._serialized_end=1064
+  _globals['_PORTRAITSERVICE'].methods_by_name['Generate']._loaded_options = None
+  _globals['_PORTRAITSERVICE'].methods_by_name['Generate']._serialized_options = b'\202\323\344\223\002\033\"\026/v1/portraits:generate:\001*'
+  _globals['_PORTRAITSERVICE'].methods_by_name['GenerateStream']._loaded_options = None
+  _globals['_PORTRAITSERVICE'].methods_by_name['GenerateStream']._serialized_options = b'\202\323\344\223\002!\"\034/v1/portraits:generateStream:\001*'
+  _globals['_GENERATEREQUEST']._serialized_start=103
+  _globals['_GENERATEREQUEST']._serialized_end=188
+  _globals['_GENERATERESPONSE']._serialized_start=190
+  _globals['_GENERATERESPONSE']._serialized_end=314
+  _globals['_GENERATESTREAMREQUEST']._serialized_start=316
+  _globals['_GENERATESTREAMREQUEST']._serialized_end=433
+  _globals['_GENERATESTREAMRESPONSE']._serialized_start=436
+  _globals['_GENERATESTREAMRESPONSE']._serialized_end=697
+  _globals['_QUEUED']._serialized_start=699
+  _globals['_QUEUED']._serialized_end=781
+  _globals['_PROGRESS']._serialized_start=783
+  _globals['_PROGRESS']._serialized_end=822
+  _globals['_PREVIEW']._serialized_start=824
+  _globals['_PREVIEW']._serialized_end=916
+  _globals['_PORTRAITSERVICE']._serialized_start=919
+  _globals['_PORTRAITSERVICE']._serialized_end=1171
 # @@protoc_insertion_point(module_scope)

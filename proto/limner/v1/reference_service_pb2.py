@@ -22,31 +22,38 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from limner.v1 import portrait_pb2 as limner_dot_v1_dot_portrait__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!limner/v1/reference_service.proto\x12\tlimner.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18limner/v1/portrait.proto\"G\n\x16UploadReferenceRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61\x64\x61pter\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\"r\n\x17UploadReferenceResponse\x12\'\n\treference\x18\x01 \x01(\x0b\x32\x14.limner.v1.Reference\x12.\n\rcache_outcome\x18\x02 \x01(\x0e\x32\x17.limner.v1.CacheOutcome\"%\n\x13GetReferenceRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"?\n\x14GetReferenceResponse\x12\'\n\treference\x18\x01 \x01(\x0b\x32\x14.limner.v1.Reference\"(\n\x16\x44\x65leteReferenceRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"\x19\n\x17\x44\x65leteReferenceResponse\"\xcd\x01\n\tReference\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x0e\n\x06height\x18\x03 \x01(\x05\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12&\n\x06\x66ormat\x18\x05 \x01(\x0e\x32\x16.limner.v1.ImageFormat\x12$\n\x08warnings\x18\x06 \x03(\x0b\x32\x12.limner.v1.Warning\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\x97\x02\n\x10ReferenceService\x12X\n\x0fUploadReference\x12!.limner.v1.UploadReferenceRequest\x1a\".limner.v1.UploadReferenceResponse\x12O\n\x0cGetReference\x12\x1e.limner.v1.GetReferenceRequest\x1a\x1f.limner.v1.GetReferenceResponse\x12X\n\x0f\x44\x65leteReference\x12!.limner.v1.DeleteReferenceRequest\x1a\".limner.v1.DeleteReferenceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!limner/v1/reference_service.proto\x12\tlimner.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18limner/v1/portrait.proto\"G\n\x16UploadReferenceRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61\x64\x61pter\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\"r\n\x17UploadReferenceResponse\x12\'\n\treference\x18\x01 \x01(\x0b\x32\x14.limner.v1.Reference\x12.\n\rcache_outcome\x18\x02 \x01(\x0e\x32\x17.limner.v1.CacheOutcome\"%\n\x13GetReferenceRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"?\n\x14GetReferenceResponse\x12\'\n\treference\x18\x01 \x01(\x0b\x32\x14.limner.v1.Reference\"(\n\x16\x44\x65leteReferenceRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"\x19\n\x17\x44\x65leteReferenceResponse\"\xcd\x01\n\tReference\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x0e\n\x06height\x18\x03 \x01(\x05\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12&\n\x06\x66ormat\x18\x05 \x01(\x0e\x32\x16.limner.v1.ImageFormat\x12$\n\x08warnings\x18\x06 \x03(\x0b\x32\x12.limner.v1.Warning\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xf4\x02\n\x10ReferenceService\x12s\n\x0fUploadReference\x12!.limner.v1.UploadReferenceRequest\x1a\".limner.v1.UploadReferenceResponse\"\x19\x82\xd3\xe4\x93\x02\x13\"\x0e/v1/references:\x01*\x12p\n\x0cGetReference\x12\x1e.limner.v1.GetReferenceRequest\x1a\x1f.limner.v1.GetReferenceResponse\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/references/{digest}\x12y\n\x0f\x44\x65leteReference\x12!.limner.v1.DeleteReferenceRequest\x1a\".limner.v1.DeleteReferenceResponse\"\x1f\x82\xd3\xe4\x93\x02\x19*\x17/v1/references/{digest}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'limner.v1.reference_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_UPLOADREFERENCEREQUEST']._serialized_start=107
-  _globals['_UPLOADREFERENCEREQUEST']._serialized_end=178
-  _globals['_UPLOADREFERENCERESPONSE']._serialized_start=180
-  _globals['_UPLOADREFERENCERESPONSE']._serialized_end=294
-  _globals['_GETREFERENCEREQUEST']._serialized_start=296
-  _globals['_GETREFERENCEREQUEST']._serialized_end=333
-  _globals['_GETREFERENCERESPONSE']._serialized_start=335
-  _globals['_GETREFERENCERESPONSE']._serialized_end=398
-  _globals['_DELETEREFERENCEREQUEST']._serialized_start=400
-  _globals['_DELETEREFERENCEREQUEST']._serialized_end=440
-  _globals['_DELETEREFERENCERESPONSE']._serialized_start=442
-  _globals['_DELETEREFERENCERESPONSE']._serialized_end=467
-  _globals['_REFERENCE']._serialized_start=470
-  _globals['_REFERENCE']._serialized_end=675
-  _globals['_REFERENCESERVICE']._serialized_start=678
-  _globals['_REFERENCESERVICE']._serialized_end=957
+  _globals['_REFERENCESERVICE'].methods_by_name['UploadReference']._loaded_options = None
+  _globals['_REFERENCESERVICE'].methods_by_name['UploadReference']._serialized_options = b'\202\323\344\223\002\023\"\016/v1/references:\001*'
+  _globals['_REFERENCESERVICE'].methods_by_name['GetReference']._loaded_options = None
+  _globals['_REFERENCESERVICE'].methods_by_name['GetReference']._serialized_options = b'\202\323\344\223\002\031\022\027/v1/references/{digest}'
+  _globals['_REFERENCESERVICE'].methods_by_name['DeleteReference']._loaded_options = None
+  _globals['_REFERENCESERVICE'].methods_by_name['DeleteReference']._serialized_options = b'\202\323\344\223\002\031*\027/v1/references/{digest}'
+  _globals['_UPLOADREFERENCEREQUEST']._serialized_start=137
+  _globals['_UPLOADREFERENCEREQUEST']._serialized_end=208
+  _globals['_UPLOADREFERENCERESPONSE']._serialized_start=210
+  _globals['_UPLOADREFERENCERESPONSE']._serialized_end=324
+  _globals['_GETREFERENCEREQUEST']._serialized_start=326
+  _globals['_GETREFERENCEREQUEST']._serialized_end=363
+  _globals['_GETREFERENCERESPONSE']._serialized_start=365
+  _globals['_GETREFERENCERESPONSE']._serialized_end=428
+  _globals['_DELETEREFERENCEREQUEST']._serialized_start=430
+  _globals['_DELETEREFERENCEREQUEST']._serialized_end=470
+  _globals['_DELETEREFERENCERESPONSE']._serialized_start=472
+  _globals['_DELETEREFERENCERESPONSE']._serialized_end=497
+  _globals['_REFERENCE']._serialized_start=500
+  _globals['_REFERENCE']._serialized_end=705
+  _globals['_REFERENCESERVICE']._serialized_start=708
+  _globals['_REFERENCESERVICE']._serialized_end=1080
 # @@protoc_insertion_point(module_scope)
