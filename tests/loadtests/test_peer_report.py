@@ -43,7 +43,7 @@ def test_the_table_has_a_line_for_each_side_and_says_why_one_is_missing() -> Non
     lines = table("mixed", [ours, base, broken], ours, base)
     assert len(lines) == 5
     assert all(line.count("|") == len(HEAD) + 1 for line in lines)
-    assert "| 2.00 | 3.50 (3.00 to 4.00) | 2.00 | 4.00 | 0.38 (0.25 to 0.50) |" in lines[3]
+    assert "| 2.00 | 3.50 (3.00 to 4.00) | 3.00 | 4.00 | 0.38 (0.25 to 0.50) |" in lines[3]
     assert "ended with status 1" in lines[4]
 
 
