@@ -7,7 +7,6 @@ Everything else on the machine is in the figures, so let it be idle.
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import time
 from collections.abc import Callable
@@ -19,7 +18,6 @@ import msgspec
 import numpy as np
 import torch
 from limner_client import Client
-from PIL import Image
 
 from engine.__main__ import SPIN_COUNT
 from engine.backends.base import RowConditioning
@@ -27,6 +25,7 @@ from engine.config import DEFAULT_BACKENDS, EngineConfig
 from loadtests.bench.limit import BareLoop
 from loadtests.bench.service import saturated, unloaded
 from loadtests.bench.settings import BenchSettings
+from loadtests.runner.gallery import Gallery
 from loadtests.simulator.fleet import Fleet
 from loadtests.simulator.machine import Machine, TickCosts
 from loadtests.simulator.request import Request
@@ -74,8 +73,8 @@ def measure_engine(settings: BenchSettings, config: EngineConfig) -> Machine:
         ticks=(TickCosts(shape=calibration.shape, seconds=ticks),),
         decode_seconds=calibration.decode_seconds,
         prompt_seconds=max(0.0, one - each),
-        # A guided request places two rows.
-        prompt_seconds_each=each + 2 * place,
+        prompt_seconds_each=each,
+        place_seconds=place,
         encode_seconds=median_seconds(lambda: backend.encode_images(pictures, adapter)),
         encode_batch=config.reference_batch,
         reference_bytes=_entry_bytes(backend.facts.adapters[0].tokens, backend.facts.token_width),
@@ -112,7 +111,13 @@ def measure_service(machine: Machine, settings: BenchSettings, config: EngineCon
 
 def _tick_in_the_loop(bare: BareLoop, settings: BenchSettings, bucket: int) -> float:
     """Return the seconds that a turn of the loop takes for each tick of a bucket that is full, decodes apart."""
-    in_flight = max(1, bucket // 2)
+    if bucket % 2:
+        # Guided images fill even buckets; warm-up tells what an odd one costs of the next.
+        even = min((other for other in bare.tick_seconds if other > bucket and not other % 2), default=None)
+        if even is None:
+            return bare.tick_seconds[bucket]
+        return _tick_in_the_loop(bare, settings, even) * bare.tick_seconds[bucket] / bare.tick_seconds[even]
+    in_flight = bucket // 2
     images = max(8, 4 * in_flight)
     images -= images % in_flight
     bare.run(in_flight, in_flight)
@@ -141,14 +146,12 @@ def _entry_bytes(tokens: int, width: int) -> int:
 def _upload_seconds(target: str) -> float:
     """Return the median time of uploading a picture that the server has not seen."""
     seconds = []
-    rng = np.random.default_rng(0)
+    gallery = Gallery(0)  # what the load tests send
+    gallery.prepare(range(ROUNDS + 1))
     with Client(target) as client:
-        for _ in range(ROUNDS + 1):
-            picture = io.BytesIO()
-            pixels = rng.integers(0, 255, (32, 32, 3), np.uint8)
-            Image.fromarray(pixels).resize((512, 512)).save(picture, "JPEG", quality=90)
+        for person in range(ROUNDS + 1):
             began = time.perf_counter()
-            client.upload(picture.getvalue())
+            client.upload(gallery.picture(person).data)
             seconds.append(time.perf_counter() - began)
     return median(seconds[1:])
 
