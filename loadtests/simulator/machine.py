@@ -103,8 +103,11 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return plan_decoding(offered, stall=stall, patience_ticks=config.decode_patience_ticks)
 
     def planned_costs(self) -> CostCurve:
-        """Return the curve that the scheduler would plan with; each replica's learns for itself."""
-        return CostCurve({costs.shape: without_noise(costs.seconds) for costs in self.ticks})
+        """Return the curve that the scheduler would plan with; each replica's learns for itself.
+
+        Of the default shape alone, as warm-up times no other.
+        """
+        return CostCurve({self.shape: without_noise(self.ticks[0].seconds)})
 
     def true_costs(self) -> CostCurve:
         """Return the curve that ticks really follow."""

@@ -38,6 +38,8 @@ from server.references.record import ReferenceRecord
 from tools.local_server import local_server
 
 ROUNDS = 5
+SIZES = ((96, 128),)
+"""Width and height of what the scenario `mixed` asks for beside the model's own size."""
 
 
 def median_seconds(call: Callable[[], object], rounds: int = ROUNDS) -> float:
@@ -63,14 +65,26 @@ def measure_engine(settings: BenchSettings, config: EngineConfig) -> Machine:
     eight = median_seconds(lambda: backend.encode_prompts([settings.prompt] * 8))
     each = max(0.0, (eight - one) / 7)
     place = median_seconds(lambda: backend.release(backend.place(RowConditioning(prompt=prompt))))
-    ticks = {}
+    facts = backend.facts
+    sizes = [(facts.default_width, facts.default_height)]
+    # A backend may have compiled its own size alone, and another is then not dearer by its area only.
+    sizes += [size for size in SIZES if size not in sizes and min(size) >= facts.min_size]
+    scale = facts.latent_scale
     with torch.inference_mode():
-        for bucket in calibration.tick_seconds:
-            ticks[bucket] = _tick_in_the_loop(bare, settings, bucket)
+        ticks = [
+            TickCosts(
+                shape=(calibration.shape[0], height // scale, width // scale),
+                seconds={
+                    bucket: _tick_in_the_loop(bare, settings, bucket, (width, height))
+                    for bucket in calibration.tick_seconds
+                },
+            )
+            for width, height in sizes
+        ]
     return Machine(
         name=f"{backend.facts.family} on {os.cpu_count()} cores, {config.backend} in {config.dtype}",
         sources={"everything": "python -m loadtests.simulator.measure"},
-        ticks=(TickCosts(shape=calibration.shape, seconds=ticks),),
+        ticks=tuple(ticks),
         decode_seconds=calibration.decode_seconds,
         prompt_seconds=max(0.0, one - each),
         prompt_seconds_each=each,
@@ -109,21 +123,27 @@ def measure_service(machine: Machine, settings: BenchSettings, config: EngineCon
     return msgspec.structs.replace(machine, slowdown=1 + lost * simulated)
 
 
-def _tick_in_the_loop(bare: BareLoop, settings: BenchSettings, bucket: int) -> float:
+def _tick_in_the_loop(bare: BareLoop, settings: BenchSettings, bucket: int, size: tuple[int, int]) -> float:
     """Return the seconds that a turn of the loop takes for each tick of a bucket that is full, decodes apart."""
     if bucket % 2:
         # Guided images fill even buckets; warm-up tells what an odd one costs of the next.
         even = min((other for other in bare.tick_seconds if other > bucket and not other % 2), default=None)
         if even is None:
             return bare.tick_seconds[bucket]
-        return _tick_in_the_loop(bare, settings, even) * bare.tick_seconds[bucket] / bare.tick_seconds[even]
+        return (
+            _tick_in_the_loop(bare, settings, even, size)
+            * bare.tick_seconds[bucket]
+            / bare.tick_seconds[even]
+        )
     in_flight = bucket // 2
     images = max(8, 4 * in_flight)
     images -= images % in_flight
-    bare.run(in_flight, in_flight)
+    bare.run(in_flight, in_flight, size=size)
     plan = bare.calibration.decode_plan.batch
-    seconds = min(bare.run(images, in_flight) for _ in range(3))
+    seconds = min(bare.run(images, in_flight, size=size) for _ in range(3))
     decodes = bare.calibration.decode_seconds[plan] / plan * images
+    # The simulator decodes other sizes by their area as well.
+    decodes *= size[0] * size[1] / (bare.backend.facts.default_width * bare.backend.facts.default_height)
     return (seconds - decodes) / (images / in_flight * settings.steps)
 
 
