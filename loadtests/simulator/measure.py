@@ -20,12 +20,13 @@ import torch
 from limner_client import Client
 
 from engine.__main__ import SPIN_COUNT
-from engine.backends.base import RowConditioning
+from engine.backends.base import Backend, RowConditioning
 from engine.config import DEFAULT_BACKENDS, EngineConfig
 from loadtests.bench.limit import BareLoop
 from loadtests.bench.service import saturated, unloaded
 from loadtests.bench.settings import BenchSettings
 from loadtests.runner.gallery import Gallery
+from loadtests.simulator.errors import SimulationError
 from loadtests.simulator.fleet import Fleet
 from loadtests.simulator.machine import Machine, TickCosts
 from loadtests.simulator.request import Request
@@ -71,11 +72,17 @@ def measure_engine(settings: BenchSettings, config: EngineConfig) -> Machine:
     sizes += [size for size in SIZES if size not in sizes and min(size) >= facts.min_size]
     scale = facts.latent_scale
     with torch.inference_mode():
+        # Warm-up times two calls of each; one that met a disturbance would be missing from every tick below.
+        decodes = {
+            images: min(seconds, _decode_seconds(backend, images, calibration.shape))
+            for images, seconds in calibration.decode_seconds.items()
+        }
+        each_decode = decodes[calibration.decode_plan.batch] / calibration.decode_plan.batch
         ticks = [
             TickCosts(
                 shape=(calibration.shape[0], height // scale, width // scale),
                 seconds={
-                    bucket: _tick_in_the_loop(bare, settings, bucket, (width, height))
+                    bucket: _tick_in_the_loop(bare, settings, bucket, (width, height), each_decode)
                     for bucket in calibration.tick_seconds
                 },
             )
@@ -85,7 +92,7 @@ def measure_engine(settings: BenchSettings, config: EngineConfig) -> Machine:
         name=f"{backend.facts.family} on {os.cpu_count()} cores, {config.backend} in {config.dtype}",
         sources={"everything": "python -m loadtests.simulator.measure"},
         ticks=tuple(ticks),
-        decode_seconds=calibration.decode_seconds,
+        decode_seconds=decodes,
         prompt_seconds=max(0.0, one - each),
         prompt_seconds_each=each,
         place_seconds=place,
@@ -123,7 +130,9 @@ def measure_service(machine: Machine, settings: BenchSettings, config: EngineCon
     return msgspec.structs.replace(machine, slowdown=1 + lost * simulated)
 
 
-def _tick_in_the_loop(bare: BareLoop, settings: BenchSettings, bucket: int, size: tuple[int, int]) -> float:
+def _tick_in_the_loop(
+    bare: BareLoop, settings: BenchSettings, bucket: int, size: tuple[int, int], each_decode: float
+) -> float:
     """Return the seconds that a turn of the loop takes for each tick of a bucket that is full, decodes apart."""
     if bucket % 2:
         # Guided images fill even buckets; warm-up tells what an odd one costs of the next.
@@ -131,7 +140,7 @@ def _tick_in_the_loop(bare: BareLoop, settings: BenchSettings, bucket: int, size
         if even is None:
             return bare.tick_seconds[bucket]
         return (
-            _tick_in_the_loop(bare, settings, even, size)
+            _tick_in_the_loop(bare, settings, even, size, each_decode)
             * bare.tick_seconds[bucket]
             / bare.tick_seconds[even]
         )
@@ -139,12 +148,21 @@ def _tick_in_the_loop(bare: BareLoop, settings: BenchSettings, bucket: int, size
     images = max(8, 4 * in_flight)
     images -= images % in_flight
     bare.run(in_flight, in_flight, size=size)
-    plan = bare.calibration.decode_plan.batch
     seconds = min(bare.run(images, in_flight, size=size) for _ in range(3))
-    decodes = bare.calibration.decode_seconds[plan] / plan * images
+    facts = bare.backend.facts
     # The simulator decodes other sizes by their area as well.
-    decodes *= size[0] * size[1] / (bare.backend.facts.default_width * bare.backend.facts.default_height)
-    return (seconds - decodes) / (images / in_flight * settings.steps)
+    area = size[0] * size[1] / (facts.default_width * facts.default_height)
+    tick = (seconds - area * each_decode * images) / (images / in_flight * settings.steps)
+    if tick <= 0:
+        raise SimulationError(
+            "ticks", f"bucket {bucket}: decodes took longer than all; something else ran as well"
+        )
+    return tick
+
+
+def _decode_seconds(backend: Backend, images: int, shape: tuple[int, int, int]) -> float:
+    latents = torch.zeros(images, *shape, device=backend.device)
+    return median_seconds(lambda: backend.decode_latents(latents).cpu())
 
 
 def _entry_bytes(tokens: int, width: int) -> int:
