@@ -53,16 +53,20 @@ class BareLoop:
         self.calibration = calibration
         self.tick_seconds = calibration.tick_seconds
         self.best_bucket = min(buckets, key=lambda bucket: self.tick_seconds[bucket] / bucket)
-        self._size = backend.facts.default_height
+        self._own_size = self._size = (backend.facts.default_height, backend.facts.default_height)
         self.backend = backend
         self._tokens = self._encode(settings.reference)
         self._drawn: Tensor | None = None
         self._done = 0
         self._asked = 0
 
-    def run(self, images: int, in_flight: int | None = None) -> float:
-        """Generate so many images, by default as many at a time as fill the best bucket; return the seconds."""
+    def run(self, images: int, in_flight: int | None = None, *, size: tuple[int, int] | None = None) -> float:
+        """Generate so many images, by default as many at a time as fill the best bucket; return the seconds.
+
+        size: width and height in pixels, by default the model's own.
+        """
         self._done = self._asked = 0
+        self._size = size or self._own_size
         self._left = images
         start = time.perf_counter()
         for _ in range(in_flight or self.best_bucket // 2):
@@ -75,6 +79,7 @@ class BareLoop:
         """Generate one image ``[H, W, 3]`` of another prompt, reference and seed than the benchmark's."""
         self._done = self._asked = self._left = 0
         self._drawn = None
+        self._size = self._own_size
         self._put(prompt, self._encode(reference), seed)
         while not self._done:
             self._loop.turn()
@@ -105,8 +110,8 @@ class BareLoop:
             guidance_scale=settings.guidance_scale,
             guidance_rescale=0.0,
             ip_adapter_scale=settings.ip_adapter_scale,
-            width=self._size,
-            height=self._size,
+            width=self._size[0],
+            height=self._size[1],
             seeds=(seed,),
         )
         self._mailbox.put(

@@ -1,30 +1,32 @@
-"""Load on one side: one call at a time, a closed loop at saturation, and Poisson arrivals below it."""
+"""Load on one side, by the runner: one call at a time, a closed loop at saturation, and arrivals below it."""
 
 from __future__ import annotations
 
-import asyncio
-import random
-import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from statistics import median
 
-from loadtests.peers.ask import Ask
+import msgspec
+
 from loadtests.peers.errors import PeerError
-from loadtests.peers.sides import Started, Target
+from loadtests.runner.arrivals import wanted_rate
+from loadtests.runner.gallery import Gallery
+from loadtests.runner.plan import Speed, make_plan
+from loadtests.runner.record import Record
+from loadtests.runner.scenario import Closed, Scenario
+from loadtests.runner.session import measure_unloaded, run_plan
+from loadtests.runner.target import Status, Target
+from loadtests.runner.watch import Watch
 
+SATURATED, ARRIVALS = "saturated", "arrivals"
+"""The phases of a scenario of the comparison. Each is a run of its own: what a side still has in flight when one
+ends would be in the other's figures."""
+WARM_UP_SECONDS = 0.1
+"""Shorter than a portrait, so that every caller asks once."""
+DRAIN_SECONDS = 600.0
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeasureSettings:
-    """How long each part takes on each side."""
-
-    concurrency: int = 16
-    closed_seconds: float = 10.0
-    open_seconds: float = 6.0
-    unloaded_calls: int = 3
-    offered: float = 0.8
-    """Poisson arrivals a second, as a share of what the side managed in its closed loop."""
+Opener = Callable[[], AbstractAsyncContextManager[Target]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +37,14 @@ class Measured:
     saturated: tuple[float, ...]
     rate: float
     arrivals: tuple[float, ...]
-    """Latencies of the open loop, from the moment that a request should have been sent (coordinated omission)."""
+    """Latencies of the open loop, from the moment that a request was due (coordinated omission)."""
     arrival_seconds: float
     """From the first arrival to the last answer."""
     offered_rate: float
+    slo_seconds: float
+    """What the scenario calls good, of the side's own unloaded latency."""
+    late_seconds: float = 0.0
+    """The most that the generator itself was late with a request of the open loop."""
 
     @property
     def unloaded_latency(self) -> float:
@@ -50,95 +56,80 @@ class Measured:
         return sum(latency <= slo_seconds for latency in self.arrivals) / self.arrival_seconds
 
 
-def measure(
-    started: Started, asks: Sequence[Ask], settings: MeasureSettings, rate: float, seed: int
-) -> Measured:
-    """Put a load on a side. `rate` is what it is thought to manage, and sets how many asks its closed loop gets."""
-    return asyncio.run(_measure(started, asks, settings, rate, seed))
-
-
-def estimate(started: Started, asks: Sequence[Ask], concurrency: int) -> float:
-    """Return images a second of one short closed loop, which warms the side up as well."""
-
-    async def run() -> float:
-        async with started.open() as target:
-            _threads(concurrency)
-            start = time.perf_counter()
-            await _closed(target, asks[:concurrency], concurrency)
-            return concurrency / (time.perf_counter() - start)
-
-    return asyncio.run(run())
-
-
-def closed_count(rate: float, settings: MeasureSettings) -> int:
-    """Return a multiple of the concurrency, so that whole batches stay whole to the end; two of them at least."""
-    return settings.concurrency * max(2, round(rate * settings.closed_seconds / settings.concurrency))
-
-
-async def _measure(
-    started: Started, asks: Sequence[Ask], settings: MeasureSettings, rate: float, seed: int
-) -> Measured:
-    async with started.open() as target:
-        _threads(max(settings.concurrency, len(asks)))
-        unloaded = [await _timed(target, ask) for ask in asks[: settings.unloaded_calls]]
-        count = closed_count(rate, settings)
-        if count > len(asks):
-            raise PeerError("load", f"{count} asks are needed, {len(asks)} were drawn")
-        start = time.perf_counter()
-        saturated = await _closed(target, asks[:count], settings.concurrency)
-        reached = count / (time.perf_counter() - start)
-        offered = settings.offered * reached
-        arrivals = await _open(target, asks, offered, settings.open_seconds, seed)
-    return Measured(
-        unloaded=tuple(unloaded),
-        saturated=tuple(saturated),
-        rate=reached,
-        arrivals=tuple(latency for latency, _ in arrivals),
-        arrival_seconds=max(end for _, end in arrivals),
-        offered_rate=offered,
+def part(scenario: Scenario, phase: str, seconds: float | None = None) -> Scenario:
+    """Return one phase of a scenario as a scenario, over its own time unless another is given."""
+    begin, end = scenario.spans()[phase]
+    return msgspec.structs.replace(
+        scenario,
+        seconds=end - begin if seconds is None else seconds,
+        phases=tuple(one for one in scenario.phases if one.name == phase),
+        streams=tuple(one for one in scenario.streams if phase in one.phases),
     )
 
 
-def _threads(count: int) -> None:
-    # The default holds cores + 4 threads, which would cap the calls in flight.
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(count))
+def sending_seconds(closed_seconds: float, rate: float, concurrency: int) -> float:
+    """Return how long the callers of a closed loop begin calls, so that their last answers come after `closed_seconds`.
+
+    At saturation a call takes concurrency / rate (Little's law). Two turns of each caller at least.
+    """
+    turn = concurrency / rate
+    return max(turn, closed_seconds - turn)
 
 
-async def _timed(target: Target, ask: Ask) -> float:
-    start = time.perf_counter()
-    await target(ask)
-    return time.perf_counter() - start
+async def measure(
+    name: str, opener: Opener, scenario: Scenario, gallery: Gallery, seed: int, rate: float | None
+) -> Measured:
+    """Put a load on a side. `rate` is what it managed in the round before; None for its first, which warms it up.
+
+    The rate counts the ramps at both ends. Raises ``PeerError`` for anything but pictures, and ``TargetError``.
+    """
+
+    async def records(load: Scenario, capacity: float) -> tuple[Record, ...]:
+        speed = Speed(capacity=capacity, unloaded=median(unloaded))
+        while not (plan := make_plan(load, seed, speed)).requests:
+            load = load.lasting(2 * load.seconds)  # so slow a side that by chance nobody comes
+        report = await run_plan(
+            plan,
+            opener(),
+            gallery,
+            Watch(None, None),
+            name=name,
+            calibrated=True,
+            drain_seconds=DRAIN_SECONDS,
+        )
+        if any(note.startswith("stopped") for note in report.notes):
+            raise KeyboardInterrupt  # the runner keeps what it has; a comparison with half a side is none
+        for one in report.records:
+            if one.status is not Status.OK:
+                raise PeerError(name, one.reason, one.message)
+        return report.records
+
+    unloaded = await measure_unloaded(opener(), scenario, seed)
+    full = part(scenario, SATURATED)
+    (callers,) = full.streams
+    assert isinstance(callers.arrivals, Closed)
+    concurrency = callers.arrivals.concurrency
+    if rate is None:
+        rate = _rate(await records(full.lasting(WARM_UP_SECONDS), 1 / median(unloaded)))
+    saturated = await records(full.lasting(sending_seconds(full.seconds, rate, concurrency)), rate)
+    reached = _rate(saturated)
+    below = part(scenario, ARRIVALS)
+    arrivals = await records(below, reached)
+    return Measured(
+        unloaded=tuple(unloaded),
+        saturated=tuple(one.latency for one in saturated),
+        rate=reached,
+        arrivals=tuple(one.latency for one in arrivals),
+        arrival_seconds=_seconds(arrivals),
+        offered_rate=sum(wanted_rate(one.arrivals, reached) for one in below.streams),
+        slo_seconds=Speed(capacity=reached, unloaded=median(unloaded)).seconds(scenario.slo),
+        late_seconds=max(one.sent - one.due for one in arrivals),
+    )
 
 
-async def _closed(target: Target, asks: Sequence[Ask], concurrency: int) -> list[float]:
-    left = iter(asks)
-    latencies: list[float] = []
-
-    async def caller() -> None:
-        for ask in left:
-            latencies.append(await _timed(target, ask))  # noqa: PERF401  callers share the list
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(concurrency):
-            group.create_task(caller())
-    return latencies
+def _rate(records: tuple[Record, ...]) -> float:
+    return sum(one.images for one in records) / _seconds(records)
 
 
-async def _open(
-    target: Target, asks: Sequence[Ask], rate: float, seconds: float, seed: int
-) -> list[tuple[float, float]]:
-    draw = random.Random(seed)
-    at = 0.0
-    times = [0.0]
-    while (at := at + draw.expovariate(rate)) < seconds:
-        times.append(at)
-    start = time.perf_counter()
-
-    async def call(ask: Ask, due: float) -> tuple[float, float]:
-        await asyncio.sleep(max(0.0, start + due - time.perf_counter()))
-        await target(ask)
-        end = time.perf_counter() - start
-        return end - due, end
-
-    calls = [call(asks[number % len(asks)], due) for number, due in enumerate(times)]
-    return list(await asyncio.gather(*calls))
+def _seconds(records: tuple[Record, ...]) -> float:
+    return max(one.done for one in records) - min(one.due for one in records)

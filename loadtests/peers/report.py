@@ -1,4 +1,4 @@
-"""The table: medians of rounds, percentiles of all rounds' calls, ratios within a round."""
+"""The table: medians of rounds, quantiles of all rounds' calls, ratios within a round."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from statistics import median
 from typing import Any
 
 from loadtests.peers.measure import Measured
+from loadtests.runner.measures import latency
 
 MB = 1_000_000
-SLO_FACTOR = 3.0
 HEAD = (
     "side", "images/s", "Limner's ratio (least to most)", "p50 s", "p99 s", "Limner's p99 ratio", "unloaded s",
     "goodput, own SLO", "goodput, diffusers' SLO", "offered /s", "peak MB",
@@ -31,14 +31,6 @@ class SideReport:
     def to_json(self) -> dict[str, Any]:
         """Return everything, for the file beside the table."""
         return asdict(self)
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """Return the smallest value that at least `share` of the values do not pass. Raises ``ValueError`` for none."""
-    if not values:
-        raise ValueError("a percentile of no values")
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, max(0, -int(-share * len(ordered) // 1) - 1))]
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
@@ -69,23 +61,23 @@ def table(
 def _cells(
     load: str, side: SideReport, rounds: list[Measured], first: SideReport | None, base: SideReport | None
 ) -> list[str]:
-    own = [each.goodput(SLO_FACTOR * each.unloaded_latency) for each in rounds]
+    own = [each.goodput(each.slo_seconds) for each in rounds]
     shared = "-"
     if base is not None and len(base.rounds.get(load, ())) == len(rounds):
-        slos = [SLO_FACTOR * each.unloaded_latency for each in base.rounds[load]]
+        slos = [each.slo_seconds for each in base.rounds[load]]
         shared = f"{median(each.goodput(slo) for each, slo in zip(rounds, slos, strict=True)):.2f}"
     faster = later = "-"
     if first is not None and first is not side and len(first.rounds.get(load, ())) == len(rounds):
         ours = first.rounds[load]
         faster = show(ratios([each.rate for each in ours], [each.rate for each in rounds]))
         later = show(ratios([_p99(each) for each in ours], [_p99(each) for each in rounds]))
-    every = [latency for each in rounds for latency in each.saturated]
+    every = latency(seconds for each in rounds for seconds in each.saturated)
     return [
         side.name,
         f"{median(each.rate for each in rounds):.2f}",
         faster,
-        f"{percentile(every, 0.5):.2f}",
-        f"{percentile(every, 0.99):.2f}",
+        f"{every.p50:.2f}",
+        f"{every.p99:.2f}",
         later,
         f"{median(each.unloaded_latency for each in rounds):.3f}",
         f"{median(own):.2f}",
@@ -96,7 +88,9 @@ def _cells(
 
 
 def _p99(measured: Measured) -> float:
-    return percentile(measured.saturated, 0.99)
+    p99 = latency(measured.saturated).p99
+    assert p99 is not None  # a side that answered nothing has no `Measured`
+    return p99
 
 
 TORCH_PEERS = ("diffusers", "litserve", "ray", "pytriton")

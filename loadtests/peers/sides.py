@@ -2,41 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import contextlib
-import json
 import sysconfig
 import time
-import urllib.error
-import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
-from limner_client import AsyncClient, LimnerError
-
-from engine.embedded import model_directory, reference_portraits
+from engine.embedded import model_directory
 from loadtests.peers.ask import Ask
 from loadtests.peers.environments import environment
 from loadtests.peers.errors import PeerNotStartedError, PeerRefusedError, tail
+from loadtests.peers.measure import Opener
 from loadtests.peers.process import free_port, running
+from loadtests.peers.target import PeerTarget
+from loadtests.runner.gallery import Gallery
+from loadtests.runner.limner import LimnerTarget
 from tools.local_server import local_server
 
 START_SECONDS = 240.0
-CALL_SECONDS = 600.0
 POLL_SECONDS = 0.2
 ROOT = Path(__file__).resolve().parents[2]
 LIMNER = "limner"
-
-
-class Target(Protocol):
-    """Answers an ask with a PNG. Raises ``PeerRefusedError`` for any other answer."""
-
-    async def __call__(self, ask: Ask) -> bytes:
-        """Ask for one portrait."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,56 +81,23 @@ def parse_side(text: str) -> Side:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartSettings:
-    """What is the same for every side."""
+    """What is the same for every side; `people` is the folder of `write_people`."""
 
     threads: int
     max_batch: int
     batch_seconds: float
     cache: Path
+    people: Path
     pip_arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """A running side: its process, its log, and how to open a target in an event loop."""
+    """A running side: its process, its log, and how to open it as a target in an event loop."""
 
     pid: int
     seconds: float
-    open: Callable[[], contextlib.AbstractAsyncContextManager[Target]]
-
-
-class HttpTarget:
-    """Asks a peer over HTTP; one thread a call in flight, so that asyncio is not what is measured."""
-
-    def __init__(self, name: str, port: int, peer: Peer) -> None:
-        self._name = name
-        self._url = f"http://127.0.0.1:{port}/{peer.path}"
-        self._kserve = peer.kserve
-
-    async def __call__(self, ask: Ask) -> bytes:
-        return await asyncio.to_thread(self.ask, ask)
-
-    def ask(self, ask: Ask) -> bytes:
-        """Post one ask and return the picture."""
-        request = urllib.request.Request(
-            self._url, self._body(ask).encode(), {"Content-Type": "application/json"}
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=CALL_SECONDS) as answer:
-                body: bytes = answer.read()
-        except urllib.error.HTTPError as error:
-            raise PeerRefusedError(self._name, f"answered {error.code}", error.read().decode()) from error
-        except OSError as error:
-            raise PeerRefusedError(self._name, f"gave no answer: {error}") from error
-        return base64.b64decode(json.loads(body)["outputs"][0]["data"][0]) if self._kserve else body
-
-    def _body(self, ask: Ask) -> str:
-        if not self._kserve:
-            return ask.to_json()
-        # The KServe v2 protocol's "bytes" are strings in JSON.
-        return json.dumps(
-            {"inputs": [{"name": "ask", "datatype": "BYTES", "shape": [1, 1], "data": [ask.to_json()]}]}
-        )
+    open: Opener
 
 
 @contextlib.contextmanager
@@ -157,7 +111,7 @@ def start_peer(side: Side, settings: StartSettings, first: Ask) -> Iterator[Star
     port = free_port()
     command = [
         str(python), "-m", f"loadtests.peers.serving.{peer.module}",
-        "--model", str(model_directory()), "--references", str(next(iter(reference_portraits().values())).parent),
+        "--model", str(model_directory()), "--references", str(settings.people),
         "--port", str(port), "--threads", str(settings.threads), "--max-batch", str(settings.max_batch),
         "--batch-seconds", str(settings.batch_seconds),
     ]  # fmt: skip
@@ -170,7 +124,7 @@ def start_peer(side: Side, settings: StartSettings, first: Ask) -> Iterator[Star
         "HF_HUB_OFFLINE": "1",
         **peer.environment,
     }
-    target = HttpTarget(str(side), port, peer)
+    target = PeerTarget(str(side), f"http://127.0.0.1:{port}/{peer.path}", kserve=peer.kserve)
     start = time.perf_counter()
     with running(command, log, variables) as process:
         said = ""
@@ -188,15 +142,11 @@ def start_peer(side: Side, settings: StartSettings, first: Ask) -> Iterator[Star
                 said = f"; {error.reason}"
             time.sleep(POLL_SECONDS)
 
-        @contextlib.asynccontextmanager
-        async def opened() -> AsyncIterator[Target]:
-            yield target
-
-        yield Started(pid=process.pid, seconds=time.perf_counter() - start, open=opened)
+        yield Started(pid=process.pid, seconds=time.perf_counter() - start, open=lambda: target)
 
 
 @contextlib.contextmanager
-def start_limner(side: Side, settings: StartSettings) -> Iterator[Started]:
+def start_limner(side: Side, settings: StartSettings, gallery: Gallery) -> Iterator[Started]:
     """Start Limner's server with its engine. Raises ``PeerNotStartedError`` with the end of its log."""
     options = ["--engine-threads", str(settings.threads), "--log-level", "warning"]
     if side.dtype is not None:
@@ -209,38 +159,18 @@ def start_limner(side: Side, settings: StartSettings) -> Iterator[Started]:
         except RuntimeError as error:
             raise PeerNotStartedError(str(side), "did not start", str(error)) from error
 
-        @contextlib.asynccontextmanager
-        async def opened() -> AsyncIterator[Target]:
-            async with AsyncClient(server.target, timeout=CALL_SECONDS) as client:
-                names = reference_portraits()
-                uploaded = {name: await client.upload(path) for name, path in names.items()}
-
-                async def target(ask: Ask) -> bytes:
-                    try:
-                        portrait = await client.generate(
-                            ask.prompt,
-                            uploaded[ask.reference],
-                            steps=ask.steps,
-                            sampler=ask.sampler,
-                            guidance_scale=ask.guidance_scale,
-                            ip_adapter_scale=ask.ip_adapter_scale,
-                            seed=ask.seed,
-                            format="png",
-                        )
-                    except LimnerError as error:
-                        raise PeerRefusedError(str(side), f"refused: {error}") from error
-                    return portrait.images[0].data
-
-                yield target
-
-        yield Started(pid=server.pid, seconds=server.ready_seconds, open=opened)
+        # One tenant in all rounds: what the side has seen it may remember, as its peers do.
+        yield Started(
+            pid=server.pid,
+            seconds=server.ready_seconds,
+            open=lambda: LimnerTarget(server.target, gallery, tenant="peers"),
+        )
 
 
-def start(side: Side, settings: StartSettings, first: Ask) -> contextlib.AbstractContextManager[Started]:
+def start(
+    side: Side, settings: StartSettings, gallery: Gallery, first: Ask
+) -> contextlib.AbstractContextManager[Started]:
     """Start any side."""
-    return start_limner(side, settings) if side.name == LIMNER else start_peer(side, settings, first)
-
-
-def references() -> Sequence[str]:
-    """Return the people that every side knows."""
-    return tuple(reference_portraits())
+    if side.name == LIMNER:
+        return start_limner(side, settings, gallery)
+    return start_peer(side, settings, first)

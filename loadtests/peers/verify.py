@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.embedded import model_directory, reference_portraits
+from engine.embedded import model_directory
 from loadtests.peers.ask import Ask
 from loadtests.peers.errors import PeerPictureError, tail
 
@@ -26,18 +26,17 @@ def decode(png: bytes) -> Picture:
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=np.int16)
 
 
-def draw_oracle(ask: Ask, folder: Path) -> Picture:
+def draw_oracle(ask: Ask, people: Path, folder: Path) -> Picture:
     """Return what diffusers makes of an ask, drawn by a process of its own that is gone afterwards.
 
     Raises ``PeerPictureError`` with the end of its log.
     """
     out = folder / "oracle.png"
-    references = next(iter(reference_portraits().values())).parent
     log = folder / "oracle.log"
     with log.open("wb") as sink:
         status = subprocess.run(
             [sys.executable, "-m", "loadtests.peers.oracle", "--model", str(model_directory()),
-             "--references", str(references), "--ask", ask.to_json(), "--out", str(out)],
+             "--references", str(people), "--ask", ask.to_json(), "--out", str(out)],
             stdout=sink, stderr=subprocess.STDOUT, check=False,
         ).returncode  # fmt: skip
     if status:

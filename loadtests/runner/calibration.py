@@ -28,19 +28,7 @@ async def calibrate(
     """
     settings = scenario.calibration
     requests = samples(scenario, seed)
-    await target.prepare(range(CALIBRATION_PEOPLE))
-    clock = asyncio.get_running_loop().time
-    # What the target compiles for a shape, it compiles now.
-    sizes = sorted({size for stream in scenario.streams for size in stream.mix.sizes})
-    for width, height in (sizes[0], *sizes):
-        await _answered(target, msgspec.structs.replace(next(requests), width=width, height=height))
-    say(f"calibration: {settings.alone} requests one by one")
-    alone = []
-    for _ in range(settings.alone):
-        request = next(requests)
-        began = clock()
-        await _answered(target, request)
-        alone.append(clock() - began)
+    alone = await one_by_one(target, scenario, requests, say=say)
     say(f"calibration: {settings.concurrency} callers for {settings.seconds:g} s")
     ends = await _closed_loop(target, requests, settings.concurrency, settings.seconds)
     if len(ends) < ENOUGH_ANSWERS or ends[-1] <= ends[0]:
@@ -51,6 +39,30 @@ async def calibrate(
     # and the last group fall than a count over a time is.
     slope = float(np.polyfit(ends, np.arange(len(ends)), 1)[0])
     return Speed(capacity=slope, unloaded=median(alone))
+
+
+async def one_by_one(
+    target: Target,
+    scenario: Scenario,
+    requests: Iterator[PlannedRequest],
+    *,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[float]:
+    """Return the seconds of some requests that are alone, after the target has seen each size. Raises TargetError."""
+    await target.prepare(range(CALIBRATION_PEOPLE))
+    clock = asyncio.get_running_loop().time
+    # What the target compiles for a shape, it compiles now.
+    sizes = sorted({size for stream in scenario.streams for size in stream.mix.sizes})
+    for width, height in (sizes[0], *sizes):
+        await _answered(target, msgspec.structs.replace(next(requests), width=width, height=height))
+    say(f"calibration: {scenario.calibration.alone} requests one by one")
+    alone = []
+    for _ in range(scenario.calibration.alone):
+        request = next(requests)
+        began = clock()
+        await _answered(target, request)
+        alone.append(clock() - began)
+    return alone
 
 
 async def _closed_loop(

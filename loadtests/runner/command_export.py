@@ -65,6 +65,7 @@ def export(report: Report) -> dict[str, Any]:
         },
         "callers": arrivals.concurrency if isinstance(arrivals, Closed) else 0,
         "known": plan.known_people,
+        "unloaded": report.speed.unloaded,
     }
 
 

@@ -125,6 +125,7 @@ def _done(answer: portrait_service_pb2.GenerateResponse) -> Outcome:
     return Outcome(
         status=Status.OK,
         images=len(answer.images),
+        pictures=tuple(image.data for image in answer.images),
         cache=None if told == "unspecified" else told,
         stages=Stages(
             reference=timings.reference_seconds,

@@ -13,11 +13,11 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 
-from loadtests.runner.calibration import calibrate
+from loadtests.runner.calibration import calibrate, one_by_one
 from loadtests.runner.errors import TargetError
 from loadtests.runner.gallery import Gallery
 from loadtests.runner.generator import DRAIN_SECONDS, Generator
-from loadtests.runner.plan import Plan, Speed
+from loadtests.runner.plan import Plan, Speed, samples
 from loadtests.runner.progress import Progress
 from loadtests.runner.record import Record
 from loadtests.runner.report import Machine, Report, all_figures, judge
@@ -43,6 +43,14 @@ async def measure_speed(opened: AbstractAsyncContextManager[Target], scenario: S
         speed = await calibrate(target, scenario, seed, say=say)
     say(f"calibration: {speed.capacity:.2f} requests/s, {speed.unloaded:.3f} s unloaded")
     return speed
+
+
+async def measure_unloaded(
+    opened: AbstractAsyncContextManager[Target], scenario: Scenario, seed: int
+) -> list[float]:
+    """Return the seconds of requests that are alone at a target, as calibration takes them. Raises TargetError."""
+    async with opened as target:
+        return await one_by_one(target, scenario, samples(scenario, seed))
 
 
 async def run_plan(
@@ -83,8 +91,8 @@ async def run_plan(
         if watch.sees:
             await asyncio.sleep(ENGINE_REPORT_SECONDS)
         await watch.sample(lambda: generator.now)
-    samples = tuple(watch.samples)
-    table = all_figures(scenario, plan.speed, records, samples)
+    readings = tuple(watch.samples)
+    table = all_figures(scenario, plan.speed, records, readings)
     return Report(
         scenario=scenario,
         seed=plan.seed,
@@ -100,7 +108,7 @@ async def run_plan(
         figures=table,
         judgements=tuple(judge(one, table, scenario, plan.speed) for one in scenario.expect),
         notes=tuple(_notes(generator, records, watch)),
-        samples=samples,
+        samples=readings,
         records=records,
     )
 

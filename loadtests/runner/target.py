@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -40,6 +40,7 @@ class Outcome:
 
     reason: the error's name; empty with `Status.OK`.
     retry_after: seconds that a refusal asks to wait; None when it does not say.
+    pictures: these images as they came, encoded; no record keeps them.
     cache: "hit", "miss" or "coalesced" of the reference; None without one, or where the target does not tell.
     resent: the picture had to be sent after all, as the target did not know its digest.
     batch_rows: mean useful rows of the UNet calls that the request ran in; None where the target does not tell.
@@ -50,6 +51,7 @@ class Outcome:
     message: str = ""
     retry_after: float | None = None
     images: int = 0
+    pictures: tuple[bytes, ...] = field(default=(), repr=False)
     cache: str | None = None
     resent: bool = False
     stages: Stages | None = None

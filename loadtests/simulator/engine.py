@@ -214,7 +214,10 @@ class VirtualEngine:
                     self._prompts.put(prompt)
         calls_of_encoder = -(-texts // MAX_TEXTS)
         seconds = calls_of_encoder * self._machine.prompt_seconds
-        seconds += len(calls) * self._machine.prompt_seconds_each
+        seconds += texts * self._machine.prompt_seconds_each
+        seconds += self._machine.place_seconds * sum(
+            call.request.images * call.request.rows for call in calls
+        )
         self.counters.prompt_seconds += self._pass(seconds)
 
     def _decode(self, *, idle: bool) -> None:

@@ -32,8 +32,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     decode_seconds: a call of the VAE, by images, at the default shape; other sizes cost by their area.
     step_seconds, step_seconds_image: guidance, samplers and the guard, for each tick and each image in it.
     turn_seconds: mail and reports of each turn of the loop.
-    prompt_seconds, prompt_seconds_each: a call of the text encoder, and what each newcomer's prompt and keys and
-        values add.
+    prompt_seconds, prompt_seconds_each: a call of the text encoder, and what each prompt in it adds.
+    place_seconds: keys and values of a row of an image that takes its first tick.
     encode_seconds: a call of the image encoder, which always takes ``encode_batch`` pictures.
     arrive_seconds, answer_seconds: the server before the engine has a job, and after its last picture.
     upload_seconds: a miss before the engine has its picture: the caller's second round trip, reading and resizing.
@@ -53,6 +53,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     turn_seconds: float = 0.0
     prompt_seconds: float = 0.0
     prompt_seconds_each: float = 0.0
+    place_seconds: float = 0.0
     encode_seconds: float = 0.0
     encode_batch: int = 4
     arrive_seconds: float = 0.0
@@ -102,8 +103,11 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return plan_decoding(offered, stall=stall, patience_ticks=config.decode_patience_ticks)
 
     def planned_costs(self) -> CostCurve:
-        """Return the curve that the scheduler would plan with; each replica's learns for itself."""
-        return CostCurve({costs.shape: without_noise(costs.seconds) for costs in self.ticks})
+        """Return the curve that the scheduler would plan with; each replica's learns for itself.
+
+        Of the default shape alone, as warm-up times no other.
+        """
+        return CostCurve({self.shape: without_noise(self.ticks[0].seconds)})
 
     def true_costs(self) -> CostCurve:
         """Return the curve that ticks really follow."""

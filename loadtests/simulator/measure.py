@@ -7,7 +7,6 @@ Everything else on the machine is in the figures, so let it be idle.
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import time
 from collections.abc import Callable
@@ -19,14 +18,15 @@ import msgspec
 import numpy as np
 import torch
 from limner_client import Client
-from PIL import Image
 
 from engine.__main__ import SPIN_COUNT
-from engine.backends.base import RowConditioning
+from engine.backends.base import Backend, RowConditioning
 from engine.config import DEFAULT_BACKENDS, EngineConfig
 from loadtests.bench.limit import BareLoop
 from loadtests.bench.service import saturated, unloaded
 from loadtests.bench.settings import BenchSettings
+from loadtests.runner.gallery import Gallery
+from loadtests.simulator.errors import SimulationError
 from loadtests.simulator.fleet import Fleet
 from loadtests.simulator.machine import Machine, TickCosts
 from loadtests.simulator.request import Request
@@ -39,6 +39,8 @@ from server.references.record import ReferenceRecord
 from tools.local_server import local_server
 
 ROUNDS = 5
+SIZES = ((96, 128),)
+"""Width and height of what the scenario `mixed` asks for beside the model's own size."""
 
 
 def median_seconds(call: Callable[[], object], rounds: int = ROUNDS) -> float:
@@ -64,18 +66,36 @@ def measure_engine(settings: BenchSettings, config: EngineConfig) -> Machine:
     eight = median_seconds(lambda: backend.encode_prompts([settings.prompt] * 8))
     each = max(0.0, (eight - one) / 7)
     place = median_seconds(lambda: backend.release(backend.place(RowConditioning(prompt=prompt))))
-    ticks = {}
+    facts = backend.facts
+    sizes = [(facts.default_width, facts.default_height)]
+    # A backend may have compiled its own size alone, and another is then not dearer by its area only.
+    sizes += [size for size in SIZES if size not in sizes and min(size) >= facts.min_size]
+    scale = facts.latent_scale
     with torch.inference_mode():
-        for bucket in calibration.tick_seconds:
-            ticks[bucket] = _tick_in_the_loop(bare, settings, bucket)
+        # Warm-up times two calls of each; one that met a disturbance would be missing from every tick below.
+        decodes = {
+            images: min(seconds, _decode_seconds(backend, images, calibration.shape))
+            for images, seconds in calibration.decode_seconds.items()
+        }
+        each_decode = decodes[calibration.decode_plan.batch] / calibration.decode_plan.batch
+        ticks = [
+            TickCosts(
+                shape=(calibration.shape[0], height // scale, width // scale),
+                seconds={
+                    bucket: _tick_in_the_loop(bare, settings, bucket, (width, height), each_decode)
+                    for bucket in calibration.tick_seconds
+                },
+            )
+            for width, height in sizes
+        ]
     return Machine(
         name=f"{backend.facts.family} on {os.cpu_count()} cores, {config.backend} in {config.dtype}",
         sources={"everything": "python -m loadtests.simulator.measure"},
-        ticks=(TickCosts(shape=calibration.shape, seconds=ticks),),
-        decode_seconds=calibration.decode_seconds,
+        ticks=tuple(ticks),
+        decode_seconds=decodes,
         prompt_seconds=max(0.0, one - each),
-        # A guided request places two rows.
-        prompt_seconds_each=each + 2 * place,
+        prompt_seconds_each=each,
+        place_seconds=place,
         encode_seconds=median_seconds(lambda: backend.encode_images(pictures, adapter)),
         encode_batch=config.reference_batch,
         reference_bytes=_entry_bytes(backend.facts.adapters[0].tokens, backend.facts.token_width),
@@ -110,16 +130,39 @@ def measure_service(machine: Machine, settings: BenchSettings, config: EngineCon
     return msgspec.structs.replace(machine, slowdown=1 + lost * simulated)
 
 
-def _tick_in_the_loop(bare: BareLoop, settings: BenchSettings, bucket: int) -> float:
+def _tick_in_the_loop(
+    bare: BareLoop, settings: BenchSettings, bucket: int, size: tuple[int, int], each_decode: float
+) -> float:
     """Return the seconds that a turn of the loop takes for each tick of a bucket that is full, decodes apart."""
-    in_flight = max(1, bucket // 2)
+    if bucket % 2:
+        # Guided images fill even buckets; warm-up tells what an odd one costs of the next.
+        even = min((other for other in bare.tick_seconds if other > bucket and not other % 2), default=None)
+        if even is None:
+            return bare.tick_seconds[bucket]
+        return (
+            _tick_in_the_loop(bare, settings, even, size, each_decode)
+            * bare.tick_seconds[bucket]
+            / bare.tick_seconds[even]
+        )
+    in_flight = bucket // 2
     images = max(8, 4 * in_flight)
     images -= images % in_flight
-    bare.run(in_flight, in_flight)
-    plan = bare.calibration.decode_plan.batch
-    seconds = min(bare.run(images, in_flight) for _ in range(3))
-    decodes = bare.calibration.decode_seconds[plan] / plan * images
-    return (seconds - decodes) / (images / in_flight * settings.steps)
+    bare.run(in_flight, in_flight, size=size)
+    seconds = min(bare.run(images, in_flight, size=size) for _ in range(3))
+    facts = bare.backend.facts
+    # The simulator decodes other sizes by their area as well.
+    area = size[0] * size[1] / (facts.default_width * facts.default_height)
+    tick = (seconds - area * each_decode * images) / (images / in_flight * settings.steps)
+    if tick <= 0:
+        raise SimulationError(
+            "ticks", f"bucket {bucket}: decodes took longer than all; something else ran as well"
+        )
+    return tick
+
+
+def _decode_seconds(backend: Backend, images: int, shape: tuple[int, int, int]) -> float:
+    latents = torch.zeros(images, *shape, device=backend.device)
+    return median_seconds(lambda: backend.decode_latents(latents).cpu())
 
 
 def _entry_bytes(tokens: int, width: int) -> int:
@@ -141,14 +184,12 @@ def _entry_bytes(tokens: int, width: int) -> int:
 def _upload_seconds(target: str) -> float:
     """Return the median time of uploading a picture that the server has not seen."""
     seconds = []
-    rng = np.random.default_rng(0)
+    gallery = Gallery(0)  # what the load tests send
+    gallery.prepare(range(ROUNDS + 1))
     with Client(target) as client:
-        for _ in range(ROUNDS + 1):
-            picture = io.BytesIO()
-            pixels = rng.integers(0, 255, (32, 32, 3), np.uint8)
-            Image.fromarray(pixels).resize((512, 512)).save(picture, "JPEG", quality=90)
+        for person in range(ROUNDS + 1):
             began = time.perf_counter()
-            client.upload(picture.getvalue())
+            client.upload(gallery.picture(person).data)
             seconds.append(time.perf_counter() - began)
     return median(seconds[1:])
 

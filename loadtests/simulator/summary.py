@@ -117,6 +117,7 @@ def unloaded_seconds(machine: Machine, *, steps: int, rows: int = 2) -> float:
     bucket = min((bucket for bucket in machine.buckets if bucket >= rows), default=machine.buckets[-1])
     tick = machine.ticks[0].seconds[bucket] + machine.step_seconds + machine.step_seconds_image
     engine = machine.prompt_seconds + machine.prompt_seconds_each + steps * tick + machine.decode_seconds[1]
+    engine += rows * machine.place_seconds
     engine *= machine.slowdown
     return machine.arrive_seconds + engine + steps * machine.turn_seconds + machine.answer_seconds
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -20,6 +20,8 @@ from loadtests.simulator.summary import Latency
 from loadtests.simulator.traffic import ClosedLoop, OpenLoop, Traffic
 
 TOLERANCE = 0.10
+ALONE = 100
+"""Requests whose median is the simulated unloaded latency."""
 
 
 class PlannedRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,6 +78,7 @@ class RealRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     callers: 0 where the requests came at their times; else so many callers who each waited for their answer.
     known: people whose reference the server had before the run.
     measured_from: requests before this second are left out of the latencies.
+    unloaded: seconds of a request that was alone, just before the run; None where nobody measured it.
     """
 
     name: str
@@ -84,6 +87,7 @@ class RealRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     callers: int = 0
     known: tuple[int, ...] = ()
     measured_from: float = 0.0
+    unloaded: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +97,9 @@ class Comparison:
     name: str
     simulated: Figures
     real: Figures
+    unloaded: tuple[float, float] | None = None
+    """Simulated and real seconds of a request that is alone. Where they differ, the machine was not as fast when it was
+    measured as when it ran, and the rest says little about the simulator."""
 
     def off(self, figure: str) -> float:
         """Return how far the simulated figure is off, as a share of the real one, signed."""
@@ -126,27 +133,48 @@ def validate(run: RealRun, machine: Machine) -> Comparison:
         traffic = ClosedLoop(requests, callers=run.callers, until=float("inf"))
     fleet = Fleet(settings, known=run.known)
     calls = fleet.run(traffic).calls
-    return Comparison(name=run.name, simulated=_figures(calls, run.measured_from), real=run.real)
+    return Comparison(
+        name=run.name,
+        simulated=_figures(calls, run.measured_from),
+        real=run.real,
+        unloaded=None if run.unloaded is None else (_unloaded(settings, requests), run.unloaded),
+    )
+
+
+def _unloaded(settings: FleetSettings, requests: Sequence[Request]) -> float:
+    """Return the median of some of the requests, each alone at a replica that knows everybody."""
+    alone = [
+        replace(request, deadline=None, cancel_after=None, brings_bytes=False) for request in requests[:ALONE]
+    ]
+    people = sorted({request.person for request in alone if request.person is not None})
+    fleet = Fleet(settings, known=people)
+    calls = fleet.run(ClosedLoop(alone, callers=1, until=float("inf"))).calls
+    return Latency.of(call.latency for call in calls).p50
 
 
 def table(comparisons: Sequence[Comparison]) -> str:
     """Return the comparison as a table in Markdown."""
     lines = [
-        "| run | throughput, images/s | p50, s | p95, s | p99, s | within 10% |",
-        "|---|---|---|---|---|---|",
+        "| run | unloaded, s | throughput, images/s | p50, s | p95, s | p99, s | within 10% |",
+        "|---|---|---|---|---|---|---|",
     ]
     for one in comparisons:
+        alone = "-"
+        if one.unloaded is not None:
+            simulated, real = one.unloaded
+            alone = f"{simulated:.3f} for {real:.3f} ({simulated / real - 1:+.1%})"
         cells = [
             f"{getattr(one.simulated, name):.3f} for {getattr(one.real, name):.3f} ({one.off(name):+.1%})"
             for name in ("throughput", "p50", "p95", "p99")
         ]
-        lines.append(f"| {one.name} | {' | '.join(cells)} | {'yes' if one.holds else 'NO'} |")
+        lines.append(f"| {one.name} | {alone} | {' | '.join(cells)} | {'yes' if one.holds else 'NO'} |")
     return "\n".join(lines)
 
 
 def _figures(calls: Sequence[Call], measured_from: float) -> Figures:
     finished = [call for call in calls if call.outcome is Outcome.FINISHED]
-    ends = [call.ended for call in calls if call.ended is not None]
+    # As of the real run: what was refused or given up last is no answer.
+    ends = [call.ended for call in finished if call.ended is not None]
     if not finished:
         raise SimulationError("requests", "none of them finishes in the simulation")
     latency = Latency.of(call.latency for call in finished if call.request.at >= measured_from)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from PIL import Image
 
 from engine.embedded import model_directory, reference_portraits
 from loadtests.peers.ask import Ask, BadAskError, parse_ask
-from loadtests.peers.errors import PeerPictureError, PeerRefusedError
+from loadtests.peers.errors import PeerPictureError
 from loadtests.peers.openvino_pipeline import OpenVinoPipeline
 from loadtests.peers.oracle import draw
+from loadtests.peers.people import write_people
 from loadtests.peers.pipeline import (
     PeerPipeline,
     UnknownReferenceError,
@@ -23,8 +25,13 @@ from loadtests.peers.pipeline import (
 )
 from loadtests.peers.process import free_port
 from loadtests.peers.serving.plain import bind
-from loadtests.peers.sides import PEERS, HttpTarget
+from loadtests.peers.target import PeerTarget, to_ask
 from loadtests.peers.verify import decode, mean_difference
+from loadtests.runner.errors import TargetError
+from loadtests.runner.gallery import Gallery
+from loadtests.runner.request import PlannedRequest
+from loadtests.runner.target import Outcome, Status
+from tests.loadtests.building import replaced
 
 REFERENCES = next(iter(reference_portraits().values())).parent
 
@@ -107,23 +114,45 @@ def test_another_picture_is_refused() -> None:
 
 
 @pytest.fixture
-def served(pipeline: PeerPipeline) -> Iterator[HttpTarget]:
+def served(tmp_path: Path) -> Iterator[PeerTarget]:
+    write_people(Gallery(0, size=64), tmp_path)
+    pipeline = PeerPipeline(model_directory(), tmp_path)
     server = bind(pipeline, free_port())
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield HttpTarget("diffusers", server.server_port, PEERS["diffusers"])
+    yield PeerTarget("diffusers", f"http://127.0.0.1:{server.server_port}/predict")
     server.shutdown()
     server.server_close()
     thread.join()
 
 
-def test_the_plain_server_answers_with_the_pipelines_picture(
-    served: HttpTarget, pipeline: PeerPipeline
+async def test_the_plain_server_answers_the_runner_with_the_pipelines_picture(
+    served: PeerTarget, tmp_path: Path
 ) -> None:
-    (picture,) = pipeline.generate([ask()])
-    assert served.ask(ask()) == to_png(picture)
-    with pytest.raises(PeerRefusedError, match="nobody"):
-        served.ask(ask(reference="nobody"))
+    request = PlannedRequest(
+        number=0, at=0.0, stream="callers", phase="saturated", prompt="a portrait", seed=3, person=2, steps=2
+    )
+    (picture,) = PeerPipeline(model_directory(), tmp_path).generate([to_ask(request)])
+    async with served:
+        await served.prepare([2])
+        assert await served.call(request) == Outcome(status=Status.OK, images=1, pictures=(to_png(picture),))
+        heun = await served.call(replaced(request, sampler="heun"))
+        assert (heun.status, heun.reason) == (Status.FAILED, "answered 400")
+        assert "heun" in heun.message
+        several = await served.call(replaced(request, images=4))
+        assert (several.status, several.message) == (Status.FAILED, "images must be 1, not 4")
+        with pytest.raises(TargetError, match="0 to 7, not 8"):
+            await served.prepare([1, 8])
+
+
+async def test_a_peer_that_is_gone_is_a_failed_call() -> None:
+    request = PlannedRequest(
+        number=0, at=0.0, stream="callers", phase="saturated", prompt="a portrait", seed=3, person=2
+    )
+    async with PeerTarget("ray", f"http://127.0.0.1:{free_port()}/") as target:
+        outcome = await target.call(request)
+    assert outcome.status is Status.FAILED
+    assert "gave no answer" in outcome.reason
 
 
 def test_an_ask_survives_its_body_and_names_what_is_wrong() -> None:

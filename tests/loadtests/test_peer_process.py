@@ -10,17 +10,28 @@ import psutil
 import pytest
 
 from loadtests.peers import environments, sides
+from loadtests.peers.ask import Ask
 from loadtests.peers.environments import environment, requirements_digest
 from loadtests.peers.errors import PeerNotInstalledError, PeerNotStartedError
-from loadtests.peers.loads import LOADS
+from loadtests.peers.people import PEOPLE, write_people
 from loadtests.peers.process import MemoryPeak, running, tree
 from loadtests.peers.sides import PEERS, Peer, StartSettings, parse_side, start
+from loadtests.runner.gallery import Gallery
 
-ASK = LOADS["homogenous"].asks(("ada",), 1, seed=0)[0]
+ASK = Ask(
+    prompt="a portrait",
+    reference="0",
+    steps=2,
+    guidance_scale=5.0,
+    sampler="ddim",
+    ip_adapter_scale=1.0,
+    seed=0,
+)
+GALLERY = Gallery(0, size=16)
 
 
 def settings(cache: Path) -> StartSettings:
-    return StartSettings(threads=1, max_batch=2, batch_seconds=0.01, cache=cache)
+    return StartSettings(threads=1, max_batch=2, batch_seconds=0.01, cache=cache, people=cache)
 
 
 def test_a_peer_that_ends_is_told_with_the_end_of_its_log(
@@ -30,7 +41,7 @@ def test_a_peer_that_ends_is_told_with_the_end_of_its_log(
     monkeypatch.setitem(PEERS, "ray", Peer(module="nothing_here", requirements="ray"))
     with (
         pytest.raises(PeerNotStartedError, match="No module named") as raised,
-        start(parse_side("ray"), settings(tmp_path), ASK),
+        start(parse_side("ray"), settings(tmp_path), GALLERY, ASK),
     ):
         pass
     assert raised.value.reason == "ended with status 1"
@@ -41,7 +52,7 @@ def test_a_peer_that_never_answers_is_told(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(sides, "START_SECONDS", 0.3)
     with (
         pytest.raises(PeerNotStartedError, match=r"gave no picture within 0 s; gave no answer"),
-        start(parse_side("diffusers"), settings(tmp_path), ASK),
+        start(parse_side("diffusers"), settings(tmp_path), GALLERY, ASK),
     ):
         pass
 
@@ -91,3 +102,11 @@ def test_children_go_with_their_parent(tmp_path: Path) -> None:
     assert not [
         member for member in family if member.is_running() and member.status() != psutil.STATUS_ZOMBIE
     ]
+
+
+def test_peers_are_shown_the_pictures_that_limner_is_shown(tmp_path: Path) -> None:
+    write_people(GALLERY, tmp_path / "people")
+    assert sorted(path.name for path in (tmp_path / "people").iterdir()) == [
+        f"{n}.png" for n in range(PEOPLE)
+    ]
+    assert (tmp_path / "people" / "3.png").read_bytes() == GALLERY.picture(3).data
