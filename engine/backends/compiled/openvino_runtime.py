@@ -177,9 +177,12 @@ class _Compiled:
         self._outputs = outputs
         self._mapped = mapped
         self._ran = False
-        self._conditioning = ConditioningByLayer(
-            [self._own(port) for port in compiled.inputs if port.any_name.startswith(LAYER_INPUTS)]
-        )
+        layers: list[LayerInput] = []
+        for port in compiled.inputs:
+            if (found := layer_input(port)) is not None:
+                self._request.set_tensor(port, found[0])
+                layers.append(found[1])
+        self._conditioning = ConditioningByLayer(layers)
 
     def __call__(self, inputs: Tensors, rows: Rows | None = None) -> dict[str, torch.Tensor]:
         if self._conditioning.packed:
@@ -199,11 +202,19 @@ class _Compiled:
         self._ran = True
         return {name: torch.from_numpy(self._request.get_tensor(name).data.copy()) for name in self._outputs}
 
-    def _own(self, port: Any) -> LayerInput:
-        """Give an input memory that stays; zeros, so that padding is finite."""
-        tensor = self._openvino.Tensor(port.element_type, port.shape)
-        self._request.set_tensor(port, tensor)
-        bits = torch.from_numpy(tensor.data.view(f"int{8 * port.element_type.size}"))
-        bits.zero_()
-        kind = {"bf16": torch.bfloat16, "f32": torch.float32}[port.element_type.to_string()]
-        return LayerInput.of(port.any_name, bits.view(kind))
+
+def layer_input(port: Any) -> tuple[Any, LayerInput] | None:
+    """Return memory for an input by layer, as OpenVINO's tensor and as ours: zeros, so that padding is finite.
+
+    None for all other inputs.
+    """
+    import openvino
+
+    name = next((name for name in port.names if name.startswith(LAYER_INPUTS)), None)
+    if name is None:
+        return None
+    tensor = openvino.Tensor(port.element_type, port.shape)
+    bits = torch.from_numpy(tensor.data.view(f"int{8 * port.element_type.size}"))
+    bits.zero_()
+    kind = {"bf16": torch.bfloat16, "f32": torch.float32}[port.element_type.to_string()]
+    return tensor, LayerInput.of(name, bits.view(kind))

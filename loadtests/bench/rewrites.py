@@ -1,0 +1,141 @@
+"""``python -m loadtests.bench.rewrites``: what each rewrite of the UNet's graph for OpenVINO saves.
+
+The shipped model's UNet, compiled for the same buckets as exported and rewritten, takes turns in one process; errors
+are against the graph as exported, in float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator, Sequence
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine.backends.compiled.by_layer import ConditioningByLayer
+from engine.backends.compiled.openvino_rewrites import read_by_layer, spread_group_norms
+from engine.backends.compiled.openvino_runtime import layer_input
+from engine.config import default_cache_dir
+from engine.embedded import model_directory
+from engine.export.directory import ExportDirectory
+from engine.export.obtain import obtain_export
+from engine.export.settings import ExportSettings
+
+PACKED = ("kv_text", "kv_ip")
+Array = np.ndarray[Any, Any]
+Rewrite = Callable[[Any, str], object]
+
+VARIANTS: dict[str, tuple[Rewrite, ...]] = {
+    "as exported": (),
+    "K/V by layer": (lambda model, precision: read_by_layer(model, PACKED, precision),),
+    "GroupNorm channels-last": (lambda model, precision: spread_group_norms(model),),
+    "both": (
+        lambda model, precision: spread_group_norms(model),
+        lambda model, precision: read_by_layer(model, PACKED, precision),
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m loadtests.bench.rewrites", description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=[2, 8])
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--precision", choices=("f32", "bf16"), default="bf16")
+    arguments = parser.parse_args()
+    export = obtain_export(model_directory(), default_cache_dir(), ExportSettings())
+    print("| rows | graph | ms a row | ratio to as exported (least to most) | root mean square error |")
+    print("|---|---|---|---|---|")
+    for rows in arguments.rows:
+        inputs = _inputs(export, rows)
+        exact = _compile(export, inputs, (), "f32", arguments.threads)().copy()
+        calls = {
+            name: _compile(export, inputs, rewrites, arguments.precision, arguments.threads)
+            for name, rewrites in VARIANTS.items()
+        }
+        for line in _compare(rows, calls, exact, arguments.rounds):
+            print(line, flush=True)
+
+
+def _inputs(export: ExportDirectory, rows: int) -> dict[str, Array]:
+    facts, width = export.manifest.facts, export.manifest.width
+    generator = np.random.default_rng(0)
+    side = facts.default_height // facts.latent_scale
+
+    def drawn(*shape: int) -> Array:
+        return generator.standard_normal(shape, dtype=np.float32)
+
+    return {
+        "sample": drawn(rows, facts.latent_channels, side, side),
+        "timestep": np.full(rows, 500.0, dtype=np.float32),
+        "kv_text": drawn(rows, facts.prompt_tokens, width),
+        "kv_ip": drawn(rows, facts.reference_tokens, width),
+        "ip_mask": np.zeros((rows, facts.reference_tokens), dtype=np.float32),
+    }
+
+
+def _compile(
+    export: ExportDirectory,
+    inputs: dict[str, Array],
+    rewrites: Sequence[Rewrite],
+    precision: str,
+    threads: int,
+) -> Callable[[], Array]:
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(export.graph("unet")[0])
+    model.reshape({name: list(value.shape) for name, value in inputs.items()})
+    for rewrite in rewrites:
+        rewrite(model, precision)
+    options = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": precision,
+    }
+    compiled = core.compile_model(model, "CPU", options)
+    request = compiled.create_infer_request()
+    layers = []
+    for port in compiled.inputs:
+        if (found := layer_input(port)) is not None:
+            request.set_tensor(port, found[0])
+            layers.append(found[1])
+        else:
+            (name,) = port.names & inputs.keys()
+            request.set_tensor(port, openvino.Tensor(inputs[name], shared_memory=True))
+    rows = {name: torch.from_numpy(inputs[name]) for name in PACKED}
+    ConditioningByLayer(layers).hold(rows, range(len(inputs["sample"])))
+
+    def run() -> Array:
+        request.infer()
+        found: Array = request.get_output_tensor(0).data
+        return found
+
+    return run
+
+
+def _compare(rows: int, calls: dict[str, Callable[[], Array]], exact: Array, rounds: int) -> Iterator[str]:
+    errors = {name: float(np.sqrt(((call() - exact) ** 2).mean())) for name, call in calls.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            call()  # the last one's weights are still in the cache
+            began = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - began)
+    first = next(iter(calls))
+    for name, taken in seconds.items():
+        ratios = sorted(mine / plain for mine, plain in zip(taken, seconds[first], strict=True))
+        yield (
+            f"| {rows} | {name} | {1000 * median(taken) / rows:.2f} "
+            f"| {median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) | {errors[name]:.4f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
