@@ -1,10 +1,12 @@
 // Reads a JSON list of custom resources and throws at the first that breaks its operator's schema.
 import { readFileSync } from "node:fs";
+import { Certificate } from "@kubernetes-models/cert-manager/cert-manager.io/v1/Certificate";
+import { Issuer } from "@kubernetes-models/cert-manager/cert-manager.io/v1/Issuer";
 import { ScaledObject } from "@kubernetes-models/keda/keda.sh/v1alpha1/ScaledObject";
 import { PodMonitor } from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/PodMonitor";
 import { PrometheusRule } from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/PrometheusRule";
 
-const kinds = { ScaledObject, PodMonitor, PrometheusRule };
+const kinds = { Certificate, Issuer, ScaledObject, PodMonitor, PrometheusRule };
 for (const resource of JSON.parse(readFileSync(0, "utf8"))) {
   const Kind = kinds[resource.kind];
   if (!Kind || Kind.apiVersion !== resource.apiVersion) throw new Error(`no schema for ${resource.apiVersion} ${resource.kind}`);

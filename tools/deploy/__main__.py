@@ -21,9 +21,11 @@ COMBINATIONS = (
     ("redis", "network-policy"),
     ("monitoring", "keda"),
     ("gpu", "weights-pvc", "engine-build"),
+    ("tls",),
+    ("tls", "mtls", "network-policy"),
 )
 """Components over the bare base; together they hold each component at least once, which is checked."""
-CUSTOM = ("keda.sh/", "monitoring.coreos.com/")
+CUSTOM = ("cert-manager.io/", "keda.sh/", "monitoring.coreos.com/")
 
 
 def built() -> Iterator[tuple[str, str]]:
