@@ -265,7 +265,7 @@ def serve(
     fake: FakeLimner, address: str = "127.0.0.1:0", options: tuple[tuple[str, Any], ...] = ()
 ) -> tuple[grpc.Server, str]:
     """Start a server for the fake and give its address."""
-    server = grpc.server(futures.ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0), *options])
+    server = grpc.server(futures.ThreadPoolExecutor(8), options=options)
     portrait_service_pb2_grpc.add_PortraitServiceServicer_to_server(fake, server)
     reference_service_pb2_grpc.add_ReferenceServiceServicer_to_server(fake, server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(fake, server)
