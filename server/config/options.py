@@ -20,8 +20,8 @@ class ListenOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     host: Annotated[
         str,
         Meta(
-            description="Interface of the gRPC port. The service authenticates nobody but by `tls.client_ca_file`, so the "
-            "default is reachable from this machine only; containers set `0.0.0.0` or `[::]`."
+            description="Interface of the gRPC port. The service authenticates nobody but by `tls.client_ca_file`, "
+            "so the default is reachable from this machine only; containers set `0.0.0.0` or `[::]`."
         ),
     ] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="gRPC port; 0 takes a free one.")] = 50051
