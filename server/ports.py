@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import grpc
 
-from server.config.options import LimitOptions, ListenOptions
+from server.config.listen_options import ListenOptions
+from server.config.options import LimitOptions
 
 
 class BindError(Exception):

@@ -6,7 +6,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from prometheus_client import CollectorRegistry
 
-from server.config.options import ListenOptions
+from server.config.listen_options import ListenOptions
 from server.metrics.http import MetricsEndpoint
 from server.ports import BindError, address_of
 

@@ -16,7 +16,8 @@ from limner.v1 import model_service_pb2_grpc, portrait_service_pb2_grpc, referen
 
 from server.app import App
 from server.config import Config
-from server.config.options import DrainOptions, EngineOptions, ListenOptions
+from server.config.listen_options import ListenOptions
+from server.config.options import DrainOptions, EngineOptions
 from tests.server.fake_engine import FakeLauncher, Script
 
 

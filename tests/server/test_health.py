@@ -12,7 +12,7 @@ from limner.v1.portrait_pb2 import PortraitSpec
 from limner.v1.portrait_service_pb2 import GenerateRequest
 
 from server.api.services import SERVICE_NAMES
-from server.config.options import ListenOptions
+from server.config.listen_options import ListenOptions
 from tests.server.fake_engine import Script
 from tests.server.running import Serving, run_server, until_ready
 

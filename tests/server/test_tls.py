@@ -21,7 +21,7 @@ from limner.v1.model_service_pb2_grpc import ModelServiceStub
 from limner_client import AsyncClient, ChannelSettings, RetryPolicy, Tls, Unavailable
 
 from server.config import ConfigError, load
-from server.config.options import ListenOptions
+from server.config.listen_options import ListenOptions
 from tests.server.running import Serving, run_server
 from tests.server.tls import HOST, Secret, chain, roots, trusting
 
