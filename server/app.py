@@ -27,6 +27,7 @@ from server.api.services import rpc_types, served
 from server.config import Config
 from server.config.models import served_models
 from server.config.redis import shown_address
+from server.credentials import server_credentials
 from server.engine_link.engines import Engines
 from server.engine_link.launcher import Launcher
 from server.engine_link.link import EngineLink
@@ -34,17 +35,17 @@ from server.engine_link.supervisor import SupervisorOptions
 from server.imaging.decode import ImageLimits
 from server.imaging.pool import ImagingPool
 from server.metrics.gpu import register_gpus
-from server.metrics.http import MetricsEndpoint
 from server.metrics.observer import ServerMetrics
 from server.metrics.one_engine import OneEngineMetrics
 from server.portraits.admission import Admission
 from server.portraits.generator import Generator
 from server.portraits.idempotency import IdempotentGenerations
-from server.ports import address_of, bind, grpc_options
+from server.ports import bind, grpc_options
 from server.ready_file import ReadyFile
 from server.references.cache import ReferenceCache
 from server.references.library import ReferenceLibrary
 from server.references.shared.build import build_shared_tier
+from server.side_ports import SidePorts
 from server.tracing.choice import choose_tracing
 from server.tracing.trace import exemplar
 
@@ -76,8 +77,7 @@ class App:
         self._ready_file = ReadyFile(config.listen.ready_file)
         self._draining = False
         self.addresses: list[str] = []
-        self.metrics_url = ""
-        self._endpoint: MetricsEndpoint | None = None
+        self.side_ports = SidePorts()
         self.engines = self._build_engines(launchers)
         self._decoding = ImagingPool(
             workers=config.imaging.decode_threads,
@@ -110,6 +110,7 @@ class App:
         self.idempotency = IdempotentGenerations(
             ttl=config.idempotency.ttl_seconds, max_bytes=config.idempotency.max_bytes
         )
+        self._credentials = server_credentials(config.tls, log)
         self._server = self._build_server()
 
     def _build_engines(self, launchers: Sequence[Launcher]) -> Engines:
@@ -152,7 +153,7 @@ class App:
         )
         server = grpc.aio.server(
             interceptors=[interceptor],
-            options=grpc_options(config.limits),
+            options=grpc_options(config.limits, config.listen),
             maximum_concurrent_rpcs=config.admission.max_concurrent_rpcs,
         )
         generator = Generator(
@@ -215,18 +216,16 @@ class App:
         """Bind, answer health checks, then start the engines. Raises ``BindError`` and ``OSError``."""
         began = time.perf_counter()
         listen = self._config.listen
-        self.addresses = bind(self._server, listen)
-        if listen.metrics_port >= 0:
-            self._endpoint = MetricsEndpoint(
-                self.metrics.registry, port=listen.metrics_port, address=listen.metrics_host
-            )
-            self.metrics_url = f"http://{address_of(listen.metrics_host, self._endpoint.port)}/metrics"
+        self.addresses = bind(self._server, listen, self._credentials)
+        await self.side_ports.start(listen, health=self.health, registry=self.metrics.registry)
         await self._server.start()
-        self._ready_file.listening(self.addresses, self.metrics_url)
+        self._ready_file.listening(self.addresses, self.side_ports.metrics_url)
         self._log.info(
             "listening",
             grpc=self.addresses,
-            metrics=self.metrics_url,
+            tls=bool(self._config.tls.certificate_file),
+            health=self.side_ports.health_address,
+            metrics=self.side_ports.metrics_url,
             start_seconds=round(time.perf_counter() - began, 3),
         )
         if self.shared is not None:
@@ -266,8 +265,7 @@ class App:
         self._decoding.close()
         self._encoding.close()
         await self.tracing.close()
-        if self._endpoint is not None:
-            self._endpoint.close()
+        await self.side_ports.stop()
         self._ready_file.remove()
         self._log.info("stopped")
 

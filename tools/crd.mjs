@@ -1,5 +1,7 @@
 // Reads a JSON list of custom resources and throws at the first that breaks its operator's schema.
 import { readFileSync } from "node:fs";
+import { Certificate } from "@kubernetes-models/cert-manager/cert-manager.io/v1/Certificate";
+import { Issuer } from "@kubernetes-models/cert-manager/cert-manager.io/v1/Issuer";
 import { BackendTrafficPolicy } from "@kubernetes-models/envoy-gateway/gateway.envoyproxy.io/v1alpha1/BackendTrafficPolicy";
 import { ClientTrafficPolicy } from "@kubernetes-models/envoy-gateway/gateway.envoyproxy.io/v1alpha1/ClientTrafficPolicy";
 import { SecurityPolicy } from "@kubernetes-models/envoy-gateway/gateway.envoyproxy.io/v1alpha1/SecurityPolicy";
@@ -10,7 +12,8 @@ import { PodMonitor } from "@kubernetes-models/prometheus-operator/monitoring.co
 import { PrometheusRule } from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/PrometheusRule";
 
 const kinds = {
-  BackendTrafficPolicy, ClientTrafficPolicy, Gateway, GRPCRoute, PodMonitor, PrometheusRule, ScaledObject, SecurityPolicy,
+  BackendTrafficPolicy, Certificate, ClientTrafficPolicy, Gateway, GRPCRoute, Issuer, PodMonitor, PrometheusRule,
+  ScaledObject, SecurityPolicy,
 };
 for (const resource of JSON.parse(readFileSync(0, "utf8"))) {
   const Kind = kinds[resource.kind];

@@ -23,6 +23,7 @@ from server.config.sources import (
     unknown_key,
 )
 from server.config.table import Option, all_options
+from server.config.tls import tls_problems
 
 
 def load(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
@@ -82,6 +83,7 @@ def _contradictions(config: Config) -> list[str]:
         problems.append("engine.restart_delay_max_seconds: is below engine.restart_delay_seconds")
     problems += model_problems(config.engine)
     problems += redis_problems(config.redis)
+    problems += tls_problems(config.tls)
     return problems
 
 

@@ -7,37 +7,12 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from server.config.listen_options import ListenOptions
 from server.config.optional import KserveOptions, TracingOptions
 from server.config.redis_options import RedisOptions
+from server.config.tls_options import TlsOptions
 
 MIB = 1024 * 1024
-
-
-class ListenOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the server listens."""
-
-    host: Annotated[
-        str,
-        Meta(
-            description="Interface of the gRPC port. The service has no authentication of its own, so the default "
-            "is reachable from this machine only; containers set `0.0.0.0` or `[::]`."
-        ),
-    ] = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535, description="gRPC port; 0 takes a free one.")] = 50051
-    unix_socket: Annotated[
-        str, Meta(description="Path of a Unix socket to listen on as well. Empty for none.")
-    ] = ""
-    metrics_host: Annotated[str, Meta(description="Interface of the metrics port.")] = "127.0.0.1"
-    metrics_port: Annotated[
-        int, Meta(ge=-1, le=65535, description="HTTP port of `/metrics`; 0 takes a free one, -1 serves none.")
-    ] = 9464
-    ready_file: Annotated[
-        str,
-        Meta(
-            description="File to keep up to date with `pid`, `grpc`, `metrics` (addresses) and `ready`, as JSON; "
-            "written when the ports are bound and again whenever readiness changes. Empty for none."
-        ),
-    ] = ""
 
 
 class LimitOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -301,6 +276,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The server's whole configuration."""
 
     listen: ListenOptions = ListenOptions()
+    tls: TlsOptions = TlsOptions()
     limits: LimitOptions = LimitOptions()
     admission: AdmissionOptions = AdmissionOptions()
     imaging: ImagingOptions = ImagingOptions()

@@ -261,13 +261,15 @@ def _reference(digest: str, size: int) -> reference_service_pb2.Reference:
     return reference
 
 
-def serve(fake: FakeLimner) -> tuple[grpc.Server, str]:
+def serve(
+    fake: FakeLimner, address: str = "127.0.0.1:0", options: tuple[tuple[str, Any], ...] = ()
+) -> tuple[grpc.Server, str]:
     """Start a server for the fake and give its address."""
-    server = grpc.server(futures.ThreadPoolExecutor(8))
+    server = grpc.server(futures.ThreadPoolExecutor(8), options=options)
     portrait_service_pb2_grpc.add_PortraitServiceServicer_to_server(fake, server)
     reference_service_pb2_grpc.add_ReferenceServiceServicer_to_server(fake, server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(fake, server)
     health_pb2_grpc.add_HealthServicer_to_server(fake.health, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(address)
     server.start()
-    return server, f"127.0.0.1:{port}"
+    return server, f"{address.rpartition(':')[0]}:{port}"

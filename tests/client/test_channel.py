@@ -1,14 +1,14 @@
 """Transport security and channel options."""
 
-import shutil
-import subprocess
 from concurrent import futures
 from pathlib import Path
 
 import grpc
 import pytest
+import trustme
 from limner.v1 import model_service_pb2_grpc
 from limner_client import ChannelSettings, Client, RetryPolicy, Tls, Unavailable
+from limner_client.cli import main
 
 from tests.client.fakes import FakeLimner
 
@@ -17,18 +17,13 @@ ONCE = RetryPolicy(max_attempts=1)
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Make a self-signed certificate for `limner.test`, and its key."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not installed")
+    """Make a certificate for `limner.test` with its authority's, and its key."""
     folder = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    issued = authority.issue_cert("limner.test")
     key, certificate = folder / "key.pem", folder / "certificate.pem"
-    subprocess.run(
-        [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-         "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=limner.test",
-         "-addext", "subjectAltName=DNS:limner.test"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    key.write_bytes(issued.private_key_pem.bytes())
+    certificate.write_bytes(issued.cert_chain_pems[0].bytes() + authority.cert_pem.bytes())
     return certificate, key
 
 
@@ -54,6 +49,13 @@ def test_mutual_tls(tls_target, certificate):
     tls = Tls(root_certificates=path, certificate=path, private_key=key, server_name="limner.test")
     with Client(tls_target, channel=ChannelSettings(tls=tls), retry=ONCE) as client:
         assert client.limits().max_images == 8
+
+
+def test_the_command_speaks_mutual_tls(tls_target, certificate, capsys):
+    path, key = map(str, certificate)
+    flags = ["--tls-ca", path, "--tls-cert", path, "--tls-key", key, "--tls-server-name", "limner.test"]
+    assert main(["info", "--server", tls_target, *flags]) == 0
+    assert "embedded" in capsys.readouterr().out
 
 
 def test_a_server_of_another_name_is_refused(tls_target, certificate):

@@ -17,6 +17,7 @@ import yaml
 
 from server.api.health import LIVENESS, READINESS
 from server.config import load
+from server.config.table import all_options
 from tools import npm
 from tools.deploy import policy
 from tools.deploy.dashboard import PANELS
@@ -76,6 +77,26 @@ def test_the_pod_outlives_its_drain_and_its_probes_name_services_that_are_served
     assert server["livenessProbe"]["grpc"]["service"] == LIVENESS
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert server[probe]["grpc"]["port"] == config.listen.port
+
+
+def test_with_tls_the_probes_ask_the_plain_port_and_the_files_are_those_of_the_secret() -> None:
+    patch = yaml.safe_load(text_of("kustomize/components/tls/kustomization.yaml"))["patches"][0]["patch"]
+    pod = yaml.safe_load(patch)["spec"]["template"]["spec"]
+    (server,) = pod["containers"]
+    more = yaml.safe_load(text_of("kustomize/components/mtls/kustomization.yaml"))["patches"][0]["patch"]
+    (mutual,) = yaml.safe_load(more)["spec"]["template"]["spec"]["containers"]
+    environment = {one["name"]: one["value"] for one in server["env"] + mutual["env"]}
+    options = {option.variable: option for option in all_options()}
+    assert environment.keys() <= options.keys()
+    health = options["LIMNER_LISTEN_HEALTH_PORT"].convert(environment["LIMNER_LISTEN_HEALTH_PORT"], text=True)
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert server[probe]["grpc"] == {"port": health}
+    (mount,) = server["volumeMounts"]
+    files = {Path(value) for name, value in environment.items() if name.startswith("LIMNER_TLS_")}
+    # The names that cert-manager gives: https://cert-manager.io/docs/usage/certificate/
+    assert files == {Path(mount["mountPath"]) / name for name in ("tls.crt", "tls.key", "ca.crt")}
+    certificate = yaml.safe_load(text_of("kustomize/components/tls/certificate.yaml"))["spec"]
+    assert pod["volumes"][0]["secret"]["secretName"] == certificate["secretName"]
 
 
 def test_rules_dashboard_and_scaling_ask_for_metrics_that_exist() -> None:

@@ -58,7 +58,8 @@ def test_proto_is_no_python_package() -> None:
     ("module", "unwanted"),
     [
         ("limner_client", {"torch", "numpy", "PIL", "server", "engine"}),
-        ("server.__main__", {"torch", "diffusers", "transformers", "opentelemetry", "limner.kserve"}),
+        ("server.__main__", {"grpc", "torch"}),
+        ("server.serving", {"torch", "diffusers", "transformers", "opentelemetry", "limner.kserve"}),
         ("engine.protocol.messages", {"torch", "grpc", "asyncio"}),
         ("engine.scheduling", {"torch", "numpy", "asyncio"}),
         ("engine.embedded", {"torch"}),

@@ -16,7 +16,8 @@ from limner.v1 import model_service_pb2_grpc, portrait_service_pb2_grpc, referen
 
 from server.app import App
 from server.config import Config
-from server.config.options import DrainOptions, EngineOptions, ListenOptions
+from server.config.listen_options import ListenOptions
+from server.config.options import DrainOptions, EngineOptions
 from tests.server.fake_engine import FakeLauncher, Script
 
 
@@ -71,9 +72,16 @@ def quick_config(**changes: Any) -> Config:
 
 @asynccontextmanager
 async def run_server(
-    script: Script | None = None, *more: Script, wait: bool = True, **changes: Any
+    script: Script | None = None,
+    *more: Script,
+    wait: bool = True,
+    credentials: grpc.ChannelCredentials | None = None,
+    **changes: Any,
 ) -> AsyncIterator[Serving]:
-    """Serve with the engines of ``script``, and of ``more`` where ``engine.models`` names further models."""
+    """Serve with the engines of ``script``, and of ``more`` where ``engine.models`` names further models.
+
+    ``credentials`` are the client's, where the server has TLS.
+    """
     scripts = (script or Script(), *more)
     logs: list[dict[str, Any]] = []
 
@@ -87,7 +95,11 @@ async def run_server(
     launchers = [FakeLauncher(each) for each in scripts]
     app = App(quick_config(**changes), launchers, log)
     await app.start()
-    async with grpc.aio.insecure_channel(app.addresses[0]) as channel:
+    async with (
+        grpc.aio.insecure_channel(app.addresses[0])
+        if credentials is None
+        else grpc.aio.secure_channel(app.addresses[0], credentials)
+    ) as channel:
         serving = Serving(app=app, launchers=launchers, channel=channel, logs=logs)
         try:
             if wait:

@@ -8,8 +8,11 @@ import pytest
 from google.protobuf import descriptor_pb2
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_reflection.v1alpha import reflection_pb2
+from limner.v1.portrait_pb2 import PortraitSpec
+from limner.v1.portrait_service_pb2 import GenerateRequest
 
 from server.api.services import SERVICE_NAMES
+from server.config.listen_options import ListenOptions
 from tests.server.fake_engine import Script
 from tests.server.running import Serving, run_server, until_ready
 
@@ -83,3 +86,16 @@ async def test_reflection_describes_every_service(serving: Serving, version: str
             name
         )
     await call.done_writing()
+
+
+async def test_an_old_connection_is_replaced_and_its_calls_end_well() -> None:
+    listen = ListenOptions(port=0, metrics_port=-1, max_connection_age_seconds=0.2)
+    async with run_server(listen=listen) as serving:
+        call = serving.portraits.Generate(GenerateRequest(portrait=PortraitSpec(prompt="HOLD a sailor")))
+        await serving.script.until(lambda: bool(serving.script.held))
+        async with asyncio.timeout(20):
+            while serving.channel.get_state() is grpc.ChannelConnectivity.READY:
+                await serving.channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+        serving.script.release.set()
+        assert len((await call).images) == 1
+        assert await check(serving, "readiness") == SERVING

@@ -13,14 +13,18 @@ from pathlib import Path
 
 import grpc
 import pytest
+import trustme
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from limner.v1.portrait_pb2 import PortraitSpec
 from limner.v1.portrait_service_pb2 import GenerateRequest
 from limner.v1.portrait_service_pb2_grpc import PortraitServiceStub
+from limner_client.cli import main
+from limner_client.cli.exits import OK, UNAVAILABLE
 
 from tests.server.answers import refusal_of
 from tests.server.processes import PATIENCE, ROOT, generate, is_alive, process
+from tests.server.tls import Secret
 
 HEALTH_SECONDS = 10.0
 """A bound that a busy machine keeps as well; it is far below what a model takes to load."""
@@ -136,6 +140,45 @@ def test_a_unix_socket(tmp_path: Path) -> None:
         server.until_ready()
         with grpc.insecure_channel(server.told()["grpc"][1]) as channel:
             assert len(generate(channel).images) == 1
+
+
+def test_the_command_over_tls_across_a_renewal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = trustme.CA(), trustme.CA()
+    secret = Secret(tmp_path)
+    secret.issue(old)
+    for name, authority in (("old", old), ("new", new)):
+        authority.cert_pem.write_to_path(tmp_path / f"{name}.pem")
+    options = secret.options()
+    files = ("--tls-certificate-file", options.certificate_file, "--tls-key-file", options.key_file)
+    with process(tmp_path, *files) as server:
+        server.until_ready()
+
+        def health(*flags: str) -> int:
+            return main(["health", "--server", server.told()["grpc"][0], *flags])
+
+        assert health("--tls-ca", str(tmp_path / "old.pem")) == OK
+        secret.issue(new)
+        named = ("--tls-server-name", "limner.test")
+        assert health("--tls-ca", str(tmp_path / "new.pem"), *named) == OK
+        assert health("--tls-ca", str(tmp_path / "old.pem")) == UNAVAILABLE
+        assert health() == UNAVAILABLE
+        assert len(server.lines("certificate_renewed")) == 1
+        assert server.stop() == 0
+        # gRPC's own words about handshakes that failed would stand between the lines of our log.
+        assert [line for line in server.log_file.read_text().splitlines() if not line.startswith("{")] == []
+
+
+def test_a_key_of_another_certificate_ends_the_start(tmp_path: Path) -> None:
+    one, other = (trustme.CA().issue_cert("limner.test") for _ in range(2))
+    one.cert_chain_pems[0].write_to_path(tmp_path / "tls.crt")
+    other.private_key_pem.write_to_path(tmp_path / "tls.key")
+    files = [f"--tls-certificate-file={tmp_path / 'tls.crt'}", f"--tls-key-file={tmp_path / 'tls.key'}"]
+    run = subprocess.run(
+        [sys.executable, "-m", "server", *files], capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE
+    )
+    assert run.returncode == 2
+    assert run.stderr.startswith("limner-server: tls.key_file: ")
+    assert "does not belong to the certificate" in run.stderr
 
 
 def test_bad_input_reaches_the_caller_across_processes(tmp_path: Path) -> None:

@@ -24,9 +24,17 @@ COMBINATIONS = (
     ("gateway", "network-policy"),
     ("monitoring", "keda"),
     ("gpu", "weights-pvc", "engine-build"),
+    ("tls",),
+    ("tls", "mtls", "network-policy"),
 )
 """Components over the bare base; together they hold each component at least once, which is checked."""
-CUSTOM = ("gateway.envoyproxy.io/", "gateway.networking.k8s.io/", "keda.sh/", "monitoring.coreos.com/")
+CUSTOM = (
+    "cert-manager.io/",
+    "gateway.envoyproxy.io/",
+    "gateway.networking.k8s.io/",
+    "keda.sh/",
+    "monitoring.coreos.com/",
+)
 
 
 def built() -> Iterator[tuple[str, str]]:

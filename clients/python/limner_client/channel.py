@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import grpc
 
 from limner_client.effects import Call, Failure
 from limner_client.errors import LimnerError
+from limner_client.routing import Routing, ring_arguments
 from limner_client.wire import decode_failure
 
 DEFAULT_TARGET = "127.0.0.1:50051"
@@ -50,7 +51,15 @@ class ChannelSettings:
     keepalive_timeout_seconds: float = 10.0
     load_balancing: str = "round_robin"
     """What spreads calls over the addresses that the target's name resolves to; `pick_first` uses one."""
+    routing: Routing = "any"
+    """`reference` sends the calls of a reference to one replica and its cache, in place of `load_balancing`."""
+    resolve_seconds: float = 5.0
+    """The least time between two looks at the target's name; a lost connection asks for one."""
     options: tuple[tuple[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.routing not in get_args(Routing):
+            raise ValueError(f"routing is one of {', '.join(get_args(Routing))}, not {self.routing!r}")
 
     def arguments(self) -> list[tuple[str, Any]]:
         """Give the gRPC channel arguments."""
@@ -60,8 +69,12 @@ class ChannelSettings:
             ("grpc.max_receive_message_length", self.max_message_bytes),
             ("grpc.keepalive_time_ms", int(self.keepalive_seconds * 1000)),
             ("grpc.keepalive_timeout_ms", int(self.keepalive_timeout_seconds * 1000)),
-            ("grpc.lb_policy_name", self.load_balancing),
+            ("grpc.dns_min_time_between_resolutions_ms", int(self.resolve_seconds * 1000)),
         ]
+        if self.routing == "reference":
+            arguments += ring_arguments()
+        else:
+            arguments.append(("grpc.lb_policy_name", self.load_balancing))
         if self.tls is not None and self.tls.server_name:
             arguments.append(("grpc.ssl_target_name_override", self.tls.server_name))
         return [*arguments, *self.options]

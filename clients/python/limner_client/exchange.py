@@ -9,9 +9,10 @@ from random import Random
 from limner_client.choices import CacheOutcome
 from limner_client.context import trace_context
 from limner_client.effects import Call, Metadata, Plan, Sleep
-from limner_client.errors import DeadlineExceeded, LimnerError
+from limner_client.errors import DeadlineExceeded, LimnerError, Overloaded
 from limner_client.memory import ReferenceMemory
 from limner_client.retry import RetryPolicy
+from limner_client.routing import HASHED
 
 
 def _new_id() -> str:
@@ -48,16 +49,24 @@ class Exchange:
         self.upload_outcome: CacheOutcome | None = None
         """What became of the upload that this call made, if it made one."""
         self._ends = session.clock() + timeout
-        self._metadata = self._build_metadata(digest)
+        self._digest = digest
+        self._refusals = 0
+        """How many replicas had no room."""
+        self._trace = trace_context()
 
-    def _build_metadata(self, digest: str) -> Metadata:
-        """Name the call, the tenant, the reference, which a proxy hashes to find its replica, and the trace."""
+    def _metadata(self) -> Metadata:
+        """Name the call, the tenant, the reference, which is hashed to find its replica, and the trace.
+
+        A reference that is asked for more than its replica can make gets a second replica, the same one for all
+        callers, so that it is soon known there too: after a refusal for want of room another value is hashed.
+        """
+        hashed = f"{self._digest}/{self._refusals}" if self._digest and self._refusals else self._digest
         pairs = (
             ("x-request-id", self.request_id),
             ("x-limner-tenant", self.session.tenant),
-            ("x-limner-reference", digest),
+            (HASHED, hashed),
         )
-        return (*(pair for pair in pairs if pair[1]), *trace_context())
+        return (*(pair for pair in pairs if pair[1]), *self._trace)
 
     def call(self, path: str, request: bytes) -> Call:
         """Describe one try, with the time that is left. Raises DeadlineExceeded when none is."""
@@ -68,7 +77,7 @@ class Exchange:
                 code="DEADLINE_EXCEEDED",
                 request_id=self.request_id,
             )
-        return Call(path=path, request=request, metadata=self._metadata, timeout=remaining)
+        return Call(path=path, request=request, metadata=self._metadata(), timeout=remaining)
 
     def ask(self, path: str, request: bytes) -> Plan[bytes]:
         """Make a unary call and retry it as the policy says. Raises the last LimnerError."""
@@ -92,4 +101,5 @@ class Exchange:
         )
         if delay is None:
             raise error
+        self._refusals += isinstance(error, Overloaded)
         yield Sleep(seconds=delay)

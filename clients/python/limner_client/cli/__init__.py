@@ -35,14 +35,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _client(arguments: argparse.Namespace) -> Client:
-    uses_tls = arguments.tls or arguments.tls_ca or arguments.tls_cert or arguments.tls_key
-    tls = (
-        Tls(
-            root_certificates=arguments.tls_ca,
-            certificate=arguments.tls_cert,
-            private_key=arguments.tls_key,
-        )
-        if uses_tls
-        else None
+    parts = {
+        "root_certificates": arguments.tls_ca,
+        "certificate": arguments.tls_cert,
+        "private_key": arguments.tls_key,
+        "server_name": arguments.tls_server_name,
+    }
+    tls = Tls(**parts) if arguments.tls or any(parts.values()) else None
+    return Client(
+        arguments.server,
+        tenant=arguments.tenant,
+        channel=ChannelSettings(tls=tls, routing=arguments.routing),
     )
-    return Client(arguments.server, tenant=arguments.tenant, channel=ChannelSettings(tls=tls))

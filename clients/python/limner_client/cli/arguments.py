@@ -4,11 +4,13 @@ import argparse
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args
 
 from limner_client.channel import DEFAULT_TARGET
 from limner_client.choices import ImageFormat, Priority, ReferenceLayers, Sampler
 from limner_client.cli.exits import HELP
 from limner_client.reference import Region, is_digest
+from limner_client.routing import Routing
 
 ABOUT = """Generate portraits from a prompt and a reference picture.
 
@@ -70,10 +72,19 @@ def _connection(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     group.add_argument(
         "--timeout", type=float, metavar="SECONDS", help="deadline of the whole command, retries included"
     )
+    group.add_argument(
+        "--routing",
+        choices=get_args(Routing),
+        default="any",
+        help="reference: all calls of a reference to one of the addresses that the server's name has",
+    )
     group.add_argument("--tls", action="store_true", help="use TLS, with gRPC's own root certificates")
     group.add_argument("--tls-ca", type=Path, metavar="PEM", help="use TLS, and trust these roots")
     group.add_argument("--tls-cert", type=Path, metavar="PEM", help="this client's certificate (mutual TLS)")
     group.add_argument("--tls-key", type=Path, metavar="PEM", help="its private key")
+    group.add_argument(
+        "--tls-server-name", metavar="NAME", help="use TLS, and expect this name in the server's certificate"
+    )
     group.add_argument("--json", action="store_true", help="print one JSON object; errors too, on stderr")
     return parser
 
