@@ -297,14 +297,18 @@ def test_the_progress_line_is_drawn_on_terminals_only():
 
 def test_ctrl_c_stops_the_server_too(target, fake, tmp_path):
     fake.hangs = True
+    # A test run in the background of a shell ignores SIGINT, and its children inherit that. They undo it themselves:
+    # `preexec_fn` would fork this process, and gRPC's handlers of a fork can leave the server in it deaf.
+    command = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from limner_client.cli import main; sys.exit(main())"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-m", "limner_client.cli", "generate", "a sailor", "--server", target],
+        [sys.executable, "-c", command, "generate", "a sailor", "--server", target],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A test run in the background of a shell ignores SIGINT, and its children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert fake.started.wait(30)
     process.send_signal(signal.SIGINT)
