@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-REWRITES = "2"
-"""Says what this module does, in the key of a compiled graph: count on when it changes."""
+REWRITES = "1"
+"""Says what this module does, in the key of a compiled graph: to be counted on when it changes."""
 
 Part = Literal["keys", "values"]
 _PARTS: dict[tuple[int, ...], Part] = {(0, 2, 3, 1): "keys", (0, 2, 1, 3): "values"}

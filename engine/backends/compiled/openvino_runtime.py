@@ -97,7 +97,8 @@ class OpenVINORuntime:
             sizes = {name: [-1 if size is None else size for size in shape] for name, shape in shapes.items()}
             model.reshape(sizes)
             if static(model):
-                spread_group_norms(model)
+                if options["INFERENCE_PRECISION_HINT"] == "bf16":  # in float32 nothing is gained
+                    spread_group_norms(model)
                 if set(CONDITIONING) <= shapes.keys():
                     read_by_layer(model, CONDITIONING, options["INFERENCE_PRECISION_HINT"])
             self.compiled += 1
