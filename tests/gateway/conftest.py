@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -23,22 +24,30 @@ class Gateway:
     servers: tuple[Process, ...]
 
 
-@pytest.fixture(scope="session")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+@contextmanager
+def open_gateway(folder: Path) -> Iterator[Gateway]:
+    """Start two servers and Envoy, and wait until it finds both ready."""
     try:
         envoy_command()
     except MissingEnvoyError as missing:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"left out: {missing}")
     with ExitStack() as stack:
-        servers = tuple(
-            stack.enter_context(process(tmp_path_factory.mktemp("replica"), "--kserve-enabled"))
-            for _ in range(2)
-        )
+        servers = []
+        for name in ("first", "second"):
+            (folder / name).mkdir()
+            servers.append(stack.enter_context(process(folder / name)))
         for server in servers:
             server.until_ready()
         targets = [server.told()["grpc"][0] for server in servers]
-        log = tmp_path_factory.mktemp("envoy") / "envoy.log"
-        yield Gateway(envoy=stack.enter_context(local_envoy(targets, log=log)), servers=servers)
+        envoy = stack.enter_context(local_envoy(targets, log=folder / "envoy.log"))
+        servers[0].until(lambda: envoy.healthy() == set(targets))
+        yield Gateway(envoy=envoy, servers=tuple(servers))
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with open_gateway(tmp_path_factory.mktemp("gateway")) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

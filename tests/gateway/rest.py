@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ class Answer:
     body: bytes
 
     def json(self) -> Any:
-        assert self.headers["content-type"] == "application/json"
+        assert self.headers["content-type"] == "application/json", self
         return json.loads(self.body)
 
 
@@ -30,14 +30,16 @@ def call(
     if isinstance(body, dict):
         body = json.dumps(body).encode()
         sent = {"content-type": "application/json"} | sent
-    request = urllib.request.Request(f"http://{target}{path}", data=body, method=method, headers=sent)
+    connection = http.client.HTTPConnection(target, timeout=60)
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return _answer(answer.status, answer.headers, answer.read())
-    except urllib.error.HTTPError as error:
-        with error:
-            return _answer(error.code, error.headers, error.read())
-
-
-def _answer(status: int, headers: Any, body: bytes) -> Answer:
-    return Answer(status=status, headers={name.lower(): value for name, value in headers.items()}, body=body)
+        # A refusal comes while a long body is still being sent; then the rest of it does not matter.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.request(method, path, body=body, headers=sent)
+        answer = connection.getresponse()
+        return Answer(
+            status=answer.status,
+            headers={name.lower(): value for name, value in answer.getheaders()},
+            body=answer.read(),
+        )
+    finally:
+        connection.close()

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 from limner.v1.portrait_pb2 import CACHE_OUTCOME_HIT, PortraitSpec
 from limner.v1.portrait_service_pb2 import GenerateRequest, GenerateStreamRequest
 from limner.v1.portrait_service_pb2_grpc import PortraitServiceStub
@@ -103,6 +105,18 @@ def test_a_message_that_is_too_long_is_refused_with_a_status(channel: grpc.Chann
             PortraitServiceStub(channel).Generate(GenerateRequest(portrait=spec), timeout=60)
         refusal = refusal_of(refused.value)
         assert (refusal.code, set(refusal.violations)) == (code, fields)
+
+
+def test_health_is_asked_through_the_proxy(channel: grpc.Channel) -> None:
+    answer = HealthStub(channel).Check(HealthCheckRequest(service="readiness"), timeout=60)
+    assert answer.status == HealthCheckResponse.SERVING
+
+
+@pytest.mark.parametrize("method", ["/limner.v1.PortraitService/Paint", "/nobody.Service/Method"])
+def test_a_method_that_is_none_is_unimplemented(channel: grpc.Channel, method: str) -> None:
+    with pytest.raises(grpc.RpcError) as refused:
+        channel.unary_unary(method)(b"", timeout=60)
+    assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_the_access_log_has_request_id_and_trace_id(channel: grpc.Channel, gateway: Gateway) -> None:
