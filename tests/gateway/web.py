@@ -50,7 +50,7 @@ def web_call(target: str, path: str, request: Message, *, text: bool = False, **
         trailers = answer.headers
         return WebAnswer(http_status=answer.status, headers=answer.headers, messages=[], trailers=trailers)
     assert answer.headers["content-type"] == kind
-    messages, trailers = _frames(_decoded(answer.body) if text else answer.body)
+    messages, trailers = split_frames(_decoded(answer.body) if text else answer.body)
     return WebAnswer(http_status=answer.status, headers=answer.headers, messages=messages, trailers=trailers)
 
 
@@ -59,7 +59,8 @@ def _decoded(body: bytes) -> bytes:
     return b"".join(base64.b64decode(body[start : start + 4]) for start in range(0, len(body), 4))
 
 
-def _frames(data: bytes) -> tuple[list[bytes], dict[str, str]]:
+def split_frames(data: bytes) -> tuple[list[bytes], dict[str, str]]:
+    """Split a body into messages and trailers."""
     messages: list[bytes] = []
     while data:
         flag, length = struct.unpack_from(">BI", data)

@@ -1,6 +1,5 @@
 """A real server, and the clients of another toolchain: buf, and JavaScript that protoc-gen-es generated."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -82,14 +81,14 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def javascript(target: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
+def javascript(target: str) -> Callable[..., dict[str, Any]]:
     """Generate the JavaScript stubs afresh and give a function that runs the client in `client.mjs`."""
     node = need(shutil.which("node"), "node", npm.node_fault())
     buf = need(npm.binary(npm.TOOLS, "buf"), "buf")
     need(npm.binary(npm.INTEROP, "protoc-gen-es"), "protoc-gen-es")
     shutil.rmtree(npm.INTEROP / "build", ignore_errors=True)
-    for source in (ROOT / "proto", _google_rpc(tmp_path_factory.mktemp("google"))):
-        subprocess.run([buf, "generate", source], cwd=npm.INTEROP, check=True, timeout=120)
+    # The whole workspace: ours, and Google's files that ours import and our errors carry.
+    subprocess.run([buf, "generate", ROOT], cwd=npm.INTEROP, check=True, timeout=120)
 
     def run(command: str, *arguments: str) -> dict[str, Any]:
         done = subprocess.run(
@@ -101,17 +100,3 @@ def javascript(target: str, tmp_path_factory: pytest.TempPathFactory) -> Callabl
         return answer
 
     return run
-
-
-def _google_rpc(folder: Path) -> Path:
-    """Copy google/rpc/error_details.proto, which the Python package of Google's common protos brings."""
-    spec = importlib.util.find_spec("google.rpc")
-    assert spec is not None
-    assert spec.submodule_search_locations
-    (folder / "google" / "rpc").mkdir(parents=True)
-    for location in spec.submodule_search_locations:
-        source = Path(location) / "error_details.proto"
-        if source.exists():
-            shutil.copy(source, folder / "google" / "rpc")
-            return folder
-    raise AssertionError("googleapis-common-protos brings no error_details.proto any more")

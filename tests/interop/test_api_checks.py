@@ -21,6 +21,7 @@ class Repository:
         shutil.copytree(
             npm.ROOT / "proto", folder / "proto", ignore=shutil.ignore_patterns("*.py*", "*.egg-info")
         )
+        shutil.copytree(npm.ROOT / "third_party", folder / "third_party")
         shutil.copy(npm.ROOT / "buf.yaml", folder)
         self.git("init", "-q", "-b", "main")
 

@@ -41,6 +41,15 @@ def test_no_distribution_can_be_uploaded_by_accident(name: str) -> None:
     assert "Private :: Do Not Upload" in project["classifiers"]
 
 
+def test_the_files_of_others_are_the_packages_own() -> None:
+    folder = ROOT / "third_party/googleapis"
+    copies = [path for path in folder.rglob("*") if path.is_file()]
+    files = {str(file): file for file in metadata.files("googleapis-common-protos") or ()}
+    assert copies
+    for path in copies:
+        assert path.read_bytes() == files[path.relative_to(folder).as_posix()].read_binary()
+
+
 def test_proto_is_no_python_package() -> None:
     assert not (ROOT / "proto/__init__.py").exists()
 

@@ -21,11 +21,12 @@ COMBINATIONS = (
     ("gpu", "weights-oci"),
     ("gpu", "mig", "weights-pvc"),
     ("redis", "network-policy"),
+    ("gateway", "network-policy"),
     ("monitoring", "keda"),
     ("gpu", "weights-pvc", "engine-build"),
 )
 """Components over the bare base; together they hold each component at least once, which is checked."""
-CUSTOM = ("keda.sh/", "monitoring.coreos.com/")
+CUSTOM = ("gateway.envoyproxy.io/", "gateway.networking.k8s.io/", "keda.sh/", "monitoring.coreos.com/")
 
 
 def built() -> Iterator[tuple[str, str]]:
