@@ -41,7 +41,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def fleet(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Fleet]:
     try:
         envoy_command()
@@ -77,14 +77,14 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
         yield Fleet(replicas=replicas, envoy=envoy, prometheus=watching)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def client(fleet: Fleet) -> Iterator[Client]:
     """Call through Envoy as products do, with the retries of the client library."""
     with Client(fleet.envoy.target) as client:
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def plain_client(fleet: Fleet) -> Iterator[Client]:
     """Call through Envoy without any retry on this side."""
     settings = ChannelSettings(options=(("grpc.enable_retries", 0),))
@@ -92,7 +92,7 @@ def plain_client(fleet: Fleet) -> Iterator[Client]:
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def people(client: Client) -> Sequence[str]:
     """Upload a few references and return their digests."""
     picture = file_of(scenery(), "PNG")

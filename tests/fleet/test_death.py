@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import pytest
@@ -29,14 +29,18 @@ class Death:
     load: Load
     in_flight: int
     """Generations that the victim had in flight when it was killed."""
-    portraits: tuple[Portrait, ...]
-    """Of the long calls: unary ones first, then streams."""
+    calls: tuple[Future[Portrait], ...]
+    """The long ones, all ended: unary ones first, then streams."""
     alerted: float
     firing: frozenset[str]
     """Instances whose alert fired while it was dead."""
     back: float
     returned_home: bool
     """Whether the victim's reference is served by it again."""
+
+    def request_ids(self, calls: slice) -> set[str]:
+        """Return the request ids of long calls."""
+        return {call.result().request_id for call in self.calls[calls]}
 
 
 @pytest.fixture(scope="module")
@@ -61,24 +65,27 @@ def death(fleet: Fleet, client: Client, people: Sequence[str]) -> Death:
         client.generate("a sailor", people[number % len(people)], steps=2, guidance_scale=1.0)
 
     kinds = [Kind(name="generate", make=generate), Kind(name="limits", make=lambda _: client.limits())]
-    with Load(kinds, callers=4, pause=0.05) as load, ThreadPoolExecutor(UNARY + STREAMS) as threads:
-        calls: list[Future[Portrait]] = [threads.submit(unary, number) for number in range(UNARY)]
-        calls += [threads.submit(stream, number) for number in range(STREAMS)]
+    with Load(kinds, callers=4, pause=0.1) as load, ThreadPoolExecutor(UNARY + STREAMS) as threads:
+        streams = [threads.submit(stream, number) for number in range(STREAMS)]
         for _ in range(STREAMS):
             assert begun.acquire(timeout=60)
+        calls = [*(threads.submit(unary, number) for number in range(UNARY)), *streams]
         until(lambda: victim.in_flight() >= UNARY, "the long calls do not reach the victim")
         in_flight = victim.in_flight()
         victim.kill()
         killed = time.monotonic()
-        until(lambda: fired(fleet), "no alert fires")
-        alerted, firing = time.monotonic() - killed, fired(fleet)
-        portraits = tuple(call.result() for call in calls)
-        back = time.monotonic() - killed + fleet.start(victim)
+        try:
+            until(lambda: fired(fleet), "no alert fires")
+            alerted, firing = time.monotonic() - killed, fired(fleet)
+            wait(calls)
+        finally:
+            fleet.start(victim)
+        back = time.monotonic() - killed
         again = fleet.home(client.generate("a sailor", own[0], steps=2).request_id)
         until(lambda: not fleet.prometheus.alerts(HASTENED), "the alert outlasts its cause")
     return Death(
-        victim=victim, load=load, in_flight=in_flight, portraits=portraits, alerted=alerted, firing=firing,
-        back=back, returned_home=again is victim,
+        victim=victim, load=load, in_flight=in_flight, calls=tuple(calls), alerted=alerted, firing=firing, back=back,
+        returned_home=again is victim,
     )  # fmt: skip
 
 
@@ -91,11 +98,12 @@ def test_no_call_is_lost(death: Death) -> None:
     print(f"\nin flight at its death: {death.in_flight}; answered under load: {dict(death.load.counts())}")
     assert death.in_flight >= UNARY
     assert death.load.failures == []
-    assert [len(portrait.images) for portrait in death.portraits] == [8] * (UNARY + STREAMS)
+    assert [call.exception() for call in death.calls] == [None] * (UNARY + STREAMS)
+    assert {len(call.result().images) for call in death.calls} == {LONG["image_count"]}
 
 
 def test_envoy_repeats_a_call_that_had_no_answer_yet(fleet: Fleet, death: Death) -> None:
-    ids = {portrait.request_id for portrait in death.portraits[:UNARY]}
+    ids = death.request_ids(slice(UNARY))
     lines = [line for line in fleet.envoy.access_log() if line["request_id"] in ids]
     repeated = [line for line in lines if line["attempts"] > 1]
     print(f"\n{len(repeated)} of {UNARY} unary calls were repeated by Envoy")
@@ -105,7 +113,7 @@ def test_envoy_repeats_a_call_that_had_no_answer_yet(fleet: Fleet, death: Death)
 
 
 def test_the_client_takes_up_a_stream_that_had_begun(fleet: Fleet, death: Death) -> None:
-    ids = {portrait.request_id for portrait in death.portraits[UNARY:]}
+    ids = death.request_ids(slice(UNARY, None))
     lines = [line for line in fleet.envoy.access_log() if line["request_id"] in ids]
     broken = [line for line in lines if line["upstream"] == death.victim.target]
     print(f"\n{len(broken)} of {STREAMS} streams broke")

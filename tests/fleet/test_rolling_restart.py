@@ -35,7 +35,7 @@ def test_no_call_fails_while_all_replicas_are_restarted(
     ]
     before = [replica.pid for replica in fleet.replicas]
     away = []
-    with Load(kinds, callers=8, pause=0.05) as load:
+    with Load(kinds, callers=8, pause=0.1) as load:
         for replica in fleet.replicas:
             assert replica.stop() == 0
             away.append(fleet.start(replica))

@@ -22,12 +22,20 @@ from tests.fleet.load import Kind, Load
 from tests.server.answers import refusal_of
 from tests.server.imaging.pictures import file_of, scenery
 
-REPEATS = 20
+REPEATS = 15
 WRITTEN_BEHIND_SECONDS = 5.0
 
 
+@pytest.mark.parametrize(
+    ("callers", "pause", "home_share"),
+    [
+        pytest.param(4, 0.05, 0.9, id="with room to spare"),
+        # All queue; the bound of Envoy's load balancing sends the crowd's surplus on, and that is what it is for.
+        pytest.param(12, 0.0, 0.5, id="saturated"),
+    ],
+)
 def test_repeats_of_a_reference_land_on_one_replica(
-    fleet: Fleet, client: Client, people: Sequence[str]
+    fleet: Fleet, client: Client, people: Sequence[str], callers: int, pause: float, home_share: float
 ) -> None:
     calls: dict[str, str] = {}
 
@@ -35,21 +43,23 @@ def test_repeats_of_a_reference_land_on_one_replica(
         person = people[number % len(people)]
         calls[client.generate("a sailor", person, steps=2, guidance_scale=1.0).request_id] = person
 
-    with Load([Kind(name="generate", make=generate)], callers=6) as load:
+    with Load([Kind(name="generate", make=generate)], callers=callers, pause=pause) as load:
         load.until(len(people) * (REPEATS + 1))
-    assert not load.failures
+    assert load.failures == []
     landed: dict[str, Counter[str]] = defaultdict(Counter)
     for request_id, replica in fleet.homes(calls).items():
         landed[calls[request_id]][replica.name] += 1
-    homes = {person: counts.most_common(1)[0] for person, counts in landed.items()}
-    # The first call of each made its home; the repeats are the others.
-    share = sum(count - 1 for _, count in homes.values()) / (len(calls) - len(people))
-    lowest = min((count - 1) / (sum(landed[person].values()) - 1) for person, (_, count) in homes.items())
-    by_home = Counter(name for name, _ in homes.values())
-    print(
-        f"\n{len(calls)} calls: {share:.1%} of repeats at home, {lowest:.0%} of the least faithful; {by_home}"
-    )
-    assert share >= 0.9
+    repeats = len(calls) - len(people)
+
+    def share_of_repeats(replicas: int) -> float:
+        """Of those that land on the replica, or the two, that a reference meets most; its first call is no repeat."""
+        return sum(sum(n for _, n in one.most_common(replicas)) - 1 for one in landed.values()) / repeats
+
+    by_home = Counter(one.most_common(1)[0][0] for one in landed.values())
+    one, two = share_of_repeats(1), share_of_repeats(2)
+    print(f"\n{repeats} repeats: {one:.1%} on one replica, {two:.1%} on two; homes {dict(by_home)}")
+    assert one >= home_share
+    assert two >= 0.9, "the surplus of a reference has a home of its own"
     # One replica for all would be faithful too.
     assert by_home.keys() == {replica.name for replica in fleet.replicas}
 
