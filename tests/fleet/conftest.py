@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,7 +23,8 @@ from tools.deploy.paths import MissingError, command
 from tools.local_envoy import MissingEnvoyError, envoy_command, local_envoy
 
 REPLICAS = 3
-PEOPLE = 24
+PEOPLE_EACH = 8
+MOST_PEOPLE = 120
 LOGS = pytest.StashKey[list[Path]]()
 TOLD_CHARACTERS = 3000
 
@@ -93,8 +96,20 @@ def plain_client(fleet: Fleet) -> Iterator[Client]:
 
 
 @pytest.fixture(scope="package")
-def people(client: Client) -> Sequence[str]:
-    """Upload a few references and return their digests."""
+def people(fleet: Fleet, client: Client) -> Mapping[str, Replica]:
+    """Upload references; return their digests and the replica that each one's first call met.
+
+    Each replica is the home of as many, as it would be, nearly, of a large population.
+    """
     picture = file_of(scenery(), "PNG")
-    # After the end of a PNG: the same picture, another digest.
-    return [client.upload(picture + bytes([person])).digest for person in range(PEOPLE)]
+    homes: dict[str, Replica] = {}
+    for person in itertools.count():
+        # After the end of a PNG: the same picture, another digest.
+        digest = client.upload(picture + person.to_bytes(2)).digest
+        home = fleet.home(client.generate("a sailor", digest, steps=2, guidance_scale=1.0).request_id)
+        if list(homes.values()).count(home) < PEOPLE_EACH:
+            homes[digest] = home
+        if len(homes) == REPLICAS * PEOPLE_EACH:
+            break
+        assert person < MOST_PEOPLE, f"the ring is lopsided: {Counter(one.name for one in homes.values())}"
+    return homes
