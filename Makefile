@@ -54,10 +54,10 @@ proto-check: $(STAMP) tools ## Lint the API, look for breaking changes and for d
 	$(BIN)/python -m tools.stubs --check
 	$(BIN)/python -m tools.buf
 
-deploy-check: $(STAMP) tools ## Hold deploy/ against kubectl, schemas, hadolint, promtool and our policy
+deploy-check: $(STAMP) tools ## Hold deploy/ against kubectl, schemas, hadolint, promtool, Envoy and our policy
 	$(BIN)/python -m tools.deploy
 
-stubs: $(STAMP) ## Generate the Python stubs from the .proto files
+stubs: $(STAMP) ## Generate the Python stubs and Envoy's descriptors from the .proto files
 	$(BIN)/python -m tools.stubs
 
 tools: $(STAMP) ## Install what the tests need outside pip, where that is allowed

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import socket
 
 import pytest
 from google.api import annotations_pb2
@@ -136,6 +137,37 @@ def test_a_reference_of_the_limit_passes_and_a_longer_request_is_refused(gateway
         assert answer.status == status
         assert answer.json()["code"] == code
         assert said in answer.json()["message"]
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_what_a_page_may_send_unasked_generates_nothing(gateway: Gateway, kind: str) -> None:
+    body = b'{"portrait": {"prompt": "a sailor"}}'
+    answer = call(gateway.envoy.target, "POST", GENERATE, body, content_type=kind)
+    assert answer.status == 415
+    assert "application/json" in answer.json()["message"]
+    assert (
+        call(
+            gateway.envoy.target, "POST", GENERATE, body, content_type="application/json; charset=utf-8"
+        ).status
+        == 200
+    )
+
+
+def test_a_stream_that_fails_says_so_in_its_trailers(gateway: Gateway) -> None:
+    """Read from the socket, since http.client drops trailers."""
+    host, _, port = gateway.envoy.target.rpartition(":")
+    body = b'{"portrait": {"prompt": "a SLOW sailor", "steps": 100}}'
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(
+            b"POST /v1/portraits:generateStream HTTP/1.1\r\nhost: limner\r\nconnection: close\r\n"
+            b"grpc-timeout: 300m\r\ncontent-type: application/json\r\n"
+            b"content-length: %d\r\n\r\n%b" % (len(body), body)
+        )
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    events, _, trailers = answer.rpartition(b"\r\n0\r\n")
+    assert b'"progress"' in events
+    assert b'"completed"' not in events
+    assert b"grpc-status: 4\r\n" in trailers
 
 
 def test_a_deadline_is_kept_by_the_server(gateway: Gateway) -> None:

@@ -74,19 +74,24 @@ def images() -> None:
 
 def proxy() -> None:
     """Have Envoy read its configuration, as shipped and as written for other addresses."""
-    try:
-        envoy = envoy_command()
-    except MissingEnvoyError as missing:
-        raise MissingError(str(missing)) from missing
     replicas = ["10.0.0.5:50051", "[fd00::5]:50051"]
     for made in (
         configuration(descriptors=DESCRIPTORS),
         configuration(replicas=replicas, listen="[::]:8080", admin="[::1]:9901", descriptors=DESCRIPTORS),
     ):
-        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-            yaml.safe_dump(made, file)
-            file.flush()
-            call(envoy, "--mode", "validate", "--log-level", "warning", "-c", file.name)
+        validate(made)
+
+
+def validate(bootstrap: dict[str, Any]) -> None:
+    """Have Envoy load a configuration without serving. Raises CheckError with what it says."""
+    try:
+        envoy = envoy_command()
+    except MissingEnvoyError as missing:
+        raise MissingError(str(missing)) from missing
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(bootstrap, file)
+        file.flush()
+        call(envoy, "--mode", "validate", "--log-level", "warning", "-c", file.name)
 
 
 def rules() -> None:

@@ -1,4 +1,4 @@
-"""What a replica's end costs the callers of the proxy, who do not retry themselves."""
+"""What crowds and a replica's end cost the callers of the proxy, who do not retry themselves."""
 
 from __future__ import annotations
 
@@ -52,6 +52,21 @@ def test_no_call_is_lost(fleet: Gateway, number: int) -> None:
         fleet.servers[0].process.send_signal(number)
         calls += generations(channel, threads)
         assert [len(one.result().images) for one in calls] == [1] * 2 * CALLERS
+
+
+def test_a_reference_that_everybody_wants_does_not_fill_its_replica(fleet: Gateway) -> None:
+    """hash_balance_factor 150: of two replicas one has at most three quarters, give or take the call that decides."""
+    request = GenerateRequest(portrait=PortraitSpec(prompt="a SLOW sailor", steps=100))
+    metadata = [("x-limner-reference", hashlib.sha256(b"everybody").hexdigest())]
+    with grpc.insecure_channel(fleet.envoy.target) as channel, ThreadPoolExecutor(CALLERS) as threads:
+        generate = PortraitServiceStub(channel).Generate
+        calls = [threads.submit(generate, request, metadata=metadata, timeout=60) for _ in range(CALLERS)]
+        first, second = fleet.servers
+        first.until(lambda: first.in_flight() + second.in_flight() == CALLERS)
+        most = max(first.in_flight(), second.in_flight())
+        # Most go where the reference lives; the counts may be of different moments, but no call ends within them.
+        assert CALLERS * 0.7 < most <= CALLERS * 0.75 + 1
+        assert [len(one.result().images) for one in calls] == [1] * CALLERS
 
 
 def test_a_replica_that_is_gone_leaves_and_with_the_last_one_the_service(fleet: Gateway) -> None:
