@@ -16,7 +16,7 @@ from tests.fleet.load import Kind, Load
 from tests.fleet.monitoring import HASTENED
 from tests.fleet.replica import Replica, until
 
-LONG = {"steps": 100, "guidance_scale": 1.0, "image_count": 8}
+LONG = {"steps": 100, "guidance_scale": 1.0, "image_count": 4}
 """Long enough that the replica is killed in the middle of it."""
 UNARY, STREAMS = 4, 2
 
@@ -118,7 +118,8 @@ def test_the_client_takes_up_a_stream_that_had_begun(fleet: Fleet, death: Death)
     print(f"\n{len(broken)} of {STREAMS} streams broke")
     assert broken, "Envoy may not repeat what it has passed on in part"
     assert all(line["grpc_status"] != "OK" for line in broken)
-    assert {line["request_id"] for line in lines if line["grpc_status"] == "OK"} == ids
+    elsewhere = {line["request_id"] for line in lines if line["upstream"] != death.victim.target}
+    assert elsewhere == ids, "each was answered by another replica in the end"
 
 
 def test_the_alert_fires_for_the_dead_replica(fleet: Fleet, death: Death) -> None:
