@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
@@ -47,7 +48,7 @@ class Death:
 def death(fleet: Fleet, client: Client, people: Mapping[str, Replica]) -> Death:
     victim, digests = fleet.replicas[0], list(people)
     own = [person for person, home in people.items() if home is victim]
-    begun = threading.Semaphore(0)
+    begun = [threading.Event() for _ in range(STREAMS)]
 
     def unary(number: int) -> Portrait:
         return client.generate("a sailor", own[number % len(own)], **LONG)
@@ -56,7 +57,7 @@ def death(fleet: Fleet, client: Client, people: Mapping[str, Replica]) -> Death:
         with client.stream("a sailor", own[number % len(own)], **LONG) as news:
             for event in news:
                 if isinstance(event, Progress):
-                    begun.release()
+                    begun[number].set()
         assert isinstance(event, Completed)
         return event.portrait
 
@@ -64,10 +65,11 @@ def death(fleet: Fleet, client: Client, people: Mapping[str, Replica]) -> Death:
         client.generate("a sailor", digests[number % len(digests)], steps=2, guidance_scale=1.0)
 
     kinds = [Kind(name="generate", make=generate), Kind(name="limits", make=lambda _: client.limits())]
-    with Load(kinds, callers=4, pause=0.1) as load, ThreadPoolExecutor(UNARY + STREAMS) as threads:
+    with ThreadPoolExecutor(UNARY + STREAMS) as threads, ExitStack() as stack:
+        # Before the load, which might have Envoy send them to another replica.
         streams = [threads.submit(stream, number) for number in range(STREAMS)]
-        for _ in range(STREAMS):
-            assert begun.acquire(timeout=60)
+        until(lambda: all(one.is_set() for one in begun), "the streams do not begin")
+        load = stack.enter_context(Load(kinds, callers=4, pause=0.1))
         calls = [*(threads.submit(unary, number) for number in range(UNARY)), *streams]
         until(lambda: victim.in_flight() >= UNARY, "the long calls do not reach the victim")
         in_flight = victim.in_flight()
