@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from limner_client import ChannelSettings, Client, RetryPolicy
 
-from tests.fleet.fleet import Fleet
+from tests.fleet.fleet import Fleet, Person
 from tests.fleet.monitoring import prometheus
 from tests.fleet.replica import Replica, until
 from tests.server.imaging.pictures import file_of, scenery
@@ -96,20 +95,22 @@ def plain_client(fleet: Fleet) -> Iterator[Client]:
 
 
 @pytest.fixture(scope="package")
-def people(fleet: Fleet, client: Client) -> Mapping[str, Replica]:
-    """Upload references; return their digests and the replica that each one's first call met.
+def people(fleet: Fleet, client: Client) -> Sequence[Person]:
+    """Upload references; each replica is the home of as many, as it would be, nearly, of a large population.
 
-    Each replica is the home of as many, as it would be, nearly, of a large population.
+    Callers give their pictures. A client sends the digest, and uploads again what is not found: Redis may take longer
+    than it is given, above all on two cores that start engines.
     """
-    picture = file_of(scenery(), "PNG")
-    homes: dict[str, Replica] = {}
-    for person in itertools.count():
+    found: list[Person] = []
+    homes: Counter[str] = Counter()
+    for number in range(MOST_PEOPLE):
         # After the end of a PNG: the same picture, another digest.
-        digest = client.upload(picture + person.to_bytes(2)).digest
-        home = fleet.home(client.generate("a sailor", digest, steps=2, guidance_scale=1.0).request_id)
-        if list(homes.values()).count(home) < PEOPLE_EACH:
-            homes[digest] = home
-        if len(homes) == REPLICAS * PEOPLE_EACH:
-            break
-        assert person < MOST_PEOPLE, f"the ring is lopsided: {Counter(one.name for one in homes.values())}"
-    return homes
+        picture = file_of(scenery(), "PNG") + number.to_bytes(2)
+        digest = client.upload(picture).digest
+        home = fleet.home(client.generate("a sailor", picture, steps=2, guidance_scale=1.0).request_id)
+        homes[home.name] += 1
+        if homes[home.name] <= PEOPLE_EACH:
+            found.append(Person(digest=digest, picture=picture, home=home))
+        if len(found) == REPLICAS * PEOPLE_EACH:
+            return found
+    pytest.fail(f"the ring is lopsided: {homes}")

@@ -12,6 +12,15 @@ from tools.local_envoy import LocalEnvoy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """A reference that was uploaded; ``home`` is the replica that its first call met."""
+
+    digest: str
+    picture: bytes
+    home: Replica
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
     """What runs. Tests leave it whole: all replicas up, and all of them in Envoy's choice."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pytest
 from limner_client import Client, Completed, Portrait, Progress
 
-from tests.fleet.fleet import Fleet
+from tests.fleet.fleet import Fleet, Person
 from tests.fleet.load import Kind, Load
 from tests.fleet.monitoring import HASTENED
 from tests.fleet.replica import Replica, until
@@ -45,9 +45,9 @@ class Death:
 
 
 @pytest.fixture(scope="module")
-def death(fleet: Fleet, client: Client, people: Mapping[str, Replica]) -> Death:
-    victim, digests = fleet.replicas[0], list(people)
-    own = [person for person, home in people.items() if home is victim]
+def death(fleet: Fleet, client: Client, people: Sequence[Person]) -> Death:
+    victim = fleet.replicas[0]
+    own = [person.picture for person in people if person.home is victim]
     begun = [threading.Event() for _ in range(STREAMS)]
 
     def unary(number: int) -> Portrait:
@@ -62,7 +62,7 @@ def death(fleet: Fleet, client: Client, people: Mapping[str, Replica]) -> Death:
         return event.portrait
 
     def generate(number: int) -> None:
-        client.generate("a sailor", digests[number % len(digests)], steps=2, guidance_scale=1.0)
+        client.generate("a sailor", people[number % len(people)].picture, steps=2, guidance_scale=1.0)
 
     kinds = [Kind(name="generate", make=generate), Kind(name="limits", make=lambda _: client.limits())]
     with ThreadPoolExecutor(UNARY + STREAMS) as threads, ExitStack() as stack:

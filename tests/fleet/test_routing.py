@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import grpc
 import pytest
@@ -17,7 +17,7 @@ from limner.v1.reference_service_pb2_grpc import ReferenceServiceStub
 from limner_client import Client
 from PIL import Image
 
-from tests.fleet.fleet import Fleet
+from tests.fleet.fleet import Fleet, Person
 from tests.fleet.load import Kind, Load
 from tests.fleet.replica import Replica
 from tests.server.answers import refusal_of
@@ -36,22 +36,22 @@ WRITTEN_BEHIND_SECONDS = 5.0
     ],
 )
 def test_repeats_of_a_reference_land_on_one_replica(
-    fleet: Fleet, client: Client, people: Mapping[str, Replica], callers: int, pause: float, least: float
+    fleet: Fleet, client: Client, people: Sequence[Person], callers: int, pause: float, least: float
 ) -> None:
     """That of its first call. Which one answered, the replicas' own logs tell."""
-    digests, calls = list(people), dict[str, str]()
+    calls: dict[str, Person] = {}
 
     def generate(number: int) -> None:
-        person = digests[number % len(digests)]
-        calls[client.generate("a sailor", person, steps=2, guidance_scale=1.0).request_id] = person
+        person = people[number % len(people)]
+        calls[client.generate("a sailor", person.picture, steps=2, guidance_scale=1.0).request_id] = person
 
     with Load([Kind(name="generate", make=generate)], callers=callers, pause=pause) as load:
         load.until(len(people) * REPEATS)
     assert load.failures == []
-    landed: dict[str, Counter[Replica]] = {person: Counter() for person in people}
+    landed: dict[str, Counter[Replica]] = {person.digest: Counter() for person in people}
     for request_id, replica in fleet.homes(calls).items():
-        landed[calls[request_id]][replica] += 1
-    at_home = sum(landed[person][home] for person, home in people.items()) / len(calls)
+        landed[calls[request_id].digest][replica] += 1
+    at_home = sum(landed[person.digest][person.home] for person in people) / len(calls)
     on_two = sum(count for one in landed.values() for _, count in one.most_common(2)) / len(calls)
     print(f"\n{len(calls)} repeats: {at_home:.1%} at home, {on_two:.1%} there or at the second home")
     assert at_home >= least
