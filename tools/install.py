@@ -1,10 +1,10 @@
 """Install what the tests need beside pip's packages, and say plainly what is left out.
 
-Node packages go into the folders that lock them. Node.js and npm come from apt, where this runs as root. promtool
-is taken out of Debian's package `prometheus` into .cache/tools, where the Makefile finds it: installing the
-package would start a monitoring daemon on this machine. redis-server is linked there, for the same reason. What
-cannot be installed costs only the tests that need it: they say so and are skipped. Under CI=true something left
-out is a failure.
+Node packages go into the folders that lock them. Node.js and npm come from apt, where this runs as root. prometheus
+and promtool are taken out of Debian's package `prometheus` into .cache/tools, where the Makefile finds them:
+installing the package would start a monitoring daemon on this machine. redis-server is linked there, for the same
+reason. What cannot be installed costs only the tests that need it: they say so and are skipped. Under CI=true
+something left out is a failure.
 """
 
 import os
@@ -36,6 +36,7 @@ SYSTEM_TOOLS = (
     SystemTool(
         command="promtool", package="prometheus", needed_by="the check of the metrics page", unpacked=True
     ),
+    SystemTool(command="prometheus", package="prometheus", needed_by="the fleet test", unpacked=True),
     # The server is this very program under another name. Its own package would start a daemon.
     SystemTool(
         command="redis-server",
@@ -102,7 +103,10 @@ def link(tool: SystemTool, folder: Path) -> bool:
 
 
 def unpack(tool: SystemTool, folder: Path) -> str:
-    """Take a command out of its package, which is not installed. Returns why not, or nothing."""
+    """Take a command, and what else is unpacked of its package, out of that without installing it.
+
+    Returns why not, or nothing.
+    """
     print(f"unpacking {tool.command} of the package {tool.package} into {folder}, for {tool.needed_by}")
     with tempfile.TemporaryDirectory() as scratch:
         why_not = apt("download", tool.package, cwd=scratch)
@@ -116,13 +120,15 @@ def unpack(tool: SystemTool, folder: Path) -> str:
         done = subprocess.run(
             ["dpkg-deb", "-x", package, scratch], capture_output=True, text=True, check=False
         )
-        command = Path(scratch) / "usr" / "bin" / tool.command
-        if done.returncode or not command.exists():
+        commands = Path(scratch) / "usr" / "bin"
+        if done.returncode or not (commands / tool.command).exists():
             return (
                 f"the package {tool.package} brought no {tool.command} {done.stderr.strip()[-300:]}".strip()
             )
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(command, folder)
+        for other in SYSTEM_TOOLS:  # the package is large
+            if other.unpacked and other.package == tool.package and (commands / other.command).exists():
+                shutil.copy(commands / other.command, folder)
     return ""
 
 

@@ -49,6 +49,16 @@ def test_every_reason_of_the_proto_has_a_type():
     assert reasons - {"UNSPECIFIED"} == set(_BY_REASON)
 
 
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(None, errors.Unavailable), (b"", errors.Unavailable), (b"not a status", errors.ServerFault)],
+)
+def test_a_reset_is_told_from_a_servers_own_fault_by_its_lack_of_details(status, kind):
+    error = decode_failure(Failure(code="INTERNAL", details="reset", status=status, request_id="r-1"))
+    assert type(error) is kind
+    assert (error.code, error.reason, error.request_id) == ("INTERNAL", "INTERNAL", "r-1")
+
+
 def test_violations_name_each_field(call, fake):
     fake.refusals.append(
         Refusal(

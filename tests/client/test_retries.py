@@ -46,6 +46,14 @@ def test_a_retry_repeats_key_seed_and_request_id(call, fake):
     assert fake.named("Generate")[-1].idempotency_key != request.idempotency_key
 
 
+@pytest.mark.parametrize("method", ["generate", "stream", "info"])
+def test_a_stream_that_a_proxy_has_reset_is_taken_up_again(call, fake, time, method):
+    fake.refusals.append(Refusal(CODE.INTERNAL, message="Received RST_STREAM with error code 2"))
+    call(method, *([] if method == "info" else ["a sailor"]))
+    assert len(fake.calls) == 2
+    assert len(time.waits) == 1
+
+
 def test_backoff_grows_and_gives_up_with_the_last_error(call, fake, time):
     fake.refusals += [Refusal(CODE.UNAVAILABLE, "ENGINE_UNAVAILABLE", message=f"no {n}") for n in range(9)]
     with pytest.raises(Unavailable, match="no 5") as caught:

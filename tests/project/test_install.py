@@ -11,6 +11,7 @@ import pytest
 from tests.interop.conftest import need
 from tools import install, npm
 
+PROMETHEUS = next(tool for tool in install.SYSTEM_TOOLS if tool.command == "prometheus")
 PROMTOOL = next(tool for tool in install.SYSTEM_TOOLS if tool.command == "promtool")
 REDIS = next(tool for tool in install.SYSTEM_TOOLS if tool.command == "redis-server")
 NPM = next(tool for tool in install.SYSTEM_TOOLS if tool.command == "npm")
@@ -51,6 +52,18 @@ def test_promtool_is_unpacked_and_its_package_not_installed(machine: Machine) ->
     assert os.access(machine.unpacked / "promtool", os.X_OK)
     assert machine.asked() == ["download prometheus"]
     assert install.install_system(PROMTOOL, machine.unpacked) == ""
+    assert machine.asked() == ["download prometheus"]
+
+
+def test_prometheus_comes_out_of_the_same_download(machine: Machine) -> None:
+    machine.apt(": > prometheus_1.deb")
+    machine.command(
+        "dpkg-deb",
+        '/bin/mkdir -p "$3/usr/bin" && for name in promtool prometheus; do /bin/cp "$0" "$3/usr/bin/$name"; done',
+    )
+    for tool in (PROMTOOL, PROMETHEUS):
+        assert install.install_system(tool, machine.unpacked) == ""
+        assert os.access(machine.unpacked / tool.command, os.X_OK)
     assert machine.asked() == ["download prometheus"]
 
 

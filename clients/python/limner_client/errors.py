@@ -69,7 +69,7 @@ class DeadlineExceeded(LimnerError):
 
 
 class Unavailable(LimnerError):
-    """Means that no server, or no engine, could be reached, also after retries."""
+    """Means that no server, or no engine, could be reached, or that it was lost on the way, also after retries."""
 
 
 class Cancelled(LimnerError):

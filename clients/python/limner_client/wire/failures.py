@@ -48,7 +48,7 @@ def decode_failure(failure: Failure) -> errors.LimnerError:
     reason = info.reason if info else ""
     metadata = dict(info.metadata) if info else {}
     retry_after = None if retry is None else max(0.0, retry.retry_delay.ToTimedelta().total_seconds())
-    kind = _kind(failure.code, reason, retry_after)
+    kind = errors.Unavailable if _is_reset(failure) else _kind(failure.code, reason, retry_after)
     violations = tuple(
         errors.FieldViolation(field=violation.field, description=violation.description)
         for violation in (bad.field_violations if bad else ())
@@ -65,6 +65,15 @@ def decode_failure(failure: Failure) -> errors.LimnerError:
     if isinstance(error, errors.InvalidRequest):
         error.violations = violations
     return error
+
+
+def _is_reset(failure: Failure) -> bool:
+    """Tell whether the stream was broken off between here and the server.
+
+    A proxy whose server died after its answer began resets the stream, and gRPC makes INTERNAL of an HTTP/2 reset
+    (grpc/doc/PROTOCOL-HTTP2.md, "Errors"). A server's own INTERNAL has details, always.
+    """
+    return failure.code == "INTERNAL" and not failure.status
 
 
 def _kind(code: str, reason: str, retry_after: float | None) -> type[errors.LimnerError]:
