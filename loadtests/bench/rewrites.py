@@ -1,4 +1,4 @@
-"""``python -m loadtests.bench.rewrites``: what each rewrite of the UNet's graph for OpenVINO saves.
+"""``python -m loadtests.bench.rewrites``: what each rewrite of the UNet's graph for OpenVINO saves, and what lanes do.
 
 The shipped model's UNet, compiled for the same buckets as exported and rewritten, takes turns in one process; errors
 are against the graph as exported, in float32.
@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.backends.compiled.by_layer import ConditioningByLayer
+from engine.backends.compiled.openvino_graph import OpenVINOGraph
 from engine.backends.compiled.openvino_rewrites import read_by_layer, spread_group_norms
-from engine.backends.compiled.openvino_runtime import layer_input
 from engine.config import default_cache_dir
 from engine.embedded import model_directory
 from engine.export.directory import ExportDirectory
@@ -28,20 +27,27 @@ PACKED = ("kv_text", "kv_ip")
 Array = np.ndarray[Any, Any]
 Rewrite = Callable[[Any, str], object]
 
+
+def _layers(model: Any, precision: str) -> object:
+    return read_by_layer(model, PACKED, precision)
+
+
+def _norms(model: Any, precision: str) -> object:
+    return spread_group_norms(model)
+
+
 VARIANTS: dict[str, tuple[Rewrite, ...]] = {
     "as exported": (),
-    "K/V by layer": (lambda model, precision: read_by_layer(model, PACKED, precision),),
-    "GroupNorm channels-last": (lambda model, precision: spread_group_norms(model),),
-    "both": (
-        lambda model, precision: spread_group_norms(model),
-        lambda model, precision: read_by_layer(model, PACKED, precision),
-    ),
+    "K/V by layer": (_layers,),
+    "GroupNorm channels-last": (_norms,),
+    "both": (_norms, _layers),
 }
+IN_LANES = "both, a lane for each thread"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m loadtests.bench.rewrites", description=__doc__)
-    parser.add_argument("--rows", type=int, nargs="+", default=[2, 8])
+    parser.add_argument("--rows", type=int, nargs="+", default=[2, 8, 16])
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precision", choices=("f32", "bf16"), default="bf16")
@@ -51,11 +57,19 @@ def main() -> None:
     print("|---|---|---|---|---|")
     for rows in arguments.rows:
         inputs = _inputs(export, rows)
-        exact = _compile(export, inputs, (), "f32", arguments.threads)().copy()
+        exact = _compile(export, inputs, (), "f32", threads=arguments.threads)().copy()
         calls = {
-            name: _compile(export, inputs, rewrites, arguments.precision, arguments.threads)
+            name: _compile(export, inputs, rewrites, arguments.precision, threads=arguments.threads)
             for name, rewrites in VARIANTS.items()
         }
+        calls[IN_LANES] = _compile(
+            export,
+            inputs,
+            VARIANTS["both"],
+            arguments.precision,
+            threads=arguments.threads,
+            lanes=arguments.threads,
+        )
         for line in _compare(rows, calls, exact, arguments.rounds):
             print(line, flush=True)
 
@@ -82,38 +96,30 @@ def _compile(
     inputs: dict[str, Array],
     rewrites: Sequence[Rewrite],
     precision: str,
+    *,
     threads: int,
+    lanes: int = 1,
 ) -> Callable[[], Array]:
     import openvino
 
     core = openvino.Core()
     model = core.read_model(export.graph("unet")[0])
-    model.reshape({name: list(value.shape) for name, value in inputs.items()})
+    model.reshape({name: [len(value) // lanes, *value.shape[1:]] for name, value in inputs.items()})
     for rewrite in rewrites:
         rewrite(model, precision)
     options = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY" if lanes == 1 else "THROUGHPUT",
+        "NUM_STREAMS": lanes,
         "ENABLE_CPU_PINNING": False,
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": precision,
     }
-    compiled = core.compile_model(model, "CPU", options)
-    request = compiled.create_infer_request()
-    layers = []
-    for port in compiled.inputs:
-        if (found := layer_input(port)) is not None:
-            request.set_tensor(port, found[0])
-            layers.append(found[1])
-        else:
-            (name,) = port.names & inputs.keys()
-            request.set_tensor(port, openvino.Tensor(inputs[name], shared_memory=True))
-    rows = {name: torch.from_numpy(inputs[name]) for name in PACKED}
-    ConditioningByLayer(layers).hold(rows, range(len(inputs["sample"])))
+    graph = OpenVINOGraph(core.compile_model(model, "CPU", options), ("noise",), lanes=lanes)
+    given = {name: torch.from_numpy(value) for name, value in inputs.items()}
+    rows = range(len(inputs["sample"]))
 
     def run() -> Array:
-        request.infer()
-        found: Array = request.get_output_tensor(0).data
+        found: Array = graph(given, rows)["noise"].numpy()
         return found
 
     return run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from engine.backends.compiled.backend import CompiledBackend, CompiledSettings
 from engine.backends.compiled.onnx_runtime import ONNXRuntime
@@ -28,11 +29,12 @@ def _exported(root: Path, adapter: str | None) -> ExportDirectory:
     return ExportDirectory.open(output)
 
 
-def make_runtime(name: str, dtype: str = "float32") -> Runtime:
-    """Return a runtime of one thread, as the tests run everything else."""
+def make_runtime(name: str, dtype: str = "float32", threads: int = 1) -> Runtime:
+    """Return a runtime, by default of one thread, as the tests run everything else."""
     if name == "onnxruntime":
-        return ONNXRuntime(threads=1)
-    return OpenVINORuntime(OpenVINOSettings(precision="bf16" if dtype == "bfloat16" else "f32", threads=1))
+        return ONNXRuntime(threads=threads)
+    precision: Literal["f32", "bf16"] = "bf16" if dtype == "bfloat16" else "f32"
+    return OpenVINORuntime(OpenVINOSettings(precision=precision, threads=threads))
 
 
 @cache
@@ -42,8 +44,9 @@ def compiled(
     adapter: str | None = None,
     dtype: str = "float32",
     buckets: tuple[int, ...] = (1, 2, 4, 8),
+    threads: int = 1,
 ) -> CompiledBackend:
     """Return a backend on the export of a model."""
     return CompiledBackend(
-        exported(root, adapter), make_runtime(runtime, dtype), CompiledSettings(buckets=buckets)
+        exported(root, adapter), make_runtime(runtime, dtype, threads), CompiledSettings(buckets=buckets)
     )

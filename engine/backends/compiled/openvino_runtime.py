@@ -15,9 +15,9 @@ import structlog
 import torch
 
 from engine.backends.compiled.blobs import HEADER, BlobCache
-from engine.backends.compiled.by_layer import ConditioningByLayer, LayerInput
+from engine.backends.compiled.openvino_graph import CONDITIONING, OpenVINOGraph
 from engine.backends.compiled.openvino_rewrites import REWRITES, read_by_layer, spread_group_norms, static
-from engine.backends.compiled.runtime import CompiledGraph, Rows, Shape, Tensors
+from engine.backends.compiled.runtime import CompiledGraph, Shape
 from engine.export.directory import ExportDirectory
 from engine.export.errors import GraphCompileError
 from engine.export.manifest import GraphEntry
@@ -27,9 +27,6 @@ log = structlog.get_logger()
 
 REDUCED = ("unet", "vae_decoder")
 """Graphs that bfloat16 speeds up; encoders and projections take little of a picture's time: exact."""
-CONDITIONING = ("kv_text", "kv_ip")
-"""Inputs of the UNet that it reads layer by layer."""
-LAYER_INPUTS = tuple(f"{name}/" for name in CONDITIONING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +41,7 @@ class OpenVINOSettings:
 
 
 class OpenVINORuntime:
-    """Compiles graphs for the CPU, one request at a time and with all threads on it."""
+    """Compiles graphs for the CPU; one call at a time has all threads."""
 
     name = "openvino"
 
@@ -62,7 +59,9 @@ class OpenVINORuntime:
     def compile(self, export: ExportDirectory, graph: str, shapes: Mapping[str, Shape]) -> CompiledGraph:
         """Compile a graph for input shapes, or read what was compiled before."""
         path, entry = export.graph(graph)
-        options = self._options(graph)
+        lanes = self._lanes(shapes)
+        shapes = {name: (_share(shape[0], lanes), *shape[1:]) for name, shape in shapes.items()}
+        options = self._options(graph, lanes)
         kept: Path | None = None
         if self._blobs is not None:
             content = (entry.onnx.sha256, entry.data.sha256 if entry.data else "")
@@ -73,19 +72,35 @@ class OpenVINORuntime:
             )
             kept = self._blobs.path((*content, *here, *sorted(options.items()), *shapes.items()))
         found = None if kept is None else self._read(kept, options)
-        outputs = [spec.name for spec in entry.outputs]
-        if found is not None:
-            return _Compiled(self._openvino, found[0], outputs, found[1])
-        compiled = self._compile(path, entry, shapes, options)
-        if self._blobs is not None and kept is not None:
-            written = io.BytesIO()
-            compiled.export_model(written)
-            self._blobs.write(kept, written.getbuffer())
-            del written
-            # As every later start has it: a graph that was just compiled holds more memory than one that was read.
-            found = self._read(kept, options)
-        graph_of, mapped = (compiled, None) if found is None else found
-        return _Compiled(self._openvino, graph_of, outputs, mapped)
+        if found is None:
+            compiled = self._compile(path, entry, shapes, options)
+            if self._blobs is not None and kept is not None:
+                written = io.BytesIO()
+                compiled.export_model(written)
+                self._blobs.write(kept, written.getbuffer())
+                del written
+                # As every later start has it: a graph that was just compiled holds more memory than one that was read.
+                found = self._read(kept, options)
+        compiled, mapped = (compiled, None) if found is None else found
+        return OpenVINOGraph(
+            compiled,
+            [spec.name for spec in entry.outputs],
+            lanes=lanes,
+            # The weights are packed by then, and little of the file is read again.
+            on_first_call=None if mapped is None else mapped.release,
+        )
+
+    def _lanes(self, shapes: Mapping[str, Shape]) -> int:
+        """Return among how many lanes the rows of these inputs are shared out: the UNet's alone, and evenly.
+
+        One thread on half of the rows beats two threads on all of them: a small model's operators are too short to be
+        worth a rendezvous each (docs/adr/0009).
+        """
+        rows = shapes[CONDITIONING[0]][0] if set(CONDITIONING) <= shapes.keys() else None
+        if rows is None:
+            return 1
+        threads = self._settings.threads or os.cpu_count() or 1
+        return max(lanes for lanes in range(1, threads + 1) if rows % lanes == 0)
 
     def _compile(
         self, path: Path, entry: GraphEntry, shapes: Mapping[str, Shape], options: dict[str, Any]
@@ -124,11 +139,11 @@ class OpenVINORuntime:
             self._blobs.discard(kept)
             return None
 
-    def _options(self, graph: str) -> dict[str, Any]:
+    def _options(self, graph: str, lanes: int) -> dict[str, Any]:
         at = self._settings
         options: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY" if lanes == 1 else "THROUGHPUT",
+            "NUM_STREAMS": lanes,
             # A thread bound to a core waits for it while the server, or a neighbour, has it and another is idle.
             "ENABLE_CPU_PINNING": False,
             "INFERENCE_PRECISION_HINT": at.precision if graph in REDUCED else "f32",
@@ -144,6 +159,10 @@ def best_dtype() -> str:
 
     capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return "bfloat16" if "BF16" in capabilities else "float32"
+
+
+def _share(rows: int | None, lanes: int) -> int | None:
+    return None if rows is None else rows // lanes
 
 
 def _names(ports: Any) -> list[str]:
@@ -169,53 +188,3 @@ class Mapped:
         self.memory.madvise(mmap.MADV_RANDOM)
         with self.path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-class _Compiled:
-    def __init__(self, openvino: Any, compiled: Any, outputs: list[str], mapped: Mapped | None) -> None:
-        self._openvino = openvino
-        self._request = compiled.create_infer_request()
-        self._outputs = outputs
-        self._mapped = mapped
-        self._ran = False
-        layers: list[LayerInput] = []
-        for port in compiled.inputs:
-            if (found := layer_input(port)) is not None:
-                self._request.set_tensor(port, found[0])
-                layers.append(found[1])
-        self._conditioning = ConditioningByLayer(layers)
-
-    def __call__(self, inputs: Tensors, rows: Rows | None = None) -> dict[str, torch.Tensor]:
-        if self._conditioning.packed:
-            self._conditioning.hold(inputs, rows or [object() for _ in inputs[CONDITIONING[0]]])
-        # Shared, not copied; OpenVINO does not keep the memory alive, so this does.
-        given = {
-            name: tensor.contiguous().numpy()
-            for name, tensor in inputs.items()
-            if name not in self._conditioning.packed
-        }
-        for name, array in given.items():
-            self._request.set_tensor(name, self._openvino.Tensor(array, shared_memory=True))
-        self._request.infer()
-        if not self._ran and self._mapped is not None:
-            # The weights are packed by now, and little of the file is read again.
-            self._mapped.release()
-        self._ran = True
-        return {name: torch.from_numpy(self._request.get_tensor(name).data.copy()) for name in self._outputs}
-
-
-def layer_input(port: Any) -> tuple[Any, LayerInput] | None:
-    """Return memory for an input by layer, as OpenVINO's tensor and as ours: zeros, so that padding is finite.
-
-    None for all other inputs.
-    """
-    import openvino
-
-    name = next((name for name in port.names if name.startswith(LAYER_INPUTS)), None)
-    if name is None:
-        return None
-    tensor = openvino.Tensor(port.element_type, port.shape)
-    bits = torch.from_numpy(tensor.data.view(f"int{8 * port.element_type.size}"))
-    bits.zero_()
-    kind = {"bf16": torch.bfloat16, "f32": torch.float32}[port.element_type.to_string()]
-    return tensor, LayerInput.of(name, bits.view(kind))
