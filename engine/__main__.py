@@ -61,6 +61,7 @@ _SETTINGS = (
     ("device", str, "device to compute on"),
     ("dtype", str, "type to compute in"),
     ("threads", int, "CPU threads of the backend"),
+    ("lanes", int, "parts of a tick's rows that run at the same time"),
     (
         "cache_dir",
         Path,

@@ -29,6 +29,7 @@ class BackendOptions:
     dtype: str = "float32"
     device: str = "cpu"
     threads: int | None = None
+    lanes: int = 1
     buckets: tuple[int, ...] | None = None
     cache: Path | None = None
     loras: tuple[LoraChoice, ...] = ()

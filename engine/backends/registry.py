@@ -63,6 +63,7 @@ def create_backend(
     dtype: str = "float32",
     device: str = "cpu",
     threads: int | None = None,
+    lanes: int = 1,
     buckets: tuple[int, ...] | None = None,
     cache: Path | None = None,
     loras: Sequence[LoraChoice] = (),
@@ -74,11 +75,16 @@ def create_backend(
     """
     if name not in CREATORS:
         raise UnknownBackendError(f"no backend {name!r}; there are {', '.join(sorted(CREATORS))}")
+    if lanes != 1 and name != "openvino":
+        raise UnknownBackendError(
+            f"{name} backend runs a tick in one lane, not in {lanes}; openvino has lanes"
+        )
     options = BackendOptions(
         adapter=adapter,
         dtype=dtype,
         device=device,
         threads=threads,
+        lanes=lanes,
         buckets=buckets,
         cache=cache,
         loras=tuple(loras),

@@ -164,6 +164,7 @@ def load_backend(config: EngineConfig) -> Backend:
         dtype=config.dtype,
         device=config.device,
         threads=config.threads,
+        lanes=config.lanes,
         buckets=config.buckets,
         cache=config.cache_dir or default_cache_dir(),
         loras=config.loras,

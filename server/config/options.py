@@ -162,6 +162,15 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     threads: Annotated[
         int, Meta(ge=0, le=1024, description="CPU threads of the backend; 0 leaves their number to it.")
     ] = 0
+    lanes: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=64,
+            description="Parts of a tick's rows that run at the same time, each on its share of the threads; openvino "
+            "alone. With a lane for each thread a small model is faster and takes more memory: backends.md.",
+        ),
+    ] = 1
     buckets: Annotated[
         tuple[Annotated[int, Meta(ge=1)], ...],
         Meta(description="Batch sizes, in rows, that ticks run in. Empty for all that the backend has."),

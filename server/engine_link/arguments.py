@@ -15,6 +15,7 @@ def engine_arguments(options: EngineOptions, *, log_level: str) -> list[str]:
         "--device": options.device,
         "--dtype": options.dtype,
         "--threads": options.threads,
+        "--lanes": options.lanes,
         "--buckets": ",".join(map(str, options.buckets)),
         "--deterministic-bucket": options.deterministic_bucket,
         "--prompt-cache-bytes": str(options.prompt_cache_bytes),

@@ -30,11 +30,11 @@ def _exported(root: Path, adapter: str | None) -> ExportDirectory:
 
 
 def make_runtime(name: str, dtype: str = "float32", threads: int = 1) -> Runtime:
-    """Return a runtime, by default of one thread, as the tests run everything else."""
+    """Return a runtime, by default of one thread, as the tests run everything else, with a lane for each."""
     if name == "onnxruntime":
         return ONNXRuntime(threads=threads)
     precision: Literal["f32", "bf16"] = "bf16" if dtype == "bfloat16" else "f32"
-    return OpenVINORuntime(OpenVINOSettings(precision=precision, threads=threads))
+    return OpenVINORuntime(OpenVINOSettings(precision=precision, threads=threads, lanes=threads))
 
 
 @cache

@@ -16,16 +16,16 @@ def unet(rows: int | None) -> dict[str, Shape]:
 
 
 @pytest.mark.parametrize(
-    ("threads", "rows", "lanes"),
+    ("most", "rows", "lanes"),
     [(1, 8, 1), (2, 8, 2), (2, 2, 2), (2, 1, 1), (2, 3, 1), (3, 8, 2), (8, 4, 4), (16, 16, 16), (2, None, 1)],
 )
-def test_rows_are_shared_out_evenly(threads: int, rows: int | None, lanes: int) -> None:
-    runtime = OpenVINORuntime(OpenVINOSettings(threads=threads))
+def test_rows_are_shared_out_evenly(most: int, rows: int | None, lanes: int) -> None:
+    runtime = OpenVINORuntime(OpenVINOSettings(threads=most, lanes=most))
     assert runtime._lanes(unet(rows)) == lanes
 
 
 def test_other_graphs_have_all_threads_at_once() -> None:
-    runtime = OpenVINORuntime(OpenVINOSettings(threads=4))
+    runtime = OpenVINORuntime(OpenVINOSettings(threads=4, lanes=4))
     assert runtime._lanes({"latents": (4, 4, 8, 8)}) == 1
 
 

@@ -19,6 +19,7 @@ from tests.engine.fakes import BUCKETS, DECODE_SECONDS, FACTS, TICK_SECONDS, Fak
     ("field", "value"),
     [
         ("threads", 0),
+        ("lanes", 0),
         ("prompt_cache_bytes", -1),
         ("reference_batch", 0),
         ("decode_batch", 65),

@@ -35,7 +35,7 @@ class CompiledSettings(SlotSettings):
     rows, and beyond eight a CPU gains nothing (docs/backends.md has the figures).
     """
 
-    buckets: tuple[int, ...] = (2, 8, 16)
+    buckets: tuple[int, ...] = (2, 8)
 
 
 class CompiledBackend:

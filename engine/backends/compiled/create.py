@@ -31,6 +31,7 @@ def create_openvino(root: Path, options: BackendOptions) -> CompiledBackend:
             OpenVINOSettings(
                 precision="bf16" if dtype == "bfloat16" else "f32",
                 threads=options.threads,
+                lanes=options.lanes,
                 cache=None if options.cache is None else options.cache / "openvino",
             )
         )

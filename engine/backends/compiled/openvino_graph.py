@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from engine.backends.compiled.by_layer import ConditioningByLayer, LayerInput
+from engine.backends.compiled.mapped import Mapped
 from engine.backends.compiled.runtime import Rows, Tensors
 
 CONDITIONING = ("kv_text", "kv_ip")
@@ -19,7 +20,8 @@ _LAYER_INPUTS = tuple(f"{name}/" for name in CONDITIONING)
 class OpenVINOGraph:
     """A compiled graph as ``CompiledGraph``: its rows shared out evenly among lanes that run at the same time.
 
-    A lane is a request of its own on a stream of its own. ``on_first_call`` is told after the first call.
+    A lane is a request of its own on a stream of its own. ``file`` is what the graph was read from: OpenVINO reads its
+    weights there whenever a stream runs for the first time, so it stays mapped for the graph's life.
     """
 
     def __init__(
@@ -28,11 +30,12 @@ class OpenVINOGraph:
         outputs: Sequence[str],
         *,
         lanes: int = 1,
-        on_first_call: Callable[[], None] | None = None,
+        file: Mapped | None = None,
     ) -> None:
         self._outputs = outputs
         self._lanes = [Lane(compiled) for _ in range(lanes)]
-        self._on_first_call = on_first_call
+        self._file = file
+        self._ran = False
 
     def __call__(self, inputs: Tensors, rows: Rows | None = None) -> dict[str, torch.Tensor]:
         """Run; see ``CompiledGraph``."""
@@ -50,9 +53,10 @@ class OpenVINOGraph:
                 )
                 lane.request.start_async()
             _wait(lanes)
-        if self._on_first_call is not None:
-            self._on_first_call()
-            self._on_first_call = None
+        if not self._ran and self._file is not None:
+            # The weights are packed by now, and little of the file is read again.
+            self._file.release()
+        self._ran = True
         return {
             name: torch.from_numpy(np.concatenate([lane.request.get_tensor(name).data for lane in lanes]))
             for name in self._outputs

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import mmap
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ import structlog
 import torch
 
 from engine.backends.compiled.blobs import HEADER, BlobCache
+from engine.backends.compiled.mapped import Mapped
 from engine.backends.compiled.openvino_graph import CONDITIONING, OpenVINOGraph
 from engine.backends.compiled.openvino_rewrites import REWRITES, read_by_layer, spread_group_norms, static
 from engine.backends.compiled.runtime import CompiledGraph, Shape
@@ -31,12 +30,14 @@ REDUCED = ("unet", "vae_decoder")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenVINOSettings:
-    """``precision`` is the UNet's arithmetic, ``threads`` None leaves their number to OpenVINO, ``cache`` is a folder
-    for compiled graphs, or None to compile them anew in every process.
+    """``precision`` is the UNet's arithmetic, ``threads`` None leaves their number to OpenVINO, ``lanes`` is how many
+    parts of a batch run at the same time, at most, ``cache`` is a folder for compiled graphs, or None to compile them
+    anew in every process.
     """
 
     precision: Literal["f32", "bf16"] = "f32"
     threads: int | None = None
+    lanes: int = 1
     cache: Path | None = None
 
 
@@ -86,21 +87,15 @@ class OpenVINORuntime:
             compiled,
             [spec.name for spec in entry.outputs],
             lanes=lanes,
-            # The weights are packed by then, and little of the file is read again.
-            on_first_call=None if mapped is None else mapped.release,
+            file=mapped,
         )
 
     def _lanes(self, shapes: Mapping[str, Shape]) -> int:
-        """Return among how many lanes the rows of these inputs are shared out: the UNet's alone, and evenly.
-
-        One thread on half of the rows beats two threads on all of them: a small model's operators are too short to be
-        worth a rendezvous each (docs/adr/0009).
-        """
+        """Return among how many lanes the rows of these inputs are shared out: the UNet's alone, and evenly."""
         rows = shapes[CONDITIONING[0]][0] if set(CONDITIONING) <= shapes.keys() else None
         if rows is None:
             return 1
-        threads = self._settings.threads or os.cpu_count() or 1
-        return max(lanes for lanes in range(1, threads + 1) if rows % lanes == 0)
+        return max(lanes for lanes in range(1, self._settings.lanes + 1) if rows % lanes == 0)
 
     def _compile(
         self, path: Path, entry: GraphEntry, shapes: Mapping[str, Shape], options: dict[str, Any]
@@ -167,24 +162,3 @@ def _share(rows: int | None, lanes: int) -> int | None:
 
 def _names(ports: Any) -> list[str]:
     return [port.any_name for port in ports]
-
-
-class Mapped:
-    """A file in memory, read page by page as it is used; nothing is ever written to it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with path.open("rb") as file:
-            # A private mapping: OpenVINO's tensors want memory that could be written to.
-            self.memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-
-    def release(self) -> None:
-        """Give all pages back; what is read again is read alone.
-
-        With the file in the system's cache, a page that is touched would bring its neighbours back with it: the biases
-        that every call reads would keep the weights between them resident.
-        """
-        self.memory.madvise(mmap.MADV_DONTNEED)
-        self.memory.madvise(mmap.MADV_RANDOM)
-        with self.path.open("rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
