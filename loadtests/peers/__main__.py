@@ -32,7 +32,7 @@ from loadtests.runner.scenario_file import load_scenario
 from loadtests.runner.target import Status, Target
 
 SIDES = (
-    "limner", "limner:float32", "diffusers:float32", "diffusers:bfloat16", "litserve:bfloat16", "litserve:float32",
+    "limner", "limner-lanes", "limner:float32", "diffusers:float32", "diffusers:bfloat16", "litserve:bfloat16", "litserve:float32",
     "ray:bfloat16", "pytriton:bfloat16", "openvino",
 )  # fmt: skip
 LOADS = ("homogenous", "mixed")

@@ -137,24 +137,25 @@ def targets(sides: Sequence[SideReport]) -> list[Target]:
     torch = [name for name in by_name if name.split(":")[0] in TORCH_PEERS]
     openvino = [name for name in by_name if name.split(":")[0] == "openvino"]
     full = [name for name in torch if not name.endswith(":bfloat16")]
-    judge("limner", "mixed", torch, 3.0, "images/s")
-    judge("limner", "mixed", torch, 1 / 3, "p99", latency=True)
+    for ours in ("limner", "limner-lanes"):
+        judge(ours, "mixed", torch, 3.0, "images/s")
+        judge(ours, "mixed", torch, 1 / 3, "p99", latency=True)
+        judge(ours, "mixed", openvino, 1.3, "images/s")
+        judge(ours, "homogenous", torch, 2.5, "images/s")
+        _judge_unloaded(ours, by_name, found)
     judge("limner:float32", "mixed", full, 2.0, "images/s in float32")
-    judge("limner", "mixed", openvino, 1.3, "images/s")
-    judge("limner", "homogenous", torch, 2.5, "images/s")
-    _judge_unloaded(by_name, found)
     return found
 
 
-def _judge_unloaded(by_name: Mapping[str, SideReport], found: list[Target]) -> None:
+def _judge_unloaded(ours: str, by_name: Mapping[str, SideReport], found: list[Target]) -> None:
     for name in by_name:
-        if name.split(":")[0] != "diffusers" or "limner" not in by_name:
+        if name.split(":")[0] != "diffusers" or ours not in by_name:
             continue
-        for load, rounds in by_name["limner"].rounds.items():
+        for load, rounds in by_name[ours].rounds.items():
             theirs = by_name[name].rounds.get(load, [])
             if len(theirs) == len(rounds):
                 ratio = ratios(
                     [each.unloaded_latency for each in rounds], [each.unloaded_latency for each in theirs]
                 )
-                what = f"unloaded latency, {load}: limner / {name}"
+                what = f"unloaded latency, {load}: {ours} / {name}"
                 found.append(Target(what=what, wanted="at most 0.6", ratio=ratio, met=ratio[0] <= 0.6))

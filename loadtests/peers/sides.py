@@ -23,7 +23,8 @@ from tools.local_server import local_server
 START_SECONDS = 240.0
 POLL_SECONDS = 0.2
 ROOT = Path(__file__).resolve().parents[2]
-LIMNER = "limner"
+LIMNER = {"limner": (), "limner-lanes": ("--engine-buckets", "2,8,16", "--engine-lanes", "{threads}")}
+"""Limner's own sides and their flags: as it comes, and with a lane for each thread (docs/backends.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +73,8 @@ class Side:
 def parse_side(text: str) -> Side:
     """Return the side that ``NAME`` or ``NAME:DTYPE`` stands for. Raises ``ValueError`` for unknown ones."""
     name, _, dtype = text.partition(":")
-    if name != LIMNER and name not in PEERS:
-        raise ValueError(f"side {name!r} is none of {', '.join([LIMNER, *PEERS])}")
+    if name not in LIMNER and name not in PEERS:
+        raise ValueError(f"side {name!r} is none of {', '.join([*LIMNER, *PEERS])}")
     if dtype not in ("", "float32", "bfloat16"):
         raise ValueError(f"type {dtype!r} is none of float32, bfloat16")
     return Side(name=name, dtype=dtype or None)
@@ -149,6 +150,7 @@ def start_peer(side: Side, settings: StartSettings, first: Ask) -> Iterator[Star
 def start_limner(side: Side, settings: StartSettings, gallery: Gallery) -> Iterator[Started]:
     """Start Limner's server with its engine. Raises ``PeerNotStartedError`` with the end of its log."""
     options = ["--engine-threads", str(settings.threads), "--log-level", "warning"]
+    options += [flag.format(threads=settings.threads) for flag in LIMNER[side.name]]
     if side.dtype is not None:
         options += ["--engine-dtype", side.dtype]
     log = settings.cache / f"{str(side).replace(':', '-')}.log"
@@ -171,6 +173,6 @@ def start(
     side: Side, settings: StartSettings, gallery: Gallery, first: Ask
 ) -> contextlib.AbstractContextManager[Started]:
     """Start any side."""
-    if side.name == LIMNER:
+    if side.name in LIMNER:
         return start_limner(side, settings, gallery)
     return start_peer(side, settings, first)
