@@ -34,7 +34,7 @@ const answered = new Counter('limner_answered');
 const failed = new Counter('limner_failed');
 
 const client = new grpc.Client();
-client.load([__ENV.PROTO], 'limner/v1/portrait_service.proto');
+client.load(__ENV.PROTOS.split(':'), 'limner/v1/portrait_service.proto');
 let connected = false;
 
 export default function () {

@@ -99,7 +99,7 @@ def run_k6(
             "PLAN": str(plan.resolve()),
             "TARGET": target,
             "TENANT": tenant,
-            "PROTO": str(ROOT / "proto"),
+            "PROTOS": f"{ROOT / 'proto'}:{ROOT / 'third_party' / 'googleapis'}",
             "SUMMARY": str(summary.resolve()),
             "BEGIN": "" if starts_at is None else f"{1000 * starts_at:.0f}",
         },
