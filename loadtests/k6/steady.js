@@ -1,6 +1,6 @@
 // Sends a plan of `python -m loadtests k6` open-loop: every request at its own moment, by a virtual user that is free.
 //
-// PLAN: the plan's JSON. TARGET: host:port. TENANT: whose caches it meets. PROTO: the folder of limner/v1.
+// PLAN: the plan's JSON. TARGET: host:port. TENANT: whose caches it meets. PROTOS: folders of .proto files, by colons.
 // SUMMARY: where the figures go. BEGIN: start of the load, in ms since 1970; left out, 2 s after k6 is ready.
 import exec from 'k6/execution';
 import grpc from 'k6/net/grpc';
