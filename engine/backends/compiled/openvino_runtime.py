@@ -54,6 +54,8 @@ class OpenVINORuntime:
         self._openvino = openvino
         self._core = openvino.Core()
         self._blobs = None if settings.cache is None else BlobCache(settings.cache)
+        # It costs 40 MB a bucket, which only a setting that spends memory anyway may.
+        self._spread = settings.lanes > 1 and settings.precision == "bf16"
         self.compiled = 0
         """Graphs that were compiled and not read from the cache."""
 
@@ -68,6 +70,7 @@ class OpenVINORuntime:
             content = (entry.onnx.sha256, entry.data.sha256 if entry.data else "")
             here = (
                 REWRITES,
+                self._spread,
                 self._openvino.__version__,
                 *self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
             )
@@ -107,7 +110,7 @@ class OpenVINORuntime:
             sizes = {name: [-1 if size is None else size for size in shape] for name, shape in shapes.items()}
             model.reshape(sizes)
             if static(model):
-                if options["INFERENCE_PRECISION_HINT"] == "bf16":  # in float32 nothing is gained
+                if self._spread:
                     spread_group_norms(model)
                 if set(CONDITIONING) <= shapes.keys():
                     read_by_layer(model, CONDITIONING, options["INFERENCE_PRECISION_HINT"])
