@@ -46,6 +46,8 @@ class Ticks:
         self._emit = emit
         self._clock = clock
         self._works = works
+        self._last_ended: float | None = None
+        """When the last tick ended, if the loop has gone straight on since."""
         self._suspects: set[tuple[Shape, int]] = set()
         """Shape and bucket of ticks that raised as a whole, and of which every image ran alone."""
 
@@ -59,6 +61,7 @@ class Ticks:
             self._jobs.expire(self._scheduler.take_expired())
             if tick is None:
                 self._denoiser.forget()
+                self._last_ended = None
                 return None
             faults = self._newcomers.prepare(self._jobs.images(tick.items))
             if not faults:
@@ -76,8 +79,12 @@ class Ticks:
         except Exception as error:
             self._single_out(tick, error)
             return self._clock() - began
-        seconds = self._clock() - began
-        self._settle(tick, images, stepped, seconds)
+        ended = self._clock()
+        seconds = ended - began
+        # What the scheduler predicts with is how soon a tick follows upon another: decoding, encoders and mail between
+        # them count, or a full engine would promise what it cannot keep.
+        self._settle(tick, images, stepped, ended - (began if self._last_ended is None else self._last_ended))
+        self._last_ended = ended
         self._send_previews([images[index] for index in previewed], stepped)
         return seconds
 

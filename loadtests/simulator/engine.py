@@ -86,6 +86,7 @@ class VirtualEngine:
         self._cancelled: list[Call] = []
         self._references: deque[int] = deque()
         self._pictures: dict[str, Picture] = {}
+        self._last_ended: float | None = None
         self._turning = False
 
     # Mail.
@@ -119,7 +120,9 @@ class VirtualEngine:
         self._encode_references()
         tick = self._scheduler.next_tick()
         self._expire(self._scheduler.take_expired())
-        if tick is not None:
+        if tick is None:
+            self._last_ended = None
+        else:
             self._run(tick)
         self._decode(idle=tick is None)
         self._clock.advance(self._machine.turn_seconds)
@@ -198,7 +201,11 @@ class VirtualEngine:
         self.counters.rows += tick.rows
         self.counters.bucket_rows += tick.bucket
         self.counters.tick_seconds += seconds
-        for item in self._scheduler.complete(tick, seconds):
+        # As `engine.loop.ticks` tells it: from the end of the tick before, if the loop went straight on.
+        ended = self._clock()
+        cadence = seconds if self._last_ended is None else ended - self._last_ended
+        self._last_ended = ended
+        for item in self._scheduler.complete(tick, cadence):
             self._decodes.add(self._pictures[item.id])
 
     def _prepare(self, pictures: list[Picture]) -> None:

@@ -497,3 +497,26 @@ def test_thousands_of_jobs_that_come_and_are_cancelled_leave_nothing_behind() ->
     assert bench.slots_held() == 0
     assert len(loop._delivery._decodes) == 0
     assert images_alive() <= before, "engines of other tests may hold some"
+
+
+def expected_over_measured(bench: Bench, bucket: int) -> float:
+    costs = bench.loop._jobs._scheduler._costs
+    return costs.seconds(SHAPE, bucket) / costs.warmup_seconds(SHAPE, bucket)
+
+
+def test_admission_reckons_with_what_a_full_engine_does_between_two_ticks() -> None:
+    bench = Bench(plan=DecodePlan(batch=1, patience_ticks=0, backlog=8))
+    for number in range(60):
+        bench.tell(job(str(number), steps=1, guidance_scale=1.0))
+    bench.finish()
+    assert len(bench.messages(Finished)) == 60
+    assert expected_over_measured(bench, 8) > 1.1
+
+
+def test_the_time_without_work_is_no_part_of_a_tick() -> None:
+    bench = Bench()
+    for number in range(30):
+        bench.tell(job(str(number), steps=1, guidance_scale=1.0))
+        bench.finish()
+        bench.clock.now += 10.0
+    assert expected_over_measured(bench, 1) == pytest.approx(1.0)
