@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 from limner.v1 import model_service_pb2, model_service_pb2_grpc
 
-from server.api.conversion import limits_message, model_message
+from server.api.conversion.models import limits_message, model_message
 from server.config.options import LimitOptions
 from server.engine_link.engines import Engines
 

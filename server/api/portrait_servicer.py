@@ -14,12 +14,8 @@ from limner.v1 import portrait_service_pb2, portrait_service_pb2_grpc
 
 from server.api.access_log import AccessLog
 from server.api.calls import current_call
-from server.api.conversion import (
-    generate_response,
-    generate_stream_response,
-    portrait_fingerprint,
-    portrait_request,
-)
+from server.api.conversion.portraits import generate_response, generate_stream_response
+from server.api.conversion.requests import portrait_fingerprint, portrait_request
 from server.api.validation import check_portrait
 from server.config.options import LimitOptions
 from server.engine_link.engines import Engines

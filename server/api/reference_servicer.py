@@ -9,7 +9,7 @@ from limner.v1 import reference_service_pb2, reference_service_pb2_grpc
 
 from server.api.calls import current_call
 from server.api.checks import Findings
-from server.api.conversion import reference_message, upload_response
+from server.api.conversion.references import reference_message, upload_response
 from server.api.reference_checks import (
     check_adapter,
     check_digest,

@@ -5,7 +5,7 @@ import hashlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import grpc
 import psutil
@@ -16,6 +16,7 @@ from limner_client.cli import main
 
 from tests.client.fakes import FakeLimner, Refusal, serve
 from tests.client.names import NameServer
+from tests.waiting import until
 
 DIGESTS = [hashlib.sha256(bytes([number])).hexdigest() for number in range(120)]
 BY_REFERENCE = ChannelSettings(routing="reference", resolve_seconds=0.05)
@@ -97,13 +98,6 @@ def client(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[Client]:
     retry = getattr(request, "param", None)
     with Client(fleet.target, channel=BY_REFERENCE, timeout=PATIENCE, retry=retry) as client:
         yield client
-
-
-def until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:

@@ -7,16 +7,15 @@ import contextlib
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from limner_client import AsyncClient
 
+from tests.waiting import until
 from tools.local_server import LocalServer
 
 STEPS = 100
-WAIT_SECONDS = 120.0
 
 CALLER = f"""
 import sys
@@ -26,13 +25,6 @@ with Client(sys.argv[1]) as client:
         if isinstance(event, Progress):
             print(event.step, flush=True)
 """
-
-
-def wait_until(what: Callable[[], bool]) -> None:
-    until = time.monotonic() + WAIT_SECONDS
-    while not what():
-        assert time.monotonic() < until, "it never happened"
-        time.sleep(0.02)
 
 
 def gone(total: Callable[..., float]) -> bool:
@@ -51,11 +43,11 @@ def test_a_killed_client_frees_its_rows(server: LocalServer, total: Callable[...
     assert caller.stdout is not None
     assert caller.stdout.readline(), "the first step"
     # How many run at once, and how many wait their turn, is the scheduler's choice.
-    wait_until(lambda: total("limner_images_running") > 0)
+    until(lambda: total("limner_images_running") > 0)
     ticks = total("limner_ticks_total")
     caller.send_signal(signal.SIGKILL)
     caller.wait()
-    wait_until(lambda: gone(total))
+    until(lambda: gone(total))
     # The engine was at most a few ticks on when the news reached it, of the hundred that were asked for.
     assert total("limner_ticks_total") - ticks < STEPS / 4
     assert total("limner_requests_cancelled_total") == cancelled + 1
@@ -68,7 +60,7 @@ def test_a_cancelled_call_frees_its_rows(server: LocalServer, total: Callable[..
                 asyncio.create_task(client.generate("a portrait", steps=STEPS, seed=seed, guidance_scale=1.0))
                 for seed in range(6)
             ]
-            await asyncio.to_thread(wait_until, lambda: all_in(total))
+            await asyncio.to_thread(until, lambda: all_in(total))
             for call in calls:
                 call.cancel()
             for call in calls:
@@ -77,7 +69,7 @@ def test_a_cancelled_call_frees_its_rows(server: LocalServer, total: Callable[..
 
     ticks = total("limner_ticks_total")
     asyncio.run(call_and_cancel())
-    wait_until(lambda: gone(total))
+    until(lambda: gone(total))
     assert total("limner_ticks_total") - ticks < STEPS
 
 

@@ -14,6 +14,7 @@ from limner.v1.portrait_service_pb2 import GenerateResponse
 from PIL import Image
 
 from tests.gateway.web import split_frames
+from tests.needs import needing
 from tools import npm
 from tools.local_envoy import LocalEnvoy, MissingEnvoyError, local_envoy
 from tools.local_server import LocalServer
@@ -25,11 +26,11 @@ EXAMPLES = re.findall(
 
 @pytest.fixture(scope="module")
 def envoy(server: LocalServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEnvoy]:
-    try:
-        with local_envoy([server.target], log=tmp_path_factory.mktemp("envoy") / "envoy.log") as running:
-            yield running
-    except MissingEnvoyError as missing:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"left out: {missing}")
+    with (
+        needing(MissingEnvoyError),
+        local_envoy([server.target], log=tmp_path_factory.mktemp("envoy") / "envoy.log") as running,
+    ):
+        yield running
 
 
 def test_the_examples_of_the_page_make_portraits(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -14,10 +13,12 @@ from limner_client import ChannelSettings, Client, RetryPolicy
 
 from tests.fleet.fleet import Fleet, Person
 from tests.fleet.monitoring import prometheus
-from tests.fleet.replica import Replica, until
+from tests.fleet.replica import Replica
+from tests.needs import needing
 from tests.server.imaging.pictures import file_of, scenery
 from tests.server.shared.real_redis import RealRedis
 from tests.tinymodels import build_tiny_model
+from tests.waiting import until
 from tools.deploy.paths import MissingError, command
 from tools.local_envoy import MissingEnvoyError, envoy_command, local_envoy
 
@@ -45,12 +46,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 @pytest.fixture(scope="package")
 def fleet(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Fleet]:
-    try:
+    with needing(MissingEnvoyError, MissingError):
         envoy_command()
         for tool in ("redis-server", "prometheus"):
             command(tool)
-    except (MissingEnvoyError, MissingError) as missing:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"left out: {missing}")
     folder = tmp_path_factory.mktemp("fleet")
     build_tiny_model(folder / "model")
     logs = request.session.stash[LOGS] = [

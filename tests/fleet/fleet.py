@@ -7,7 +7,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from tests.fleet.monitoring import Prometheus
-from tests.fleet.replica import Replica, until
+from tests.fleet.replica import Replica
+from tests.waiting import until
 from tools.local_envoy import LocalEnvoy
 
 

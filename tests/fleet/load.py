@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from tests.fleet.replica import until
+from tests.waiting import until
 
 MOST_FAILURES_TOLD = 5
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import yaml
 
-from tests.fleet.replica import lasting_port, until
+from tests.fleet.replica import lasting_port
+from tests.waiting import until
 from tools.deploy.paths import DEPLOY, RULES, command
 
 SCRAPES = DEPLOY / "prometheus" / "prometheus.yml"

@@ -10,15 +10,14 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.waiting import PATIENCE, until
+
 ROOT = Path(__file__).parents[2]
-PATIENCE = 120.0
-POLL_SECONDS = 0.05
 
 
 class Replica:
@@ -121,11 +120,3 @@ def lasting_port() -> int:
             except OSError:
                 continue
             return port
-
-
-def until(condition: Callable[[], object], complaint: str, patience: float = PATIENCE) -> None:
-    """Wait for a state. Fails with the complaint when it does not come."""
-    ends = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < ends, f"{complaint} after {patience:.0f} s"
-        time.sleep(POLL_SECONDS)

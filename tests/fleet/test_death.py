@@ -15,7 +15,8 @@ from limner_client import Client, Completed, Portrait, Progress
 from tests.fleet.fleet import Fleet, Person
 from tests.fleet.load import Kind, Load
 from tests.fleet.monitoring import HASTENED
-from tests.fleet.replica import Replica, until
+from tests.fleet.replica import Replica
+from tests.waiting import until
 
 LONG = {"steps": 100, "guidance_scale": 1.0, "image_count": 4}
 """Long enough that the replica is killed in the middle of it."""

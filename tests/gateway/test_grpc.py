@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import time
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
@@ -18,6 +18,7 @@ from PIL import Image
 
 from tests.gateway.conftest import Gateway
 from tests.server.answers import refusal_of
+from tests.waiting import until
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
@@ -69,11 +70,8 @@ def test_references_are_spread_over_the_replicas(
         portraits.Generate(
             GenerateRequest(portrait=spec), metadata=[("x-limner-reference", digest)], timeout=60
         )
-    ends = time.monotonic() + 30
-    while len(upstreams := {line["upstream"] for line in gateway.envoy.access_log()}) < 2:
-        assert time.monotonic() < ends, upstreams
-        time.sleep(0.05)
-    assert upstreams == {server.told()["grpc"][0] for server in gateway.servers}
+    servers = {server.told()["grpc"][0] for server in gateway.servers}
+    until(lambda: {line["upstream"] for line in gateway.envoy.access_log()} == servers)
 
 
 def test_errors_keep_their_details(channel: grpc.Channel) -> None:
@@ -124,11 +122,12 @@ def test_the_access_log_has_request_id_and_trace_id(channel: grpc.Channel, gatew
     PortraitServiceStub(channel).Generate(
         GenerateRequest(portrait=PortraitSpec(prompt="a sailor")), metadata=metadata, timeout=60
     )
-    ends = time.monotonic() + 30
-    while not (lines := [line for line in gateway.envoy.access_log() if line["request_id"] == "traced"]):
-        assert time.monotonic() < ends
-        time.sleep(0.05)
-    (line,) = lines
+
+    def lines() -> list[dict[str, Any]]:
+        return [line for line in gateway.envoy.access_log() if line["request_id"] == "traced"]
+
+    until(lines)
+    (line,) = lines()
     assert line["trace_id"] == TRACE
     assert line["path"] == "/limner.v1.PortraitService/Generate"
     assert line["grpc_status"] == "OK"

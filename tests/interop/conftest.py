@@ -1,32 +1,21 @@
 """A real server, and the clients of another toolchain: buf, and JavaScript that protoc-gen-es generated."""
 
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.needs import need
 from tools import npm
 from tools.local_server import local_server
 
 ROOT = npm.ROOT
 WEIGHTS = ROOT / "engine" / "embedded" / "weights"
 REFERENCE = ROOT / "engine" / "embedded" / "references" / "ada.png"
-
-
-def need(tool: Path | str | None, name: str, fault: str = "") -> str:
-    """Give a tool's path; without it, or with a fault, the test is skipped, or fails in CI, which skips none."""
-    if tool is None or fault:
-        message = f"left out: {fault or f'{name} is not installed'}; python -m tools.install says why"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    return str(tool)
 
 
 @pytest.fixture(scope="session")

@@ -27,8 +27,8 @@ from loadtests.runner.plan import Plan
 from loadtests.runner.scenario import Cancel, Mix, Poisson, Stream
 from loadtests.runner.session import run_plan
 from loadtests.runner.watch import Watch
-from tests.interop.conftest import need
 from tests.loadtests.building import plan, replaced, stream
+from tests.needs import need
 from tests.server.running import run_server
 
 

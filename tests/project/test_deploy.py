@@ -18,6 +18,7 @@ import yaml
 from server.api.health import LIVENESS, READINESS
 from server.config import load
 from server.config.table import all_options
+from tests.needs import need
 from tools import npm
 from tools.deploy import policy
 from tools.deploy.dashboard import PANELS
@@ -45,11 +46,7 @@ def test_the_unit_runs_a_command_that_exists_and_waits_for_the_drain() -> None:
 
 
 def test_promtool_accepts_the_scrape_configuration() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("promtool is not installed; python -m tools.install says why")
-        pytest.skip("promtool is not installed; python -m tools.install says why")
+    promtool = need(shutil.which("promtool"), "promtool")
     done = subprocess.run(
         [promtool, "check", "config", str(DEPLOY / "prometheus/prometheus.yml")],
         capture_output=True,
@@ -123,8 +120,8 @@ def test_each_alert_has_an_entry_in_the_runbook_a_test_and_the_other_way_round()
 
 
 def test_a_custom_resource_that_breaks_its_schema_is_refused() -> None:
-    if not (npm.TOOLS / "node_modules").exists() and os.environ.get("CI") != "true":
-        pytest.skip("the schemas are not installed; python -m tools.install says why")
+    schemas = npm.TOOLS / "node_modules"
+    need(schemas if schemas.exists() else None, "the schemas")
     scaled = yaml.safe_load(text_of("kustomize/components/keda/scaledobject.yaml"))
     call(command("node"), npm.TOOLS / "crd.mjs", stdin=json.dumps([scaled]))
     scaled["spec"]["maxReplicaCount"] = "ten"

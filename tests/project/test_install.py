@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.conftest import need
+from tests.needs import need
 from tools import install, npm
 
 PROMETHEUS = next(tool for tool in install.SYSTEM_TOOLS if tool.command == "prometheus")

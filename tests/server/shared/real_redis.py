@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from tests.interop.conftest import need
+from tests.needs import need
 from tools.install import UNPACKED
 
 

@@ -1,0 +1,1 @@
+"""The one package where the API's messages meet the server's own types."""
