@@ -116,8 +116,11 @@ class EngineLoop:
             self._references.encode_waiting()
             tick = self._ticks.next()
             seconds = self._ticks.run(tick) if tick is not None else 0.0
+            ticked = self._clock()
             self._delivery.decode_due(idle=tick is None)
-            self._reporter.busy_seconds += self._clock() - began
+            ended = self._clock()
+            self._ticks.cadence.leave_out(ended - ticked)
+            self._reporter.busy_seconds += ended - began
             self._reporter.standing(self._jobs)
             self._reporter.report(tick, seconds, self._references.encoded)
 
@@ -128,6 +131,7 @@ class EngineLoop:
             self._trimmer.worked()
         else:
             self._trimmer.idle()
+            self._ticks.cadence.rest()
         for mail in self._inbox.drain(0.0 if self.busy else IDLE_SECONDS):
             self._handle(mail)
         self.stopped = self.stopped or self._inbox.closed

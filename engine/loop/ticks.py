@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from engine.protocol.messages import FailureReason, PreviewReady
-from engine.scheduling import Scheduler, Shape, Tick
+from engine.scheduling import Cadence, Scheduler, Shape, Tick
 
 from .denoiser import Denoiser, Stepped
 from .errors import BackendBrokenError, Fault
@@ -46,8 +46,7 @@ class Ticks:
         self._emit = emit
         self._clock = clock
         self._works = works
-        self._last_ended: float | None = None
-        """When the last tick ended, if the loop has gone straight on since."""
+        self.cadence = Cadence()
         self._suspects: set[tuple[Shape, int]] = set()
         """Shape and bucket of ticks that raised as a whole, and of which every image ran alone."""
 
@@ -61,7 +60,7 @@ class Ticks:
             self._jobs.expire(self._scheduler.take_expired())
             if tick is None:
                 self._denoiser.forget()
-                self._last_ended = None
+                self.cadence.rest()
                 return None
             faults = self._newcomers.prepare(self._jobs.images(tick.items))
             if not faults:
@@ -78,13 +77,11 @@ class Ticks:
             stepped = self._denoiser.step(images, tick.bucket, previewed)
         except Exception as error:
             self._single_out(tick, error)
+            self.cadence.rest()
             return self._clock() - began
         ended = self._clock()
         seconds = ended - began
-        # What the scheduler predicts with is how soon a tick follows upon another: decoding, encoders and mail between
-        # them count, or a full engine would promise what it cannot keep.
-        self._settle(tick, images, stepped, ended - (began if self._last_ended is None else self._last_ended))
-        self._last_ended = ended
+        self._settle(tick, images, stepped, self.cadence.of(began, ended))
         self._send_previews([images[index] for index in previewed], stepped)
         return seconds
 

@@ -3,6 +3,7 @@
 Pure Python: no torch, no I/O; time is a clock passed in, so `simulate` runs this very code in virtual time.
 """
 
+from .cadence import Cadence
 from .costs import CostCurve, without_noise
 from .errors import Infeasible, InvalidJob, QueueFull, SchedulingError
 from .forecast import Estimate
@@ -13,6 +14,7 @@ from .tick import Tick
 from .work import Priority, Shape, WorkItem
 
 __all__ = [
+    "Cadence",
     "CostCurve",
     "Estimate",
     "Infeasible",

@@ -64,6 +64,11 @@ class CostCurve:
         seen = min(max(seen, drift / DRIFT_CLIP), drift * DRIFT_CLIP)
         self._drift[shape] = drift + DRIFT_WEIGHT * (seen - drift)
 
+    def doubt(self, shape: Shape) -> None:
+        """Move the correction a step back to warm-up: it refuses work, and nothing runs that could confirm it."""
+        drift = self._drift.get(shape, 1.0)
+        self._drift[shape] = drift + DRIFT_WEIGHT * (1.0 - drift)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the measurements for JSON; the drift belongs to this run and stays out."""
         return {

@@ -226,6 +226,8 @@ class Scheduler:
                 for mine in landings:
                     alone.add(mine.flight)
                 least = headroom * max(landing.finishes_in for landing in self._forecast(alone))
+                if not self._flights:
+                    self._costs.doubt(landing.flight.item.shape)
                 raise Infeasible(predicted_finish=predicted, deadline=deadline, least_seconds=least)
 
     def _forecast(self, line: Line) -> Iterator[Landing]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from engine.config import EngineConfig
 from engine.loop.decoding import DecodeQueue
-from engine.scheduling import CostCurve, Policy, Scheduler, SchedulingError, Tick, WorkItem
+from engine.scheduling import Cadence, CostCurve, Policy, Scheduler, SchedulingError, Tick, WorkItem
 from engine.scheduling.simulate import Outcome, VirtualClock
 from loadtests.simulator.cache import LruCache
 from loadtests.simulator.call import Call, Picture
@@ -86,7 +86,7 @@ class VirtualEngine:
         self._cancelled: list[Call] = []
         self._references: deque[int] = deque()
         self._pictures: dict[str, Picture] = {}
-        self._last_ended: float | None = None
+        self._cadence = Cadence()
         self._turning = False
 
     # Mail.
@@ -121,10 +121,12 @@ class VirtualEngine:
         tick = self._scheduler.next_tick()
         self._expire(self._scheduler.take_expired())
         if tick is None:
-            self._last_ended = None
+            self._cadence.rest()
         else:
             self._run(tick)
+        ticked = self._clock()
         self._decode(idle=tick is None)
+        self._cadence.leave_out(self._clock() - ticked)
         self._clock.advance(self._machine.turn_seconds)
         self.counters.busy_seconds += self._clock() - began
         self._timeline.at(self._clock(), self._turned)
@@ -134,6 +136,7 @@ class VirtualEngine:
             self._turn()
         else:
             self._turning = False
+            self._cadence.rest()
 
     def _read_mail(self) -> None:
         for call in self._cancelled:
@@ -201,11 +204,8 @@ class VirtualEngine:
         self.counters.rows += tick.rows
         self.counters.bucket_rows += tick.bucket
         self.counters.tick_seconds += seconds
-        # As `engine.loop.ticks` tells it: from the end of the tick before, if the loop went straight on.
         ended = self._clock()
-        cadence = seconds if self._last_ended is None else ended - self._last_ended
-        self._last_ended = ended
-        for item in self._scheduler.complete(tick, cadence):
+        for item in self._scheduler.complete(tick, self._cadence.of(ended - seconds, ended)):
             self._decodes.add(self._pictures[item.id])
 
     def _prepare(self, pictures: list[Picture]) -> None:
