@@ -41,7 +41,8 @@ class EngineConfig:
     loras: LoRAs to fuse into the model's weights, beside those in its ``lora/``.
     device, dtype: as torch names them; the type ``auto`` leaves it to the backend.
     threads: CPU threads of the backend; None leaves their number to it.
-    lanes: parts of a tick's rows that run at the same time, each on its share of the threads; for ``openvino``.
+    lanes: parts of a tick's rows that run at the same time, each on its share of the threads, so at most ``threads``;
+        a bucket takes the most that divide its rows evenly. For ``openvino``.
     cache_dir: where exports, compiled graphs and engines are kept; None for ``default_cache_dir``.
     buckets: batch sizes in rows to use, of those that the backend has; None for all.
     deterministic_bucket: the one bucket of ticks that hold a deterministic image, a power of two; None chooses
@@ -74,7 +75,7 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         _check("threads", self.threads, 1, 1024)
-        _check("lanes", self.lanes, 1, 64)
+        _check("lanes", self.lanes, 1, 64 if self.threads is None else min(64, self.threads))
         _check("deterministic_bucket", self.deterministic_bucket, 1, 1024)
         _check("prompt_cache_bytes", self.prompt_cache_bytes, 0, inf)
         _check("reference_batch", self.reference_batch, 1, 256)

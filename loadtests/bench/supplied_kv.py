@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from engine.backends.compiled.openvino_runtime import compile_options
 from engine.embedded import model_directory
 from engine.export.graphfile import write_graph
 from engine.export.graphs import graph_sources
@@ -119,12 +120,7 @@ def _compile(path: Path, inputs: Inputs, arguments: argparse.Namespace) -> Calla
     core = openvino.Core()
     graph = core.read_model(path)
     graph.reshape({name: list(value.shape) for name, value in inputs.items()})
-    options = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": 1,
-        "INFERENCE_NUM_THREADS": arguments.threads,
-        "INFERENCE_PRECISION_HINT": arguments.precision,
-    }
+    options = compile_options(arguments.precision, threads=arguments.threads)
     request = core.compile_model(graph, "CPU", options).create_infer_request()
     for name, value in inputs.items():
         request.set_tensor(name, openvino.Tensor(value.numpy(), shared_memory=True))

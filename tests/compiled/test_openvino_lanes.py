@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from engine.backends.compiled.openvino_graph import _wait
+from engine.backends.compiled.openvino_graph import _run_together
 from engine.backends.compiled.openvino_runtime import OpenVINORuntime, OpenVINOSettings
 from engine.backends.compiled.runtime import Shape
 
@@ -29,25 +27,31 @@ def test_other_graphs_have_all_threads_at_once() -> None:
     assert runtime._lanes({"latents": (4, 4, 8, 8)}) == 1
 
 
-class FakeLane:
-    def __init__(self, error: Exception | None = None) -> None:
-        self.request = self
-        self.error = error
-        self.waited = False
+class FakeRequest:
+    def __init__(self, start: Exception | None = None, wait: Exception | None = None) -> None:
+        self.errors = start, wait
+        self.runs = False
+
+    def start_async(self) -> None:
+        if self.errors[0] is not None:
+            raise self.errors[0]
+        self.runs = True
 
     def wait(self) -> None:
-        self.waited = True
-        if self.error is not None:
-            raise self.error
+        self.runs = False
+        if self.errors[1] is not None:
+            raise self.errors[1]
 
 
-def test_a_failure_is_told_when_no_lane_runs_any_more() -> None:
-    lanes: list[Any] = [
-        FakeLane(),
-        FakeLane(RuntimeError("first")),
-        FakeLane(RuntimeError("second")),
-        FakeLane(),
-    ]
+@pytest.mark.parametrize(
+    "requests",
+    [
+        [FakeRequest(), FakeRequest(wait=RuntimeError("first")), FakeRequest(wait=RuntimeError("second"))],
+        [FakeRequest(), FakeRequest(start=RuntimeError("first")), FakeRequest()],
+    ],
+    ids=["while it ran", "at its start"],
+)
+def test_a_failure_is_told_when_no_lane_runs_any_more(requests: list[FakeRequest]) -> None:
     with pytest.raises(RuntimeError, match="first"):
-        _wait(lanes)
-    assert all(lane.waited for lane in lanes)
+        _run_together(requests)
+    assert not any(request.runs for request in requests)

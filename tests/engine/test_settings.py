@@ -39,6 +39,13 @@ def test_settings_out_of_range_are_errors_that_name_them(field: str, value: obje
     assert caught.value.field == field
 
 
+def test_a_lane_has_a_thread_of_its_own() -> None:
+    assert EngineConfig(threads=2, lanes=2).lanes == 2
+    with pytest.raises(ConfigError, match="lanes") as caught:
+        EngineConfig(threads=2, lanes=3)
+    assert caught.value.field == "lanes"
+
+
 def test_buckets_must_be_the_backends() -> None:
     assert EngineConfig().buckets_of((4, 1, 2)) == (1, 2, 4)
     assert EngineConfig(buckets=(4, 1)).buckets_of((1, 2, 4)) == (1, 4)

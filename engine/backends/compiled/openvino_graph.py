@@ -35,28 +35,22 @@ class OpenVINOGraph:
         self._outputs = outputs
         self._lanes = [Lane(compiled) for _ in range(lanes)]
         self._file = file
-        self._ran = False
 
     def __call__(self, inputs: Tensors, rows: Rows | None = None) -> dict[str, torch.Tensor]:
         """Run; see ``CompiledGraph``."""
         lanes = self._lanes
+        share = len(next(iter(inputs.values()))) // len(lanes)
+        for number, lane in enumerate(lanes):
+            part = slice(number * share, (number + 1) * share)
+            own = inputs if len(lanes) == 1 else {name: tensor[part] for name, tensor in inputs.items()}
+            lane.give(own, None if rows is None else rows[part])
         if len(lanes) == 1:
-            lanes[0].give(inputs, rows)
             lanes[0].request.infer()
         else:
-            share = len(next(iter(inputs.values()))) // len(lanes)
-            for number, lane in enumerate(lanes):
-                part = slice(number * share, (number + 1) * share)
-                lane.give(
-                    {name: tensor[part] for name, tensor in inputs.items()},
-                    None if rows is None else rows[part],
-                )
-                lane.request.start_async()
-            _wait(lanes)
-        if not self._ran and self._file is not None:
+            _run_together([lane.request for lane in lanes])
+        if self._file is not None:
             # The weights are packed by now, and little of the file is read again.
             self._file.release()
-        self._ran = True
         return {
             name: torch.from_numpy(np.concatenate([lane.request.get_tensor(name).data for lane in lanes]))
             for name in self._outputs
@@ -67,6 +61,9 @@ class Lane:
     """One request of a compiled graph and what lies in its inputs."""
 
     def __init__(self, compiled: Any) -> None:
+        import openvino
+
+        self._tensor = openvino.Tensor
         self.request = compiled.create_infer_request()
         layers: list[LayerInput] = []
         for port in compiled.inputs:
@@ -78,17 +75,16 @@ class Lane:
 
     def give(self, inputs: Tensors, rows: Rows | None) -> None:
         """Set the inputs of the next run: conditioning where it is new, all else shared, not copied."""
-        import openvino
-
         held = self._conditioning.packed
         if held:
-            self._conditioning.hold(inputs, rows or [object() for _ in inputs[CONDITIONING[0]]])
+            count = len(inputs[CONDITIONING[0]])
+            self._conditioning.hold(inputs, [object() for _ in range(count)] if rows is None else rows)
         # OpenVINO does not keep shared memory alive; this does, until the next run.
         self._given = {
             name: tensor.contiguous().numpy() for name, tensor in inputs.items() if name not in held
         }
         for name, array in self._given.items():
-            self.request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
+            self.request.set_tensor(name, self._tensor(array, shared_memory=True))
 
 
 def layer_input(port: Any) -> tuple[Any, LayerInput] | None:
@@ -108,12 +104,24 @@ def layer_input(port: Any) -> tuple[Any, LayerInput] | None:
     return tensor, LayerInput.of(name, bits.view(kind))
 
 
-def _wait(lanes: Sequence[Lane]) -> None:
-    """Wait for all lanes, whatever becomes of one: none may run on while its inputs change."""
+def _run_together(requests: Sequence[Any]) -> None:
+    """Run all requests at the same time.
+
+    Waits for every one that was started, whatever becomes of another: none may run on while its inputs change. Raises
+    the first error.
+    """
     errors: list[Exception] = []
-    for lane in lanes:
+    started: list[Any] = []
+    for request in requests:
         try:
-            lane.request.wait()
+            request.start_async()
+        except Exception as error:
+            errors.append(error)
+            break
+        started.append(request)
+    for request in started:
+        try:
+            request.wait()
         except Exception as error:
             errors.append(error)
     if errors:

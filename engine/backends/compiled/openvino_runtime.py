@@ -64,7 +64,8 @@ class OpenVINORuntime:
         path, entry = export.graph(graph)
         lanes = self._lanes(shapes)
         shapes = {name: (_share(shape[0], lanes), *shape[1:]) for name, shape in shapes.items()}
-        options = self._options(graph, lanes)
+        precision = self._settings.precision if graph in REDUCED else "f32"
+        options = compile_options(precision, threads=self._settings.threads, lanes=lanes)
         kept: Path | None = None
         if self._blobs is not None:
             content = (entry.onnx.sha256, entry.data.sha256 if entry.data else "")
@@ -112,8 +113,9 @@ class OpenVINORuntime:
             if static(model):
                 if self._spread:
                     spread_group_norms(model)
-                if set(CONDITIONING) <= shapes.keys():
-                    read_by_layer(model, CONDITIONING, options["INFERENCE_PRECISION_HINT"])
+                hint = options["INFERENCE_PRECISION_HINT"]
+                if set(CONDITIONING) <= shapes.keys() and not read_by_layer(model, CONDITIONING, hint):
+                    log.warning("the graph does not let keys and values be read by layer", path=str(path))
             self.compiled += 1
             return self._core.compile_model(model, "CPU", options)
         except RuntimeError as error:
@@ -137,18 +139,19 @@ class OpenVINORuntime:
             self._blobs.discard(kept)
             return None
 
-    def _options(self, graph: str, lanes: int) -> dict[str, Any]:
-        at = self._settings
-        options: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY" if lanes == 1 else "THROUGHPUT",
-            "NUM_STREAMS": lanes,
-            # A thread bound to a core waits for it while the server, or a neighbour, has it and another is idle.
-            "ENABLE_CPU_PINNING": False,
-            "INFERENCE_PRECISION_HINT": at.precision if graph in REDUCED else "f32",
-        }
-        if at.threads is not None:
-            options["INFERENCE_NUM_THREADS"] = at.threads
-        return options
+
+def compile_options(precision: str, *, threads: int | None, lanes: int = 1) -> dict[str, Any]:
+    """Return what OpenVINO is told about a graph; ``precision`` is ``f32`` or ``bf16``, as it writes them."""
+    options: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY" if lanes == 1 else "THROUGHPUT",
+        "NUM_STREAMS": lanes,
+        # A thread bound to a core waits for it while the server, or a neighbour, has it and another is idle.
+        "ENABLE_CPU_PINNING": False,
+        "INFERENCE_PRECISION_HINT": precision,
+    }
+    if threads is not None:
+        options["INFERENCE_NUM_THREADS"] = threads
+    return options
 
 
 def best_dtype() -> str:
