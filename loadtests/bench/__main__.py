@@ -18,6 +18,7 @@ from engine.config import DEFAULT_BACKENDS
 from loadtests.bench.service import resident_bytes, saturated, unloaded
 from loadtests.bench.settings import BenchSettings
 from loadtests.bench.worker import Worker
+from loadtests.ratios import ratios, show
 from tools.local_server import LocalServer, local_server
 
 DTYPES = ("auto", "float32", "bfloat16")
@@ -139,11 +140,6 @@ def _fill(limit: Worker) -> int:
     return max(1, int(limit.ask()["best_bucket"]) // 2)
 
 
-def _ratio(ours: list[float], theirs: list[float]) -> str:
-    ratios = sorted(a / b for a, b in zip(ours, theirs, strict=True))
-    return f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-
-
 def _print(
     settings: BenchSettings,
     what: str,
@@ -162,29 +158,29 @@ def _print(
     print(
         f"| unloaded latency | {median(measured.service_latency):.3f} s "
         f"| diffusers' pipeline {median(measured.peer_latency):.3f} s "
-        f"| {_ratio(measured.service_latency, measured.peer_latency)} | at most 0.6 |"
+        f"| {show(ratios(measured.service_latency, measured.peer_latency))} | at most 0.6 |"
     )
     print(
         f"| saturated throughput | {median(measured.service_rate):.2f} images/s "
         f"| diffusers request by request {median(measured.peer_rate):.2f} images/s "
-        f"| {_ratio(measured.service_rate, measured.peer_rate)} | at least 2.5 |"
+        f"| {show(ratios(measured.service_rate, measured.peer_rate))} | at least 2.5 |"
     )
     print(
         f"| saturated throughput | {median(measured.service_rate):.2f} images/s "
         f"| bare engine loop, bucket {best_bucket}: {median(measured.limit_rate):.2f} images/s "
-        f"| {_ratio(measured.service_rate, measured.limit_rate)} | at least 0.95 |"
+        f"| {show(ratios(measured.service_rate, measured.limit_rate))} | at least 0.95 |"
     )
     for name, rates in measured.also_rate.items():
         latencies = measured.also_latency[name]
         print(
             f"| latency of one image in the bare loop, {name} | {median(latencies):.3f} s "
             f"| diffusers' pipeline {median(measured.peer_latency):.3f} s "
-            f"| {_ratio(latencies, measured.peer_latency)} | |"
+            f"| {show(ratios(latencies, measured.peer_latency))} | |"
         )
         print(
             f"| throughput of the bare loop, {name} | {median(rates):.2f} images/s "
             f"| diffusers request by request {median(measured.peer_rate):.2f} images/s "
-            f"| {_ratio(rates, measured.peer_rate)} | |"
+            f"| {show(ratios(rates, measured.peer_rate))} | |"
         )
     print("\n| bucket (rows) | " + " | ".join(str(bucket) for bucket in rows) + " |")
     print("|---|" + "---|" * len(rows))

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-ADAPTER = "ip-adapter_limner.safetensors"
+from loadtests.diffusers_pipeline import load_pipeline
+
 GEMM_SIDE = 2048
 CONVOLUTION = (8, 160, 32, 32)
 """Rows, channels, height and width: the model's widest convolutions on more pixels, so that edges cost little."""
@@ -66,13 +66,7 @@ def _split(operations: dict[Any, int]) -> Flops:
 
 def image_flops(model: Path, steps: int) -> Flops:
     """Count what one guided image with one reference needs: UNet, projections once, VAE. Encoders are left out."""
-    pipe = StableDiffusionPipeline.from_pretrained(
-        model, safety_checker=None, torch_dtype=torch.float32, local_files_only=True
-    )
-    pipe.load_ip_adapter(
-        model, subfolder="ip_adapter", weight_name=ADAPTER, image_encoder_folder="image_encoder",
-        local_files_only=True,
-    )  # fmt: skip
+    pipe = load_pipeline(model)
     unet, vae = pipe.unet, pipe.vae
     side, channels = unet.config.sample_size, unet.config.in_channels
     sample = torch.zeros(2, channels, side, side)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -18,6 +17,7 @@ from loadtests.bench.arithmetic import Flops, image_flops, measure_rates
 from loadtests.bench.service import saturated, unloaded
 from loadtests.bench.settings import BenchSettings
 from loadtests.bench.worker import Worker
+from loadtests.ratios import ratios, show
 from tools.local_server import local_server
 
 
@@ -32,20 +32,14 @@ class Placed:
 
     def lines(self) -> list[str]:
         """Return the table in Markdown; shares are medians, least and most of the rounds."""
-        in_loop = share(self.service, self.loop)
+        in_loop = show(ratios(self.service, self.loop))
         return [
             "| what | images/s | of the ceiling | of the bare loop |",
             "|---|---|---|---|",
             f"| arithmetic ceiling | {median(self.ceiling):.2f} | | |",
-            f"| bare engine loop | {median(self.loop):.2f} | {share(self.loop, self.ceiling)} | |",
-            f"| service | {median(self.service):.2f} | {share(self.service, self.ceiling)} | {in_loop} |",
+            f"| bare engine loop | {median(self.loop):.2f} | {show(ratios(self.loop, self.ceiling))} | |",
+            f"| service | {median(self.service):.2f} | {show(ratios(self.service, self.ceiling))} | {in_loop} |",
         ]
-
-
-def share(part: Sequence[float], whole: Sequence[float]) -> str:
-    """Return one rate as a share of another, round by round."""
-    each = sorted(a / b for a, b in zip(part, whole, strict=True))
-    return f"{median(each):.2f} ({each[0]:.2f} to {each[-1]:.2f})"
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from engine.embedded.quality.pairs import Pairs, choose_pairs
 from engine.embedded.quality.reader import Reader, load_reader, reader_path
 from engine.embedded.quality.settings import IDENTITY_BAR, MAIN, PROMPT_BAR
 from engine.embedded.recipe.stages import test_set
+from loadtests.ratios import ratios, show
 
 Interval = tuple[float, float]
 Pictures = NDArray[np.uint8]
@@ -95,10 +96,9 @@ def _print(drawn: dict[Interval, Drawn], pairs: Pairs, reader: Reader) -> None:
     for (start, end), found in drawn.items():
         pictures = np.concatenate(found.pictures)
         scores = by_attribute(reader.read(pictures), pairs.labels, names)
-        ratios = sorted(all_of / own for all_of, own in zip(whole.seconds, found.seconds, strict=True))
         apart = np.abs(exact.astype(int) - pictures).mean()
         print(
-            f"| {start:g} to {end:g} | {np.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) "
+            f"| {start:g} to {end:g} | {show(ratios(whole.seconds, found.seconds))} "
             f"| {mean_of(scores, IDENTITY_BAR):.1%} | {mean_of(scores, PROMPT_BAR):.1%} | {apart:.1f} |"
         )
 

@@ -7,11 +7,12 @@ import time
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler
 from PIL import Image
 
 from loadtests.bench.settings import BenchSettings
 from loadtests.bench.worker import serve
+from loadtests.diffusers_pipeline import load_pipeline
 
 
 def main() -> None:
@@ -21,20 +22,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     settings = BenchSettings()
-    dtype = getattr(torch, arguments.dtype)
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        settings.model, safety_checker=None, torch_dtype=dtype, local_files_only=True
-    )
-    pipeline.load_ip_adapter(
-        settings.model,
-        subfolder="ip_adapter",
-        weight_name="ip-adapter_limner.safetensors",
-        image_encoder_folder="image_encoder",
-        local_files_only=True,
-    )
+    pipeline = load_pipeline(settings.model, arguments.dtype)
     pipeline.set_ip_adapter_scale(settings.ip_adapter_scale)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
-    pipeline.set_progress_bar_config(disable=True)
     # The peer gets what Limner's cache gives: the reference is encoded once, outside the measured time.
     embeddings = pipeline.prepare_ip_adapter_image_embeds(
         Image.open(settings.reference).convert("RGB"), None, "cpu", 1, do_classifier_free_guidance=True

@@ -20,6 +20,7 @@ from engine.config import EngineConfig
 from engine.embedded import reference_portraits
 from loadtests.bench.limit import BareLoop
 from loadtests.bench.settings import BenchSettings
+from loadtests.ratios import ratios, show
 
 PROMPTS = (
     "a portrait, blue background, wearing a red shirt, smiling, soft light",
@@ -66,10 +67,9 @@ def _print(pairs: Sequence[tuple[Picture, Picture]], seconds: dict[str, list[flo
         print(f"| {number} | {levels.mean():.2f} | {np.percentile(levels, 99):.0f} | {levels.max()} |")
     everything = np.concatenate([levels.ravel() for levels in apart])
     print(f"| all | {everything.mean():.2f} | {np.percentile(everything, 99):.0f} | {everything.max()} |")
-    ratios = sorted(a / b for a, b in zip(seconds["float32"], seconds["bfloat16"], strict=True))
     print(
         f"\nseconds a picture: float32 {median(seconds['float32']):.3f}, bfloat16 {median(seconds['bfloat16']):.3f}; "
-        f"bfloat16 is {median(ratios):.2f} times as fast ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        f"times as fast: {show(ratios(seconds['float32'], seconds['bfloat16']))}"
     )
 
 

@@ -23,6 +23,7 @@ from engine.embedded import model_directory
 from engine.export.directory import ExportDirectory
 from engine.export.obtain import obtain_export
 from engine.export.settings import ExportSettings
+from loadtests.ratios import ratios, show
 
 Array = np.ndarray[Any, Any]
 Rewrite = Callable[[Any, str], object]
@@ -132,10 +133,9 @@ def _compare(rows: int, calls: dict[str, Callable[[], Array]], exact: Array, rou
             seconds[name].append(time.perf_counter() - began)
     first = next(iter(calls))
     for name, taken in seconds.items():
-        ratios = sorted(mine / plain for mine, plain in zip(taken, seconds[first], strict=True))
         yield (
             f"| {rows} | {name} | {1000 * median(taken) / rows:.2f} "
-            f"| {median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) | {errors[name]:.4f} |"
+            f"| {show(ratios(taken, seconds[first]))} | {errors[name]:.4f} |"
         )
 
 

@@ -23,6 +23,7 @@ from engine.export.graphfile import write_graph
 from engine.export.graphs import graph_sources
 from engine.export.trace import GraphSource
 from engine.models.model import Model, load_model
+from loadtests.ratios import ratios, show
 
 Inputs = dict[str, torch.Tensor]
 
@@ -141,12 +142,8 @@ def _compare(rows: int, runs: list[Callable[[], Any]], rounds: int) -> str:
             began = time.perf_counter()
             runs[which]()
             seconds[which].append(time.perf_counter() - began)
-    ratios = sorted(ours / theirs for ours, theirs in zip(*seconds, strict=True))
     each = [1000 * median(taken) / rows for taken in seconds]
-    return (
-        f"| {rows} | {each[0]:.2f} | {each[1]:.2f} "
-        f"| {median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) | {error:.1e} |"
-    )
+    return f"| {rows} | {each[0]:.2f} | {each[1]:.2f} | {show(ratios(*seconds))} | {error:.1e} |"
 
 
 if __name__ == "__main__":

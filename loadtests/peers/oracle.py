@@ -13,8 +13,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
+from loadtests.diffusers_pipeline import ADAPTER
 from loadtests.peers.ask import Ask, parse_ask
-from loadtests.peers.pipeline import ADAPTER
 
 
 def draw(ask: Ask, model: Path, references: Path) -> Image.Image:

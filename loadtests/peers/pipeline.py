@@ -16,10 +16,10 @@ import diffusers
 import torch
 from PIL import Image
 
+from loadtests.diffusers_pipeline import load_pipeline
 from loadtests.peers.ask import Ask
 
 DTYPES = ("float32", "bfloat16")
-ADAPTER = "ip-adapter_limner.safetensors"
 # What Limner's sampler names stand for: engine/samplers/registry.py.
 _SIGMAS = {"use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False}
 _DPMPP = {"algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint", **_SIGMAS}
@@ -65,17 +65,7 @@ class PeerPipeline:
     def __init__(self, model: Path, references: Path, *, dtype: str = "float32") -> None:
         self._references = references
         self._embeddings: dict[str, torch.Tensor] = {}
-        self.pipe = diffusers.StableDiffusionPipeline.from_pretrained(
-            model, safety_checker=None, torch_dtype=getattr(torch, dtype), local_files_only=True
-        )
-        self.pipe.load_ip_adapter(
-            model,
-            subfolder="ip_adapter",
-            weight_name=ADAPTER,
-            image_encoder_folder="image_encoder",
-            local_files_only=True,
-        )
-        self.pipe.set_progress_bar_config(disable=True)
+        self.pipe = load_pipeline(model, dtype)
         self.calls = 0
         self._prepare = self.pipe.prepare_ip_adapter_image_embeds
         # The pipeline repeats the embeddings that it is given for every prompt, so a batch of them no longer fits its

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from loadtests.peers.measure import Measured
+from loadtests.ratios import ratios, show
 from loadtests.runner.measures import latency
 
 MB = 1_000_000
@@ -31,17 +32,6 @@ class SideReport:
     def to_json(self) -> dict[str, Any]:
         """Return everything, for the file beside the table."""
         return asdict(self)
-
-
-def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
-    """Return median, least and most of the ratios round by round. Raises ``ValueError`` where rounds differ."""
-    each = sorted(a / b for a, b in zip(ours, theirs, strict=True))
-    return median(each), each[0], each[-1]
-
-
-def show(three: tuple[float, float, float]) -> str:
-    """Return a ratio as the table shows it."""
-    return "{:.2f} ({:.2f} to {:.2f})".format(*three)
 
 
 def table(
@@ -98,21 +88,25 @@ TORCH_PEERS = ("diffusers", "litserve", "ray", "pytriton")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One line of the issue's targets, and what came of it."""
+    """One line of the issue's targets, and what came of it; ``ratio`` is None where a side that it needs has failed."""
 
     what: str
     wanted: str
-    ratio: tuple[float, float, float]
+    ratio: tuple[float, float, float] | None
     met: bool
 
     def line(self) -> str:
         """Return the line in Markdown."""
+        if self.ratio is None:
+            return f"| {self.what} | not judged | {self.wanted} | - |"
         return f"| {self.what} | {show(self.ratio)} | {self.wanted} | {'yes' if self.met else 'no'} |"
 
 
 def targets(sides: Sequence[SideReport]) -> list[Target]:
     """Return the targets that the measured sides allow to judge, each against the best side of its kind."""
     by_name = {side.name: side for side in sides if not side.failure}
+    asked = {side.name for side in sides}
+    loads = {load for side in sides for load in side.rounds}
     found: list[Target] = []
 
     def judge(
@@ -120,7 +114,10 @@ def targets(sides: Sequence[SideReport]) -> list[Target]:
     ) -> None:
         peers = [by_name[name] for name in names if by_name.get(name) and by_name[name].rounds.get(load)]
         mine = by_name.get(ours)
+        wanted = f"at most {factor:.2f}" if latency else f"at least {factor:g}"
         if mine is None or not mine.rounds.get(load) or not peers:
+            if ours in asked and asked & set(names) and load in loads:
+                found.append(Target(what=f"{what}, {load}: {ours}", wanted=wanted, ratio=None, met=False))
             return
         best = max(peers, key=lambda side: median(each.rate for each in side.rounds[load]))
         if latency:
@@ -129,13 +126,12 @@ def targets(sides: Sequence[SideReport]) -> list[Target]:
             pairs = [each.rate for each in mine.rounds[load]], [each.rate for each in best.rounds[load]]
         ratio = ratios(*pairs)
         met = ratio[0] <= factor if latency else ratio[0] >= factor
-        wanted = f"at most {factor:.2f}" if latency else f"at least {factor:g}"
         found.append(
             Target(what=f"{what}, {load}: {ours} / {best.name}", wanted=wanted, ratio=ratio, met=met)
         )
 
-    torch = [name for name in by_name if name.split(":")[0] in TORCH_PEERS]
-    openvino = [name for name in by_name if name.split(":")[0] == "openvino"]
+    torch = [name for name in asked if name.split(":")[0] in TORCH_PEERS]
+    openvino = [name for name in asked if name.split(":")[0] == "openvino"]
     full = [name for name in torch if not name.endswith(":bfloat16")]
     for ours in ("limner", "limner-lanes"):
         judge(ours, "mixed", torch, 3.0, "images/s")

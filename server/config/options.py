@@ -168,8 +168,8 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             ge=1,
             le=64,
             description="Parts of a tick's rows that run at the same time, each on its share of the threads, as many "
-            "as divide a bucket evenly; openvino alone. A lane for each thread makes a small model faster and takes more "
-            "memory: backends.md.",
+            "as divide a bucket evenly; openvino alone. A lane for each thread makes a small model faster and takes "
+            "more memory: backends.md.",
         ),
     ] = 1
     buckets: Annotated[

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from loadtests.peers.measure import Measured
-from loadtests.peers.report import HEAD, SideReport, ratios, table, targets
+from loadtests.peers.report import HEAD, SideReport, table, targets
 from loadtests.peers.sides import parse_side
+from loadtests.ratios import ratios
 
 
 def measured(rate: float, latency: float = 1.0, unloaded: float = 0.5) -> Measured:
@@ -60,6 +61,12 @@ def test_targets_are_held_against_the_best_peer_of_their_kind() -> None:
     assert not found["p99, mixed: limner / litserve:bfloat16"].met
     assert found["images/s, mixed: limner / openvino"].met
     assert "unloaded latency, mixed: limner / diffusers:float32" in found
+
+
+def test_a_target_whose_side_failed_is_not_passed_over() -> None:
+    failed = SideReport(name="openvino", failure="did not start")
+    found = {target.what: target.line() for target in targets([side("limner", measured(6.0)), failed])}
+    assert found == {"images/s, mixed: limner": "| images/s, mixed: limner | not judged | at least 1.3 | - |"}
 
 
 def test_a_side_is_a_name_and_a_type() -> None:
