@@ -19,7 +19,7 @@ SPIN_COUNT = "20000"
 """How often OpenMP's threads look for work before they sleep; the engine shares its cores with the server.
 
 Without a bound that fits, a thread spins for one that has lost its core (11 times the CPU time for a tick was seen);
-without spinning, waking up doubles the time of a small tick. `docs/benchmarks.md` has the comparison.
+without spinning, waking up doubles the time of a small tick.
 """
 
 

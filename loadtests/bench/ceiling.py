@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+import psutil
 import torch
 
 from engine.__main__ import SPIN_COUNT
@@ -29,6 +30,8 @@ class Placed:
     loop: list[float] = field(default_factory=list)
     service: list[float] = field(default_factory=list)
     rows: list[float] = field(default_factory=list)
+    cpu: list[dict[str, float]] = field(default_factory=list)
+    """CPU seconds of each process, a round of the service."""
 
     def lines(self) -> list[str]:
         """Return the table in Markdown; shares are medians, least and most of the rounds."""
@@ -64,10 +67,22 @@ def main() -> None:
     )
     print("\n".join(placed.lines()))
     print(f"\nmean useful rows a tick {median(placed.rows):.1f}")
+    spent = {
+        name: median(each[name] for each in placed.cpu) / settings.images_a_round for name in placed.cpu[0]
+    }
+    print("CPU an image: " + ", ".join(f"{name} {1000 * seconds:.1f} ms" for name, seconds in spent.items()))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    figures = {name: getattr(placed, name) for name in ("ceiling", "loop", "service", "rows")}
+    figures = {name: getattr(placed, name) for name in ("ceiling", "loop", "service", "rows", "cpu")}
     figures["gflop"] = [flops.convolution / 1e9, flops.matrix / 1e9]
     arguments.out.write_text(json.dumps(figures, indent=1))
+
+
+def cpu_seconds(pid: int) -> dict[str, float]:
+    """Return the CPU time so far of the server process `pid`, its engine and this client."""
+    server = psutil.Process(pid)
+    processes = {"server": [server], "engine": server.children(recursive=True), "client": [psutil.Process()]}
+    times = {name: [each.cpu_times() for each in those] for name, those in processes.items()}
+    return {name: sum(each.user + each.system for each in those) for name, those in times.items()}
 
 
 def _run(settings: BenchSettings, flops: Flops, arguments: argparse.Namespace) -> Placed:
@@ -88,7 +103,9 @@ def _run(settings: BenchSettings, flops: Flops, arguments: argparse.Namespace) -
             placed.ceiling.append(1 / flops.seconds(rates))
             images = settings.images_a_round
             placed.loop.append(images / loop.ask(images=images)["seconds"])
+            before = cpu_seconds(server.pid)
             seconds, rows = saturated(server, settings, 1000 * (number + 1))
+            placed.cpu.append({name: spent - before[name] for name, spent in cpu_seconds(server.pid).items()})
             placed.service.append(images / seconds)
             placed.rows.append(rows)
             print(

@@ -32,7 +32,7 @@ class CompiledSettings(SlotSettings):
     """What may be chosen about a compiled backend.
 
     Each bucket is a compiled UNet of its own, with its own packed weights, so there are few: a guided image takes two
-    rows, and beyond eight a CPU gains nothing (docs/backends.md has the figures).
+    rows, and beyond eight a CPU gains little (docs/benchmarks.md has the figures).
     """
 
     buckets: tuple[int, ...] = (2, 8)
