@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,10 @@ from tools import npm
 from tools.deploy import generate, policy
 from tools.deploy.dashboard import PANELS
 from tools.deploy.envoy import DESCRIPTORS, configuration
+from tools.deploy.kustomize import built
 from tools.deploy.paths import DEPLOY, KUSTOMIZE, RULES, CheckError, MissingError, call, command
-from tools.local_envoy import MissingEnvoyError, envoy_command
+from tools.local_envoy import envoy_command
 
-COMBINATIONS = (
-    ("gpu", "weights-oci"),
-    ("gpu", "mig", "weights-pvc"),
-    ("redis", "network-policy"),
-    ("gateway", "network-policy"),
-    ("monitoring", "keda"),
-    ("gpu", "weights-pvc", "engine-build"),
-    ("tls",),
-    ("tls", "mtls", "network-policy"),
-)
-"""Components over the bare base; together they hold each component at least once, which is checked."""
 CUSTOM = (
     "cert-manager.io/",
     "gateway.envoyproxy.io/",
@@ -35,27 +25,6 @@ CUSTOM = (
     "keda.sh/",
     "monitoring.coreos.com/",
 )
-
-
-def built() -> Iterator[tuple[str, str]]:
-    """Yield name and manifests of every overlay and every combination."""
-    kubectl = command("kubectl")
-    overlays = sorted(path for path in (KUSTOMIZE / "overlays").iterdir())
-    for overlay in overlays:
-        yield overlay.name, call(kubectl, "kustomize", overlay)
-    components = {path.name for path in (KUSTOMIZE / "components").iterdir()}
-    if unbuilt := components - {name for names in COMBINATIONS for name in names}:
-        raise CheckError(f"no combination holds {', '.join(sorted(unbuilt))}")
-    for names in COMBINATIONS:
-        # Inside the tree: kustomize takes no absolute paths.
-        with tempfile.TemporaryDirectory(dir=KUSTOMIZE) as folder:
-            text = {
-                "namespace": "limner",
-                "resources": ["../base"],
-                "components": [f"../components/{name}" for name in names],
-            }
-            (Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(text))
-            yield "+".join(names), call(kubectl, "kustomize", folder)
 
 
 def manifests() -> None:
@@ -91,15 +60,11 @@ def proxy() -> None:
 
 
 def validate(bootstrap: dict[str, Any]) -> None:
-    """Have Envoy load a configuration without serving. Raises CheckError with what it says."""
-    try:
-        envoy = envoy_command()
-    except MissingEnvoyError as missing:
-        raise MissingError(str(missing)) from missing
+    """Have Envoy load a configuration without serving. Raises CheckError with what it says, and MissingError."""
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         yaml.safe_dump(bootstrap, file)
         file.flush()
-        call(envoy, "--mode", "validate", "--log-level", "warning", "-c", file.name)
+        call(envoy_command(), "--mode", "validate", "--log-level", "warning", "-c", file.name)
 
 
 def rules() -> None:
