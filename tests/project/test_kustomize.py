@@ -1,0 +1,68 @@
+"""What kustomize builds fits together, in every overlay and every combination of components."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from engine.__main__ import _parser as engine_parser
+from tests.needs import needing
+from tests.project.manifests import Build, volume_at
+from tools.deploy.kustomize import built
+from tools.deploy.paths import MissingError
+
+
+@pytest.fixture(scope="module")
+def builds() -> dict[str, Build]:
+    with needing(MissingError):
+        return {name: Build(name=name, resources=tuple(yaml.safe_load_all(text))) for name, text in built()}
+
+
+def with_job(builds: dict[str, Build]) -> list[Build]:
+    found = [build for build in builds.values() if build.all("Job")]
+    assert len(found) >= 4
+    return found
+
+
+def test_the_job_builds_the_engine_that_the_replicas_ask_for_where_they_look(
+    builds: dict[str, Build],
+) -> None:
+    for build in with_job(builds):
+        (job,) = build.all("Job")
+        pod = job["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        program, *arguments = container["command"] + container["args"]
+        assert program == "limner-engine"
+        # The parser ends the test for an option that is none.
+        made, asked = engine_parser().parse_args(arguments), build.config().engine
+        assert made.run.__name__ == "run_build"
+        assert (made.backend, made.buckets, made.dtype) == (asked.backend, asked.buckets, asked.dtype)
+        assert (str(made.model), str(made.output)) == (asked.model, asked.cache_dir)
+        # A replica builds for the model's own size, and has no other way.
+        assert made.size is None
+        assert (made.adapter, made.loras) == (asked.adapter or None, list(asked.loras))
+        for path in (asked.model, asked.cache_dir):
+            assert volume_at(path, pod) == volume_at(path, build.pod), build.name
+        gpus = [
+            {key: value for key, value in limits.items() if key.startswith("nvidia.com/")}
+            for limits in (container["resources"]["limits"], build.server["resources"]["limits"])
+        ]
+        assert gpus[0] == gpus[1] != {}, build.name
+        assert container["image"] == build.server["image"]
+
+
+def test_what_is_applied_first_is_what_the_job_needs(builds: dict[str, Build]) -> None:
+    for build in with_job(builds):
+        first = {
+            (one["kind"], one["metadata"]["name"])
+            for one in build.resources
+            if one["metadata"].get("labels", {}).get("limner/apply") == "first"
+        }
+        (job,) = build.all("Job")
+        pod = job["spec"]["template"]["spec"]
+        assert first == {
+            ("Namespace", job["metadata"]["namespace"]),
+            ("ServiceAccount", pod["serviceAccountName"]),
+            ("PersistentVolumeClaim", volume_at("/cache", pod)["persistentVolumeClaim"]["claimName"]),
+            ("Job", job["metadata"]["name"]),
+        }
