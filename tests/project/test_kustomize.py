@@ -66,3 +66,15 @@ def test_what_is_applied_first_is_what_the_job_needs(builds: dict[str, Build]) -
             ("PersistentVolumeClaim", volume_at("/cache", pod)["persistentVolumeClaim"]["claimName"]),
             ("Job", job["metadata"]["name"]),
         }
+
+
+def test_an_upgrade_does_not_wait_for_a_gpu_that_the_old_replica_has(builds: dict[str, Build]) -> None:
+    single = builds["gpu-single"]
+    assert single.deployment["spec"]["replicas"] == 1
+    assert single.deployment["spec"]["strategy"] == {"type": "Recreate"}
+    # Elsewhere a new replica takes calls before an old one leaves.
+    for build in builds.values():
+        if build is not single:
+            assert build.deployment["spec"]["strategy"] == {
+                "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}
+            }, build.name
