@@ -10,6 +10,7 @@ import yaml
 
 from server.api.health import LIVENESS, READINESS
 from server.config import Config, load
+from tests.project.stopping import longest_stop
 
 MANIFEST = Path(__file__).parents[2] / "deploy" / "kserve" / "inferenceservice.yaml"
 KSERVES_OWN = {"STORAGE_URI"}
@@ -51,9 +52,9 @@ def test_the_server_serves_the_protocol_where_the_probes_and_kserve_look(contain
 
 def test_the_first_start_has_time_to_compile_and_the_last_calls_time_to_end(service, container, config):
     startup = container["startupProbe"]
-    assert startup["periodSeconds"] * startup["failureThreshold"] >= 300
-    drain = config.drain.notice_seconds + config.drain.grace_seconds + config.engine.stop_timeout_seconds
-    assert service["spec"]["predictor"]["terminationGracePeriodSeconds"] > drain
+    assert startup["periodSeconds"] * startup["failureThreshold"] > config.engine.start_timeout_seconds
+    stop = float(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert service["spec"]["predictor"]["terminationGracePeriodSeconds"] > stop + longest_stop(config)
     # Readiness must be seen to fall before calls are refused.
     assert container["readinessProbe"]["periodSeconds"] < config.drain.notice_seconds
 
