@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import yaml
+from redis.asyncio import ConnectionPool
 
 from engine.__main__ import _parser as engine_parser
+from server.config import Config
+from server.config.table import all_options
 from tests.needs import needing
 from tests.project.manifests import Build, volume_at
 from tools.deploy.kustomize import built
-from tools.deploy.paths import MissingError
+from tools.deploy.paths import KUSTOMIZE, MissingError
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +83,22 @@ def test_an_upgrade_does_not_wait_for_a_gpu_that_the_old_replica_has(builds: dic
             assert build.deployment["spec"]["strategy"] == {
                 "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}
             }, build.name
+
+
+def test_the_network_policy_opens_the_ports_that_are_used() -> None:
+    file = KUSTOMIZE / "components/network-policy/networkpolicy.yaml"
+    commented = re.sub(r"^( *)# (- to:|  )", r"\1\2", file.read_text(), flags=re.MULTILINE)
+    shipped, opened = (yaml.safe_load(text)["spec"] for text in (file.read_text(), commented))
+    listen = Config().listen
+    assert [rule["ports"][0]["port"] for rule in shipped["ingress"]] == [listen.port, listen.metrics_port]
+    dns, redis, traces = shipped["egress"]
+    assert {port["port"] for port in dns["ports"]} == {53}
+    (tracing,) = (one for one in all_options() if one.key == "tracing.endpoint")
+    (port,) = re.findall(r"http://localhost:(\d+)", tracing.description)
+    assert [one["port"] for one in traces["ports"]] == [int(port)]
+    # The port of a URL that names none.
+    assert [one["port"] for one in redis["ports"]] == [
+        ConnectionPool.from_url("redis://somewhere").make_connection().port
+    ]
+    assert opened["egress"] == [dns, redis, opened["egress"][2], traces]
+    assert "ipBlock" in opened["egress"][2]["to"][0]
