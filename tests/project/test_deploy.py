@@ -64,6 +64,20 @@ def test_the_pod_outlives_its_drain_and_its_probes_name_services_that_are_served
         assert server[probe]["grpc"]["port"] == config.listen.port
 
 
+@pytest.mark.parametrize("file", ["limner.toml", "kustomize/base/limner.toml"])
+def test_the_grace_is_longer_than_the_longest_generation_that_the_measured_machines_had(file: str) -> None:
+    """Nothing bounds a generation but the grace itself; so the slowest measured rate says what lasts longest."""
+    page = (ROOT / "docs/benchmarks.md").read_text()
+    (served,) = re.findall(r"^\| service, 32 calls in flight \| ([\d.]+)", page, re.MULTILINE)
+    (gpu,) = re.findall(r"^\| Limner's engine loop, CUDA graphs.* ([\d.]+) \|$", page, re.MULTILINE)
+    steps_a_second = 20 * min(float(served), float(gpu))  # of 20 steps with guidance
+    config = load(["--config", str(DEPLOY / file)], {})
+    largest = config.limits.max_images * config.limits.max_steps / steps_a_second
+    # All that may be in flight, each one image with the default steps.
+    full = config.admission.max_requests_in_flight * 20 / steps_a_second
+    assert config.drain.grace_seconds > largest + full
+
+
 def test_with_tls_the_probes_ask_the_plain_port_and_the_files_are_those_of_the_secret() -> None:
     patch = yaml.safe_load(text_of("kustomize/components/tls/kustomization.yaml"))["patches"][0]["patch"]
     pod = yaml.safe_load(patch)["spec"]["template"]["spec"]

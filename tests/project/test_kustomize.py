@@ -102,3 +102,57 @@ def test_the_network_policy_opens_the_ports_that_are_used() -> None:
     ]
     assert opened["egress"] == [dns, redis, opened["egress"][2], traces]
     assert "ipBlock" in opened["egress"][2]["to"][0]
+
+
+def test_every_variable_of_ours_is_an_option_and_their_values_are_sound(builds: dict[str, Build]) -> None:
+    options = {option.variable for option in all_options()}
+    for build in builds.values():
+        named = {one["name"] for one in build.server.get("env", [])}
+        assert {name for name in named if name.startswith("LIMNER_")} <= options, build.name
+        build.config()
+
+
+def test_the_ports_are_those_that_the_server_opens(builds: dict[str, Build]) -> None:
+    for build in builds.values():
+        listen = build.config().listen
+        opened = {"grpc": listen.port, "metrics": listen.metrics_port, "health": listen.health_port}
+        ports = {one["name"]: one["containerPort"] for one in build.server["ports"]}
+        assert ports == {name: port for name, port in opened.items() if port > 0}, build.name
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            assert build.server[probe]["grpc"]["port"] == ports.get("health", ports["grpc"]), build.name
+        for service in build.all("Service"):
+            for port in service["spec"]["ports"]:
+                assert port["port"] == ports[port["targetPort"]], build.name
+        for monitor in build.all("PodMonitor"):
+            assert {one["port"] for one in monitor["spec"]["podMetricsEndpoints"]} <= ports.keys()
+        for route in build.all("GRPCRoute"):
+            for rule in route["spec"]["rules"]:
+                for backend in rule["backendRefs"]:
+                    (service,) = build.all("Service")
+                    assert backend["name"] == service["metadata"]["name"]
+                    assert backend["port"] in {port["port"] for port in service["spec"]["ports"]}
+
+
+def test_selectors_find_the_replicas_and_not_the_job(builds: dict[str, Build]) -> None:
+    for build in builds.values():
+        replicas = build.deployment["spec"]["template"]["metadata"]["labels"]
+        selectors = [build.deployment["spec"]["selector"]["matchLabels"]]
+        selectors += [one["spec"]["selector"] for one in build.all("Service")]
+        selectors += [
+            one["spec"]["selector"]["matchLabels"]
+            for kind in ("PodDisruptionBudget", "PodMonitor")
+            for one in build.all(kind)
+        ]
+        selectors += [one["spec"]["podSelector"]["matchLabels"] for one in build.all("NetworkPolicy")]
+        selectors += [one["labelSelector"]["matchLabels"] for one in build.pod["topologySpreadConstraints"]]
+        assert len(build.all("Service")) == len(build.all("PodDisruptionBudget")) == 1
+        for selector in selectors:
+            assert selector
+            assert selector.items() <= replicas.items(), build.name
+            for job in build.all("Job"):
+                labels = job["spec"]["template"]["metadata"]["labels"]
+                assert not selector.items() <= labels.items(), build.name
+        for scaled in build.all("ScaledObject"):
+            assert scaled["spec"]["scaleTargetRef"]["name"] == build.deployment["metadata"]["name"]
+        namespaces = {one["metadata"].get("namespace", "limner") for one in build.resources}
+        assert namespaces == {"limner"}
