@@ -20,6 +20,7 @@ COMBINATIONS = (
     ("gpu", "engine-build", "mig", "weights-pvc"),
     ("tls",),
     ("tls", "mtls", "network-policy"),
+    ("tls", "gateway", "gateway-tls"),
 )
 """Components over the bare base; together they hold each component at least once, which is checked."""
 
