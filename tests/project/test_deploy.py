@@ -21,7 +21,7 @@ from server.config.table import all_options
 from tests.needs import need
 from tests.project.stopping import longest_stop
 from tools import npm
-from tools.deploy.dashboard import PANELS
+from tools.deploy.dashboard import PANELS, VARIABLES, render
 from tools.deploy.paths import CheckError, call, command
 
 ROOT = Path(__file__).parents[2]
@@ -109,9 +109,24 @@ def test_rules_dashboard_and_scaling_ask_for_metrics_that_exist() -> None:
     asked = [rule["expr"] for rule in rules]
     asked += [trigger["metadata"]["query"] for trigger in scaled["spec"]["triggers"]]
     asked += [expression for _, _, expression in PANELS]
+    asked += VARIABLES.values()
     names = {name for one in asked for name in re.findall(r"\b(?:limner|grpc)[_:][\w:]+", one)}
     assert names
     assert names <= known | recorded
+
+
+def test_the_dashboard_names_its_variables_alone_and_shows_everything_at_first() -> None:
+    board = json.loads(render())
+    variables = {one["name"]: one for one in board["templating"]["list"]}
+    assert set(re.findall(r"\$\{?(\w+)", json.dumps(board["panels"]))) == variables.keys()
+    assert {panel["datasource"]["uid"] for panel in board["panels"]} == {"${datasource}"}
+    assert variables["datasource"]["query"] == "prometheus"
+    for name in VARIABLES:
+        # Not ".+": where Prometheus knows no namespaces, no label must match too.
+        assert (variables[name]["allValue"], variables[name]["current"]["value"]) == (".*", "$__all")
+    # A recording rule has the labels that it sums by.
+    for rule in yaml.safe_load(text_of("prometheus/rules.yml"))["groups"][0]["rules"]:
+        assert re.findall(r"sum by \((namespace)\b", rule["expr"])
 
 
 def test_each_alert_has_an_entry_in_the_runbook_a_test_and_the_other_way_round() -> None:

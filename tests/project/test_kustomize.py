@@ -13,6 +13,7 @@ from server.config import Config
 from server.config.table import all_options
 from tests.needs import needing
 from tests.project.manifests import Build, volume_at
+from tools.deploy.dashboard import render
 from tools.deploy.kustomize import built
 from tools.deploy.paths import KUSTOMIZE, MissingError
 
@@ -156,3 +157,33 @@ def test_selectors_find_the_replicas_and_not_the_job(builds: dict[str, Build]) -
             assert scaled["spec"]["scaleTargetRef"]["name"] == build.deployment["metadata"]["name"]
         namespaces = {one["metadata"].get("namespace", "limner") for one in build.resources}
         assert namespaces == {"limner"}
+
+
+def test_the_dashboard_goes_where_grafana_looks_for_it(builds: dict[str, Build]) -> None:
+    found = [build for build in builds.values() if build.all("PodMonitor")]
+    assert found
+    for build in found:
+        (board,) = (one for one in build.all("ConfigMap") if one["metadata"]["name"] == "limner-dashboard")
+        assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
+        assert board["data"] == {"limner.json": render()}
+
+
+def test_the_gateway_expects_the_certificate_that_the_replicas_show(builds: dict[str, Build]) -> None:
+    build = builds["tls+gateway+gateway-tls"]
+    (policy,) = build.all("BackendTLSPolicy")
+    (certificate,) = (one for one in build.all("Certificate") if one["metadata"]["name"] == "limner")
+    (service,) = build.all("Service")
+    (target,) = policy["spec"]["targetRefs"]
+    (port,) = (one for one in service["spec"]["ports"] if one["name"] == target["sectionName"])
+    assert target["name"] == service["metadata"]["name"]
+    assert (port["targetPort"], port["appProtocol"]) == ("grpc", "https")
+    validation = policy["spec"]["validation"]
+    assert validation["hostname"] in certificate["spec"]["dnsNames"]
+    assert validation["caCertificateRefs"] == [
+        {"group": "", "kind": "Secret", "name": certificate["spec"]["secretName"]}
+    ]
+    # Where the gateway speaks plain to replicas that speak TLS alone, no call arrives.
+    for other in builds.values():
+        kinds = {one["kind"] for one in other.resources}
+        if {"Certificate", "Gateway"} <= kinds:
+            assert "BackendTLSPolicy" in kinds, other.name
