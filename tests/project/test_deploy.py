@@ -78,6 +78,14 @@ def test_the_grace_is_longer_than_the_longest_generation_that_the_measured_machi
     assert config.drain.grace_seconds > largest + full
 
 
+def test_the_sizing_tables_figures_are_those_of_the_benchmarks() -> None:
+    (rows,) = re.findall(r"^## Sizing\n\n.*\n.*\n((?:\|.*\n)+)", text_of("README.md"), re.MULTILINE)
+    figures = set(re.findall(r"\d+\.\d+|\d+(?= and| MB)", rows)) - {"1.5"}
+    assert len(figures) >= 6
+    page = (ROOT / "docs/benchmarks.md").read_text().replace(",", "")
+    assert figures <= set(re.findall(r"\d+\.\d+|\d+", page))
+
+
 def test_with_tls_the_probes_ask_the_plain_port_and_the_files_are_those_of_the_secret() -> None:
     patch = yaml.safe_load(text_of("kustomize/components/tls/kustomization.yaml"))["patches"][0]["patch"]
     pod = yaml.safe_load(patch)["spec"]["template"]["spec"]

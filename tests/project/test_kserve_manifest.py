@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import yaml
 from server.api.health import LIVENESS, READINESS
 from server.config import Config, load
 from tests.project.stopping import longest_stop
+from tools.deploy.__main__ import hold
+from tools.deploy.paths import CheckError
 
 MANIFEST = Path(__file__).parents[2] / "deploy" / "kserve" / "inferenceservice.yaml"
 KSERVES_OWN = {"STORAGE_URI"}
@@ -38,6 +41,18 @@ def test_it_is_an_inference_service(service, container):
     assert (service["apiVersion"], service["kind"]) == ("serving.kserve.io/v1beta1", "InferenceService")
     # The name by which KServe's controller finds the container that serves.
     assert container["name"] == "kserve-container"
+
+
+def test_its_pod_is_held_against_kubernetes_schema_and_the_policy(service):
+    hold([service])
+    misspelt = copy.deepcopy(service)
+    misspelt["spec"]["predictor"]["terminationGraceSeconds"] = 90
+    with pytest.raises(CheckError, match="terminationGraceSeconds"):
+        hold([misspelt])
+    rooted = copy.deepcopy(service)
+    rooted["spec"]["predictor"]["containers"][0]["securityContext"]["runAsUser"] = 0
+    with pytest.raises(CheckError, match="InferenceService limner: kserve-container: may run as root"):
+        hold([rooted])
 
 
 def test_the_server_serves_the_protocol_where_the_probes_and_kserve_look(container, config):

@@ -49,7 +49,8 @@ def hold(resources: list[dict[str, Any]]) -> None:
         file.flush()
         call(Path(sys.executable).parent / "kubernetes-validate", "--strict", "--quiet", file.name)
     custom = [one for one in resources if one["apiVersion"].startswith(CUSTOM)]
-    call(command("node"), npm.TOOLS / "crd.mjs", stdin=json.dumps(custom))
+    if custom:
+        call(command("node"), npm.TOOLS / "crd.mjs", stdin=json.dumps(custom))
     for fault in policy.faults(resources):
         raise CheckError(fault)
 
