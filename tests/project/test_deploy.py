@@ -58,6 +58,11 @@ def test_the_pod_outlives_its_drain_and_its_probes_name_services_that_are_served
     startup = server["startupProbe"]
     allowed = startup["periodSeconds"] * startup["failureThreshold"]
     assert config.engine.start_timeout_seconds < allowed < pod["progressDeadlineSeconds"]
+    # The alert lets a start last as long as the probe does.
+    (ready,) = re.findall(
+        r"present_over_time\(limner_ready\[5m\] offset (\d+)m\)", text_of("prometheus/rules.yml")
+    )
+    assert int(ready) * 60 > allowed
     assert server["readinessProbe"]["grpc"]["service"] == startup["grpc"]["service"] == READINESS
     assert server["livenessProbe"]["grpc"]["service"] == LIVENESS
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
