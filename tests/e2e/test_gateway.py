@@ -16,7 +16,8 @@ from PIL import Image
 from tests.gateway.web import split_frames
 from tests.needs import needing
 from tools import npm
-from tools.local_envoy import LocalEnvoy, MissingEnvoyError, local_envoy
+from tools.deploy.paths import MissingError
+from tools.local_envoy import LocalEnvoy, local_envoy
 from tools.local_server import LocalServer
 
 EXAMPLES = re.findall(
@@ -27,7 +28,7 @@ EXAMPLES = re.findall(
 @pytest.fixture(scope="module")
 def envoy(server: LocalServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEnvoy]:
     with (
-        needing(MissingEnvoyError),
+        needing(MissingError),
         local_envoy([server.target], log=tmp_path_factory.mktemp("envoy") / "envoy.log") as running,
     ):
         yield running

@@ -20,7 +20,7 @@ from tests.server.shared.real_redis import RealRedis
 from tests.tinymodels import build_tiny_model
 from tests.waiting import until
 from tools.deploy.paths import MissingError, command
-from tools.local_envoy import MissingEnvoyError, envoy_command, local_envoy
+from tools.local_envoy import envoy_command, local_envoy
 
 REPLICAS = 3
 PEOPLE_EACH = 8
@@ -46,7 +46,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 @pytest.fixture(scope="package")
 def fleet(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Fleet]:
-    with needing(MissingEnvoyError, MissingError):
+    with needing(MissingError):
         envoy_command()
         for tool in ("redis-server", "prometheus"):
             command(tool)

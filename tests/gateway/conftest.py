@@ -13,7 +13,8 @@ from PIL import Image
 
 from tests.needs import needing
 from tests.server.processes import Process, process
-from tools.local_envoy import LocalEnvoy, MissingEnvoyError, envoy_command, local_envoy
+from tools.deploy.paths import MissingError
+from tools.local_envoy import LocalEnvoy, envoy_command, local_envoy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +28,7 @@ class Gateway:
 @contextmanager
 def open_gateway(folder: Path) -> Iterator[Gateway]:
     """Start two servers and Envoy, and wait until it finds both ready."""
-    with needing(MissingEnvoyError):
+    with needing(MissingError):
         envoy_command()
     with ExitStack() as stack:
         servers = []

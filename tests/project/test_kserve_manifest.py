@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import yaml
 
 from server.api.health import LIVENESS, READINESS
 from server.config import Config, load
+from tests.project.stopping import longest_stop
+from tools.deploy.__main__ import hold
+from tools.deploy.paths import CheckError
 
 MANIFEST = Path(__file__).parents[2] / "deploy" / "kserve" / "inferenceservice.yaml"
 KSERVES_OWN = {"STORAGE_URI"}
@@ -39,6 +43,18 @@ def test_it_is_an_inference_service(service, container):
     assert container["name"] == "kserve-container"
 
 
+def test_its_pod_is_held_against_kubernetes_schema_and_the_policy(service):
+    hold([service])
+    misspelt = copy.deepcopy(service)
+    misspelt["spec"]["predictor"]["terminationGraceSeconds"] = 90
+    with pytest.raises(CheckError, match="terminationGraceSeconds"):
+        hold([misspelt])
+    rooted = copy.deepcopy(service)
+    rooted["spec"]["predictor"]["containers"][0]["securityContext"]["runAsUser"] = 0
+    with pytest.raises(CheckError, match="InferenceService limner: kserve-container: may run as root"):
+        hold([rooted])
+
+
 def test_the_server_serves_the_protocol_where_the_probes_and_kserve_look(container, config):
     assert config.kserve.enabled
     (port,) = container["ports"]
@@ -51,9 +67,9 @@ def test_the_server_serves_the_protocol_where_the_probes_and_kserve_look(contain
 
 def test_the_first_start_has_time_to_compile_and_the_last_calls_time_to_end(service, container, config):
     startup = container["startupProbe"]
-    assert startup["periodSeconds"] * startup["failureThreshold"] >= 300
-    drain = config.drain.notice_seconds + config.drain.grace_seconds + config.engine.stop_timeout_seconds
-    assert service["spec"]["predictor"]["terminationGracePeriodSeconds"] > drain
+    assert startup["periodSeconds"] * startup["failureThreshold"] > config.engine.start_timeout_seconds
+    stop = float(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert service["spec"]["predictor"]["terminationGracePeriodSeconds"] > stop + longest_stop(config)
     # Readiness must be seen to fall before calls are refused.
     assert container["readinessProbe"]["periodSeconds"] < config.drain.notice_seconds
 

@@ -9,6 +9,8 @@ from tools.deploy.dashboard import render
 from tools.deploy.paths import DEPLOY, KUSTOMIZE, RULES, CheckError
 
 DASHBOARD = DEPLOY / "grafana" / "limner.json"
+SHIPPED_DASHBOARD = KUSTOMIZE / "components" / "monitoring" / "limner.json"
+"""The same once more: kustomize reads no file outside the folder of what names it."""
 PROMETHEUS_RULE = KUSTOMIZE / "components" / "monitoring" / "rules.yaml"
 
 
@@ -22,7 +24,7 @@ def contents() -> dict[Path, str]:
     }
     note = "# Made of deploy/prometheus/rules.yml by `python -m tools.deploy.generate`.\n"
     text = note + yaml.safe_dump(resource, sort_keys=False, width=110)
-    return {DASHBOARD: render(), PROMETHEUS_RULE: text}
+    return {DASHBOARD: render(), SHIPPED_DASHBOARD: render(), PROMETHEUS_RULE: text}
 
 
 def check() -> None:
