@@ -19,6 +19,7 @@ from limner.v1.portrait_pb2 import PortraitSpec, WeightedReference
 from limner.v1.portrait_service_pb2 import GenerateRequest
 from PIL import Image
 
+from server.api.checks import MAX_FINDINGS
 from server.config.optional import KserveOptions
 from server.kserve.settings import APART, SETTINGS
 from tests.server.answers import Refusal, refused
@@ -283,6 +284,18 @@ FP = ("FP32", [1.0])
         (with_shape([2]), "inputs[prompt]", "has 1 elements in contents.bytes_contents; the limit is 2"),
         (with_shape([-1]), "inputs[prompt]", "has the shape [-1]"),
         (with_shape([1 << 40, 1 << 40]), "inputs[prompt]", "the limit is 1 to 16 elements"),
+        (with_shape([1] * 9), "inputs[prompt]", "has 9 dimensions; the limit is 8"),
+        (asked(*["image"] * 5), "outputs", "has 5 elements; the limit is 4"),
+        (asked(parameters={str(n): 1 for n in range(40)}), "parameters", "has 40 elements; the limit is"),
+        (asked(**{f"x{n}": FP for n in range(40)}), "inputs", "has 41 elements; the limit is"),
+        (asked(parameters={"steps": "9" * 400}), "parameters[steps]", "is inf; the limit is a whole number"),
+        (asked(parameters={"steps": "9" * 401}), "parameters[steps]", "is no number"),
+        (asked(seed=("BYTES", [b"9" * 30])), "inputs[seed]", "is 1e+30; the limit is 64 bits"),
+        (
+            asked(parameters={"guidance_scale": "9" * 400}),
+            "portrait.guidance_scale",
+            "is inf, not a finite number",
+        ),
         (with_shape([0]), "inputs[prompt]", "the limit is 1 to 16 elements"),
         (twice(), "inputs[prompt]", "more than once"),
         (raw_request("TEXT", [1], b""), "inputs[prompt]", "has the datatype 'TEXT'"),
@@ -305,6 +318,16 @@ async def test_what_is_no_request_is_named(serving, request_, field, problem):
         "limner.v1",
     )
     assert problem in refusal.violations[field]
+
+
+async def test_much_that_is_wrong_is_told_in_an_answer_that_arrives(serving):
+    given = {f"{n:02}" + "é%" * 60: FP for n in range(20)}
+    refusal = await infer_refused(serving, asked(*["hat"] * 4, **given))
+    assert (refusal.code, refusal.reason) == ("INVALID_ARGUMENT", "INVALID_FIELD")
+    told = len(refusal.violations)
+    assert 3 < told <= MAX_FINDINGS
+    assert int(refusal.metadata["more_violations"]) == 24 - told
+    assert f"and {24 - 3} more" in refusal.text
 
 
 async def test_values_are_held_to_the_native_limits(serving):
