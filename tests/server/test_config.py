@@ -4,6 +4,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import trustme
 
 from server.config import Config, ConfigError, load
 from server.config.document import render
@@ -11,8 +12,18 @@ from server.config.models import served_models
 from server.config.redis import shown_address
 from server.config.sources import from_environment
 from server.config.table import all_options
+from server.references.shared.redis_client import RedisClient
+from tests.server.tls import roots
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def ca(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a file of an authority's certificates."""
+    file = tmp_path_factory.mktemp("redis") / "ca.pem"
+    file.write_bytes(roots(trustme.CA()))
+    return str(file)
 
 
 def write(path: Path, text: str) -> str:
@@ -124,12 +135,69 @@ def test_options_that_contradict_each_other_are_refused() -> None:
             "redis.seal_key_file: /dev/null is",
         ),
         (["--redis-timeout-seconds", "0.06"], "redis.timeout_seconds"),
+        (["--redis-url", "redis://[::1"], "redis.url: is not redis://"),
+        (["--redis-url", "redis:6379"], "redis.url: is not redis://"),
+        (["--redis-url", "redis:///0"], "redis.url: is not redis://"),
+        (["--redis-url", "unix://run/redis.sock"], "redis.url: is not redis://"),
+        (["--redis-url", "redis://redis/first"], "redis.url: its path is no number"),
+        (["--redis-url", "redis://redis/0/1"], "redis.url: its path is no number"),
+        (["--redis-url", "redis://redis/0#1"], "redis.url: has a query"),
+        (["--redis-url", "redis://redis", "--redis-username", "ada"], "redis.username: is given without"),
+        (
+            ["--redis-url", "redis://:open-sesame@redis", "--redis-password", "open-sesame"],
+            "redis.password: is given beside",
+        ),
+        (
+            ["--redis-url", "redis://ada@redis", "--redis-password-file", __file__],
+            "redis.password_file: is given beside",
+        ),
+        (
+            [
+                "--redis-url",
+                "redis://:sesame@redis",
+                "--redis-username=ada",
+                "--redis-password-file",
+                __file__,
+            ],
+            "redis.username: is given beside",
+        ),
+        (
+            ["--redis-url", "rediss://redis", "--redis-ca-file", "/dev/null"],
+            "redis.ca_file: /dev/null is empty",
+        ),
+        (["--redis-url", "rediss://redis", "--redis-ca-file", __file__], "holds no certificate in PEM"),
+        (
+            ["--redis-url", "redis://redis", "--redis-ca-file", "{ca}"],
+            "redis.ca_file: is given without rediss://",
+        ),
     ],
 )
-def test_redis_that_cannot_be_used_is_refused_without_telling_secrets(flags: list[str], problem: str) -> None:
-    (told,) = problems(flags, {})
-    assert problem in told
-    assert "sesame" not in told
+def test_redis_that_cannot_be_used_is_refused_without_telling_secrets(
+    flags: list[str], problem: str, ca: str
+) -> None:
+    told = problems([flag.format(ca=ca) for flag in flags], {})
+    assert problem in told[0]
+    assert "sesame" not in str(told)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--redis-url", "redis://redis"],
+        ["--redis-url", "redis://ada:open-sesame@redis:6379/3"],
+        ["--redis-url", "rediss://[::1]:6380/", "--redis-ca-file", "{ca}"],
+        [
+            "--redis-url",
+            "unix:///run/redis.sock",
+            "--redis-username",
+            "ada",
+            "--redis-password",
+            "open-sesame",
+        ],
+    ],
+)
+def test_redis_that_can_be_used_is_taken(flags: list[str], ca: str) -> None:
+    RedisClient(load([flag.format(ca=ca) for flag in flags], {}).redis)
 
 
 def test_the_address_of_redis_is_shown_without_secrets() -> None:
