@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import msgspec
@@ -302,13 +303,34 @@ def test_the_documentation_is_up_to_date() -> None:
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, ""),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://all:4317", "OTEL_SDK_DISABLED": "true"}, ""),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://all:4317", "OTEL_TRACES_EXPORTER": "none"}, ""),
+        ({"LIMNER_TRACING_ENDPOINT": "http://ours:4317", "OTEL_SDK_DISABLED": "TRUE"}, ""),
+        ({"LIMNER_TRACING_ENDPOINT": "http://ours:4317", "OTEL_TRACES_EXPORTER": "none"}, ""),
     ],
 )
 def test_the_collector_may_be_named_as_opentelemetry_does(environment: dict[str, str], endpoint: str) -> None:
-    assert load([], environment).tracing.endpoint == endpoint
+    warnings: list[str] = []
+    assert load([], environment, warn=warnings.append).tracing.endpoint == endpoint
+    assert warnings == []
 
 
 @pytest.mark.parametrize("endpoint", ["collector", "ftp://a:1", "http://", "http://a:1/v1/traces", "a:b"])
 def test_a_collector_that_is_no_address_is_refused(endpoint: str) -> None:
     with pytest.raises(ConfigError, match=r"tracing\.endpoint"):
-        load([], {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint})
+        load([], {"LIMNER_TRACING_ENDPOINT": endpoint})
+    warnings: list[str] = []
+    named = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}
+    assert load([], named, warn=warnings.append).tracing.endpoint == ""
+    assert warnings == [
+        f"OTEL_EXPORTER_OTLP_ENDPOINT: {endpoint!r} is no address of a collector for OTLP/gRPC; nothing is traced to it"
+    ]
+    ours = {"LIMNER_TRACING_ENDPOINT": "http://ours:4317"}
+    assert load([], named | ours, warn=warnings.append).tracing.endpoint == "http://ours:4317"
+    assert len(warnings) == 1
+
+
+def test_a_collector_that_others_name_needs_no_opentelemetry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    warnings: list[str] = []
+    named = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://traces:4317"}
+    assert load([], named, warn=warnings.append).tracing.endpoint == ""
+    assert "pip install 'limner[tracing]'" in warnings[0]
