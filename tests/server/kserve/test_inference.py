@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -21,6 +22,8 @@ from PIL import Image
 
 from server.api.checks import MAX_FINDINGS
 from server.config.optional import KserveOptions
+from server.kserve import servicer
+from server.kserve.response import pixels_of
 from server.kserve.settings import APART, SETTINGS
 from tests.server.answers import Refusal, refused
 from tests.server.fake_engine import Script, ready_message
@@ -172,6 +175,20 @@ async def test_only_the_outputs_that_are_wanted_come(serving):
     found = outputs(response)
     assert list(found) == ["seed", "image"]
     assert found["image"][0].startswith(b"\xff\xd8")
+
+
+async def test_pictures_are_decoded_in_the_pool_and_only_where_their_pixels_are_wanted(serving, monkeypatch):
+    threads = []
+
+    def watched(answer):
+        threads.append(threading.current_thread().name)
+        return pixels_of(answer)
+
+    monkeypatch.setattr(servicer, "pixels_of", watched)
+    await stub(serving).ModelInfer(asked("image", "seed", "summary"))
+    assert threads == []
+    await stub(serving).ModelInfer(asked("pixels"))
+    assert [name.rpartition("_")[0] for name in threads] == ["limner-imaging"]
 
 
 async def test_references_in_every_way(serving):
