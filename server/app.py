@@ -194,7 +194,9 @@ class App:
         self.addresses = bind(self._server, listen, self._credentials)
         await self.side_ports.start(listen, health=self.health, registry=self.metrics.registry)
         await self._server.start()
-        self._ready_file.listening(self.addresses, self.side_ports.metrics_url)
+        self._ready_file.listening(
+            self.addresses, health=self.side_ports.health_address, metrics=self.side_ports.metrics_url
+        )
         self._log.info(
             "listening",
             grpc=self.addresses,
