@@ -6,6 +6,7 @@ import io
 import json
 import threading
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -23,6 +24,7 @@ from PIL import Image
 from server.api.checks import MAX_FINDINGS
 from server.config.optional import KserveOptions
 from server.kserve import servicer
+from server.kserve.request import DIGEST, IDEMPOTENCY_KEY, IMAGE, WEIGHT
 from server.kserve.response import pixels_of
 from server.kserve.settings import APART, SETTINGS
 from tests.server.answers import Refusal, refused
@@ -411,6 +413,19 @@ def test_no_setting_of_a_portrait_is_left_behind():
         field.name for field in PortraitSpec.DESCRIPTOR.fields if field.type != FieldDescriptor.TYPE_MESSAGE
     }
     assert set(SETTINGS) == plain - APART
+
+
+def test_the_documentation_lists_every_input_with_its_datatype():
+    page = (Path(__file__).parents[3] / "docs/kserve.md").read_text()
+    table = page.partition("| input | datatype | |")[2].partition("\n\n")[0]
+    told = {}
+    for row in table.splitlines()[2:]:
+        _, names, datatype, *_ = row.split("|")
+        for name in names.split(","):
+            told[name.strip(" `")] = datatype.split()[0]
+    references = {IMAGE: "BYTES", DIGEST: "BYTES", WEIGHT: "FP32"}
+    settings = {setting.name: setting.datatype for setting in (*SETTINGS.values(), IDEMPOTENCY_KEY)}
+    assert told == settings | references
 
 
 async def test_live_and_ready_follow_the_servers_life():
