@@ -24,21 +24,24 @@ def main(arguments: Sequence[str] | None = None, launcher: Launcher | None = Non
     if "--version" in arguments:
         sys.stdout.write(f"limner-server {metadata.version('limner')}\n")
         return 0
+    warnings: list[str] = []
     try:
-        return _run(load(arguments, os.environ), launcher)
+        return _run(load(arguments, os.environ, warn=warnings.append), launcher, warnings)
     except ConfigError as error:
         for problem in error.problems:
             sys.stderr.write(f"limner-server: {problem}\n")
         return BAD_CONFIGURATION
 
 
-def _run(config: Config, launcher: Launcher | None) -> int:
+def _run(config: Config, launcher: Launcher | None, warnings: Sequence[str]) -> int:
     # gRPC's core writes text of its own to standard error, between the lines of our log: of each handshake that fails,
     # for one. It reads this when it is imported, and so only now is it.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from server.serving import serve
 
     log = configure_logging(config.log)
+    for warning in warnings:
+        log.warning("configuration", problem=warning)
     settle_pillow_warnings()
     launchers = [
         launcher or ProcessLauncher(engine_arguments(model.options, log_level=config.log.level))

@@ -25,18 +25,14 @@ from server.api.reference_servicer import ReferenceServicer
 from server.api.reflection import reflection_handlers
 from server.api.services import rpc_types, served
 from server.config import Config
-from server.config.models import served_models
 from server.config.redis import shown_address
 from server.credentials import server_credentials
-from server.engine_link.engines import Engines
 from server.engine_link.launcher import Launcher
-from server.engine_link.link import EngineLink
-from server.engine_link.supervisor import SupervisorOptions
+from server.engines import build_engines
 from server.imaging.decode import ImageLimits
 from server.imaging.pool import ImagingPool
 from server.metrics.gpu import register_gpus
 from server.metrics.observer import ServerMetrics
-from server.metrics.one_engine import OneEngineMetrics
 from server.portraits.admission import Admission
 from server.portraits.generator import Generator
 from server.portraits.idempotency import IdempotentGenerations
@@ -65,7 +61,7 @@ class App:
     def __init__(self, config: Config, launchers: Sequence[Launcher], log: FilteringBoundLogger) -> None:
         self._config = config
         self._log = log
-        version = metadata.version("limner")
+        self._version = version = metadata.version("limner")
         self.tracing = choose_tracing(config.tracing, version=version)
         self.metrics = ServerMetrics(
             version=version, engines=[str(number) for number in range(len(launchers))], exemplar=exemplar
@@ -78,16 +74,19 @@ class App:
         self._draining = False
         self.addresses: list[str] = []
         self.side_ports = SidePorts()
-        self.engines = self._build_engines(launchers)
+        self.engines = build_engines(
+            config.engine, launchers, metrics=self.metrics, log=log, on_readiness=self._on_readiness
+        )
         self._decoding = ImagingPool(
             workers=config.imaging.decode_threads,
             max_waiting=config.admission.max_pictures_waiting,
             observe_wait=self.metrics.imaging_wait,
         )
-        # Every image and one preview of each can wait here: admission has let them in.
+        # Every image and one preview of each can wait here: admission has let them in. So can an answer's pixels.
         self._encoding = ImagingPool(
             workers=config.imaging.encode_threads,
-            max_waiting=2 * config.admission.max_requests_in_flight * config.limits.max_images,
+            max_waiting=2 * config.admission.max_requests_in_flight * config.limits.max_images
+            + (config.admission.max_concurrent_rpcs if config.kserve.enabled else 0),
             observe_wait=self.metrics.imaging_wait,
         )
         cache = ReferenceCache(
@@ -112,31 +111,6 @@ class App:
         )
         self._credentials = server_credentials(config.tls, log)
         self._server = self._build_server()
-
-    def _build_engines(self, launchers: Sequence[Launcher]) -> Engines:
-        engine = self._config.engine
-        options = SupervisorOptions(
-            start_timeout=engine.start_timeout_seconds,
-            stall_timeout=engine.stall_timeout_seconds,
-            stop_timeout=engine.stop_timeout_seconds,
-            restart_delay=engine.restart_delay_seconds,
-            restart_delay_max=engine.restart_delay_max_seconds,
-        )
-        models = zip(served_models(engine), launchers, strict=True)
-        return Engines(
-            [
-                EngineLink(
-                    launcher,
-                    observer=OneEngineMetrics(self.metrics, str(number)),
-                    log=self._log.bind(engine=str(number)),
-                    on_readiness=self._on_readiness,
-                    options=options,
-                    patience=engine.patience_seconds,
-                    name=model.name,
-                )
-                for number, (model, launcher) in enumerate(models)
-            ]
-        )
 
     def _build_server(self) -> grpc.aio.Server:
         config = self._config
@@ -205,7 +179,8 @@ class App:
             InferenceServicer(
                 portraits=portraits,
                 engines=self.engines,
-                version=metadata.version("limner"),
+                version=self._version,
+                pool=self._encoding,
                 is_ready=lambda: self.health.is_ready,
                 is_draining=lambda: self._draining,
             ),
@@ -219,7 +194,9 @@ class App:
         self.addresses = bind(self._server, listen, self._credentials)
         await self.side_ports.start(listen, health=self.health, registry=self.metrics.registry)
         await self._server.start()
-        self._ready_file.listening(self.addresses, self.side_ports.metrics_url)
+        self._ready_file.listening(
+            self.addresses, health=self.side_ports.health_address, metrics=self.side_ports.metrics_url
+        )
         self._log.info(
             "listening",
             grpc=self.addresses,

@@ -55,11 +55,11 @@ class FieldViolation:
         return f"{self.problem}; {self.limit}"
 
 
-def _told(violations: Sequence[FieldViolation]) -> str:
-    # Status text and details travel in one header of 8 KB: all the violations are in the details.
+def _told(violations: Sequence[FieldViolation], more: int = 0) -> str:
+    # Status text and details travel in one header of 8 KB: the details have more of the violations.
     texts = [f"{violation.field}: {violation.description}" for violation in violations[:TOLD_IN_TEXT]]
-    if len(violations) > TOLD_IN_TEXT:
-        texts.append(f"and {len(violations) - TOLD_IN_TEXT} more")
+    if untold := len(violations) - len(texts) + more:
+        texts.append(f"and {untold} more")
     return "; ".join(texts)
 
 
@@ -94,13 +94,16 @@ class LimnerError(Exception):
 
 
 class InvalidFieldsError(LimnerError):
-    """Fields are missing, malformed or out of their limits. Carries a violation for each of them."""
+    """Fields are missing, malformed or out of their limits. Carries a violation for each of them, but for ``more``."""
 
     code = Code.INVALID_ARGUMENT
     reason = Reason.INVALID_FIELD
 
-    def __init__(self, violations: Sequence[FieldViolation]) -> None:
-        super().__init__(_told(violations), metadata={"field": violations[0].field}, violations=violations)
+    def __init__(self, violations: Sequence[FieldViolation], *, more: int = 0) -> None:
+        metadata = {"field": violations[0].field}
+        if more:
+            metadata["more_violations"] = str(more)
+        super().__init__(_told(violations, more), metadata=metadata, violations=violations)
 
 
 class InvalidImageError(LimnerError):

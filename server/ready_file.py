@@ -12,10 +12,11 @@ import msgspec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listening:
-    """What is in the file. ``grpc`` are addresses to dial; ``metrics`` is a URL, or empty."""
+    """What is in the file. ``grpc`` are addresses to dial, as is ``health``; ``metrics`` is a URL. Empty: none."""
 
     pid: int
     grpc: Sequence[str]
+    health: str
     metrics: str
     ready: bool
 
@@ -25,11 +26,11 @@ class ReadyFile:
 
     def __init__(self, path: str) -> None:
         self._path = Path(path) if path else None
-        self._listening = Listening(pid=os.getpid(), grpc=(), metrics="", ready=False)
+        self._listening = Listening(pid=os.getpid(), grpc=(), health="", metrics="", ready=False)
 
-    def listening(self, grpc: Sequence[str], metrics: str) -> None:
+    def listening(self, grpc: Sequence[str], *, health: str, metrics: str) -> None:
         """Write where the server listens."""
-        self._write(replace(self._listening, grpc=grpc, metrics=metrics))
+        self._write(replace(self._listening, grpc=grpc, health=health, metrics=metrics))
 
     def ready(self, is_ready: bool) -> None:
         """Write whether it is ready."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import grpc
-from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from server.config.listen_options import ListenOptions
@@ -11,7 +11,7 @@ from server.metrics.http import MetricsEndpoint
 from server.ports import BindError, address_of
 
 HEALTH_RPCS = 64
-"""Health checks and watches at once."""
+"""Health checks at once. Watches, which stay, would use them up and keep out the probes that the port is for."""
 
 
 class SidePorts:
@@ -34,7 +34,7 @@ class SidePorts:
             self._health = grpc.aio.server(
                 options=[("grpc.so_reuseport", 0)], maximum_concurrent_rpcs=HEALTH_RPCS
             )
-            health_pb2_grpc.add_HealthServicer_to_server(health, self._health)
+            self._health.add_generic_rpc_handlers((_checks(health),))
             wanted = address_of(options.host, options.health_port)
             try:
                 port = self._health.add_insecure_port(wanted)
@@ -49,3 +49,13 @@ class SidePorts:
             await self._health.stop(None)
         if self._metrics is not None:
             self._metrics.close()
+
+
+def _checks(health: health_pb2_grpc.HealthServicer) -> grpc.GenericRpcHandler:
+    """Return the handler of ``Check`` alone."""
+    check = grpc.unary_unary_rpc_method_handler(
+        health.Check,
+        request_deserializer=health_pb2.HealthCheckRequest.FromString,
+        response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
+    )
+    return grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": check})

@@ -108,8 +108,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self, method: str, inner: Handle, request: Any, context: grpc.aio.ServicerContext
     ) -> Any:
         call = Call(method, context, self._clock)
-        self._begin(call, context)
+        enter_call(call)
+        context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
+        self._gate.enter()
         try:
+            # A tracing that fails is a failure of the call, which must leave the gate all the same.
+            self._observer.started(call)
+            self._traces.started(call)
             self._gate.check()
             if isinstance(request, _Unreadable):
                 raise request.error
@@ -136,13 +141,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         status = status_of(failure)
         metadata = ((REQUEST_ID_KEY, call.request_id), (DETAILS_KEY, status.details))
         return await context.abort(status.code, status.text, metadata)
-
-    def _begin(self, call: Call, context: grpc.aio.ServicerContext) -> None:
-        enter_call(call)
-        context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
-        self._gate.enter()
-        self._traces.started(call)
-        self._observer.started(call)
 
     def _failure(self, call: Call, error: Exception) -> LimnerError:
         """Return what the caller is told of an error; what he is not told is logged."""

@@ -14,7 +14,6 @@ NATIVE: tuple[ServiceDescriptor, ...] = tuple(
     for module in (portrait_service_pb2, reference_service_pb2, model_service_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
 )
-SERVICE_NAMES: tuple[str, ...] = tuple(service.full_name for service in NATIVE)
 
 PROBES = frozenset(
     {

@@ -7,9 +7,9 @@ import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from server.config.errors import ConfigError
+from server.config.files import FileProblem, read_certificates_file, read_file
 from server.config.tls_options import TlsOptions
 
 
@@ -35,14 +35,12 @@ Stamp = tuple[tuple[int, int, int], ...]
 
 def read_certificates(options: TlsOptions) -> Certificates:
     """Read the files and prove that they can serve. Raises ``CertificateError``."""
-    certificate = _read("certificate_file", options.certificate_file)
-    _check_certificates("certificate_file", options.certificate_file, certificate)
-    key = _read("key_file", options.key_file)
+    certificate = _read("certificate_file", options.certificate_file, read_certificates_file)
+    key = _read("key_file", options.key_file, read_file)
     _check_key(options)
     client_ca = None
     if options.client_ca_file:
-        client_ca = _read("client_ca_file", options.client_ca_file)
-        _check_certificates("client_ca_file", options.client_ca_file, client_ca)
+        client_ca = _read("client_ca_file", options.client_ca_file, read_certificates_file)
     return Certificates(certificate=certificate, key=key, client_ca=client_ca)
 
 
@@ -97,21 +95,11 @@ def _stamp(path: str) -> tuple[int, int, int]:
     return (status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _read(option: str, path: str) -> bytes:
+def _read(option: str, path: str, read: Callable[[str], bytes]) -> bytes:
     try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise CertificateError(option, f"{path}: {error.strerror}") from error
-    if not content.strip():
-        raise CertificateError(option, f"{path} is empty")
-    return content
-
-
-def _check_certificates(option: str, path: str, content: bytes) -> None:
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=content.decode("ascii"))
-    except (ssl.SSLError, UnicodeDecodeError) as error:
-        raise CertificateError(option, f"{path} holds no certificate in PEM") from error
+        return read(path)
+    except FileProblem as problem:
+        raise CertificateError(option, str(problem)) from problem
 
 
 def _check_key(options: TlsOptions) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from itertools import groupby
 from typing import Any
@@ -45,7 +46,9 @@ This page is generated from `server/config/options.py` by `python -m server.conf
 
 def render() -> str:
     """Return the page."""
-    titles = {field.name: str(field.type.__doc__) for field in msgspec.structs.fields(Config)}
+    titles = {
+        field.name: inspect.cleandoc(str(field.type.__doc__)) for field in msgspec.structs.fields(Config)
+    }
     parts = [INTRODUCTION]
     for section, options in groupby(all_options(), key=lambda option: option.section):
         parts.append(f"\n## `[{section}]`\n\n{titles[section]}\n\n")

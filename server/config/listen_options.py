@@ -48,7 +48,7 @@ class ListenOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ready_file: Annotated[
         str,
         Meta(
-            description="File to keep up to date with `pid`, `grpc`, `metrics` (addresses) and `ready`, as JSON; "
-            "written when the ports are bound and again whenever readiness changes. Empty for none."
+            description="File to keep up to date with `pid`, `grpc`, `health`, `metrics` (addresses, or empty) "
+            "and `ready`, as JSON; written when the ports are bound and whenever readiness changes. Empty for none."
         ),
     ] = ""

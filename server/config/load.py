@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from server.config.collector import ENDPOINT, named_collector, switched_off
 from server.config.errors import ConfigError
 from server.config.models import model_problems
 from server.config.options import Config
@@ -26,10 +27,13 @@ from server.config.table import Option, all_options
 from server.config.tls import tls_problems
 
 
-def load(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
+def load(
+    arguments: Sequence[str], environment: Mapping[str, str], *, warn: Callable[[str], None] = lambda _: None
+) -> Config:
     """Return the configuration that these flags and this environment ask for.
 
-    Raises ``ConfigError`` naming every key at fault, and ``SystemExit`` for ``--help`` and unknown flags.
+    Raises ``ConfigError`` naming every key at fault, and ``SystemExit`` for ``--help`` and unknown flags. ``warn`` is
+    told of what others set and cannot be used.
     """
     options = {option.key: option for option in all_options()}
     flags = vars(flag_parser(options.values()).parse_args(arguments))
@@ -37,8 +41,11 @@ def load(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
     settings: list[Setting] = []
     if file:
         settings += from_file(Path(file))
-    settings += from_environment(environment, options)
-    settings += from_flags(flags)
+    ours = [*from_environment(environment, options), *from_flags(flags)]
+    if not any(setting.key == ENDPOINT for setting in ours):
+        settings += named_collector(environment, options[ENDPOINT], warn)
+    settings += ours
+    settings += switched_off(environment)
     return build(settings, options)
 
 

@@ -11,8 +11,7 @@ from server.config.listen_options import ListenOptions
 from server.config.optional import KserveOptions, TracingOptions
 from server.config.redis_options import RedisOptions
 from server.config.tls_options import TlsOptions
-
-MIB = 1024 * 1024
+from server.config.units import MIB
 
 
 class LimitOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -22,11 +22,6 @@ _SERVICE_LINKS = re.compile(
 """What Kubernetes sets in every pod beside a Service named limner or limner-... (docs: enableServiceLinks)."""
 
 
-_COLLECTORS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-"""OpenTelemetry's own names for the collector, the more particular one last.
-https://opentelemetry.io/docs/specs/otel/protocol/exporter/"""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """A value that was given for a key, and where. ``text`` values are still to be read from their spelling."""
@@ -52,14 +47,7 @@ def from_file(path: Path) -> Iterator[Setting]:
 
 
 def from_environment(environment: Mapping[str, str], options: Mapping[str, Option]) -> Iterator[Setting]:
-    """Read ``LIMNER_<SECTION>_<NAME>``; other variables of that prefix come out under a key that no option has.
-
-    OpenTelemetry's variables come first, so that our own win.
-    """
-    if not _is_telemetry_off(environment):
-        for variable in _COLLECTORS:
-            if value := environment.get(variable):
-                yield Setting(key="tracing.endpoint", value=value, origin=variable, text=True)
+    """Read ``LIMNER_<SECTION>_<NAME>``; other variables of that prefix come out under a key that no option has."""
     by_variable = {option.variable: key for key, option in options.items()}
     for variable, value in environment.items():
         if not variable.startswith(ENVIRONMENT_PREFIX) or variable == CONFIG_VARIABLE:
@@ -68,12 +56,6 @@ def from_environment(environment: Mapping[str, str], options: Mapping[str, Optio
             yield Setting(key=by_variable[variable], value=value, origin=variable, text=True)
         elif variable not in _CLIENT_VARIABLES and not _SERVICE_LINKS.fullmatch(variable):
             yield Setting(key=variable, value=value, origin="environment", text=True)
-
-
-def _is_telemetry_off(environment: Mapping[str, str]) -> bool:
-    """Whether OpenTelemetry's own variables say that there are to be no traces, wherever a collector is."""
-    disabled = environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
-    return disabled or environment.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none"
 
 
 def from_flags(flags: Mapping[str, str]) -> Iterator[Setting]:

@@ -16,6 +16,8 @@ from server.kserve.tensors import BYTES, InputTensor, input_field, read_inputs
 
 IMAGE, DIGEST, WEIGHT = "reference_image", "reference_digest", "reference_weight"
 IDEMPOTENCY_KEY = Setting(name="idempotency_key", datatype=BYTES, bits=0, choices=(), prefix="")
+NAMES = (*SETTINGS, IDEMPOTENCY_KEY.name, IMAGE, DIGEST, WEIGHT)
+"""What inputs and parameters may be called; a request with more of them than this has wrong ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,14 @@ class Inference:
 def inference(request: ModelInferRequest, *, model: str) -> Inference:
     """Read a request for a model. Raises ``InvalidFieldsError`` with everything that is no native request at all."""
     findings = Findings()
+    for field, given, most in (
+        ("inputs", request.inputs, len(NAMES)),
+        ("parameters", request.parameters, len(NAMES)),
+        ("outputs", request.outputs, len(OUTPUTS)),
+    ):
+        if len(given) > most:
+            findings.add(field, f"has {len(given)} elements", f"the limit is {most}")
+    findings.raise_any()
     tensors = read_inputs(findings, request)
     asked = GenerateRequest(portrait=PortraitSpec(model=model))
     for name, tensor in tensors.items():
@@ -55,8 +65,7 @@ def _assign(findings: Findings, field: str, asked: GenerateRequest, name: str, v
     elif name in SETTINGS:
         SETTINGS[name].assign(findings, field, asked.portrait, value)
     else:
-        names = ", ".join((*SETTINGS, IDEMPOTENCY_KEY.name, IMAGE, DIGEST, WEIGHT))
-        findings.add(field, "has no meaning here", f"the limit is one of {names}")
+        findings.add(field, "has no meaning here", f"the limit is one of {', '.join(NAMES)}")
 
 
 def _single(findings: Findings, name: str, tensor: InputTensor) -> Any:
@@ -128,5 +137,6 @@ def _outputs(findings: Findings, request: ModelInferRequest) -> tuple[str, ...]:
             findings.add(field, "is there more than once", "the limit is once")
         elif output.parameters:
             findings.add(field, "has parameters", "the limit is none; shared memory is not served")
-        wanted.append(output.name)
+        else:
+            wanted.append(output.name)
     return tuple(wanted) or tuple(OUTPUTS)

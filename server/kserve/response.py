@@ -17,9 +17,14 @@ from server.kserve.tensors import write_array, write_bytes
 
 
 def inference_response(
-    request: ModelInferRequest, answer: GenerateResponse, outputs: Sequence[str], *, version: str
+    request: ModelInferRequest,
+    answer: GenerateResponse,
+    outputs: Sequence[str],
+    *,
+    version: str,
+    pixels: NDArray[np.uint8] | None,
 ) -> ModelInferResponse:
-    """Return the outputs in the order in which they are wanted. Blocks where ``pixels`` are among them."""
+    """Return the outputs in the order in which they are wanted; ``pixels`` are its ``pixels_of``, where wanted."""
     response = ModelInferResponse(
         model_name=answer.summary.parameters.model, model_version=version, id=request.id
     )
@@ -28,8 +33,8 @@ def inference_response(
         match name:
             case "image":
                 write_bytes(response, name, [image.data for image in answer.images])
-            case "pixels":
-                write_array(response, name, np.stack([_pixels(image.data) for image in answer.images]))
+            case "pixels" if pixels is not None:
+                write_array(response, name, pixels)
             case "seed":
                 seeds: NDArray[Any] = np.array([image.seed for image in answer.images], np.int64)
                 write_array(response, name, seeds)
@@ -39,6 +44,11 @@ def inference_response(
             case _:
                 raise AssertionError(name)
     return response
+
+
+def pixels_of(answer: GenerateResponse) -> NDArray[np.uint8]:
+    """Return ``[B, H, W, 3]`` of an answer's pictures. Blocks while it decodes them."""
+    return np.stack([_pixels(image.data) for image in answer.images])
 
 
 def _pixels(data: bytes) -> NDArray[np.uint8]:

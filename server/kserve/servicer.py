@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 import grpc
@@ -13,13 +12,17 @@ from engine.protocol.messages import Ready
 from server.api.portrait_servicer import PortraitServicer
 from server.engine_link.engines import Engines
 from server.errors import EngineUnavailableError, ModelUnknownError
+from server.imaging.pool import ImagingPool
 from server.kserve.metadata import model_metadata
 from server.kserve.request import inference
-from server.kserve.response import inference_response
+from server.kserve.response import inference_response, pixels_of
 
 
 class InferenceServicer(GRPCInferenceServiceServicer):
-    """Answers the Open Inference Protocol. ``is_ready`` is the server's readiness, ``is_draining`` its end."""
+    """Answers the Open Inference Protocol. ``is_ready`` is the server's readiness, ``is_draining`` its end.
+
+    ``pool`` decodes pictures where their pixels are wanted.
+    """
 
     def __init__(
         self,
@@ -27,12 +30,14 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         portraits: PortraitServicer,
         engines: Engines,
         version: str,
+        pool: ImagingPool,
         is_ready: Callable[[], bool],
         is_draining: Callable[[], bool],
     ) -> None:
         self._portraits = portraits
         self._engines = engines
         self._version = version
+        self._pool = pool
         self._is_ready = is_ready
         self._is_draining = is_draining
 
@@ -82,8 +87,9 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         _check_version(ready, request.model_version, field="model_version")
         asked = inference(request, model=ready.model.name)
         answer = await self._portraits.Generate(asked.generate, context)
-        return await asyncio.to_thread(
-            inference_response, request, answer, asked.outputs, version=ready.model.weights_hash
+        pixels = await self._pool.run(pixels_of, answer) if "pixels" in asked.outputs else None
+        return inference_response(
+            request, answer, asked.outputs, version=ready.model.weights_hash, pixels=pixels
         )
 
 

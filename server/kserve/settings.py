@@ -26,6 +26,11 @@ _DATATYPES = {
 }
 
 
+MAX_NUMBER_CHARACTERS = 400
+"""Of a number that is spelt out; a double's longest decimals have fewer, left of the point."""
+_BEYOND = 1 << 64
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """A field of ``PortraitSpec`` that an input of one element or a parameter sets. ``choices`` are an enum's."""
@@ -84,12 +89,17 @@ class Setting:
 
 def _number(value: Any) -> int | float | None:
     if isinstance(value, bytes | str):
-        for read in (int, float):
-            try:
-                return read(value)
-            except (ValueError, UnicodeDecodeError):
-                continue
-        return None
+        if len(value) > MAX_NUMBER_CHARACTERS:
+            return None
+        try:
+            whole = int(value)
+        except ValueError:
+            whole = _BEYOND
+        try:
+            # A longer int than any field takes is a float, which has no bounds to break: infinity beyond its own.
+            return whole if abs(whole) < _BEYOND else float(value)
+        except ValueError:
+            return None
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from heapq import nsmallest
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +17,9 @@ from limner.kserve.open_inference_grpc_pb2 import ModelInferRequest, ModelInferR
 from numpy.typing import NDArray
 
 from server.api.checks import Findings
+
+MAX_DIMENSIONS = 8
+"""Of a shape; more are not multiplied out, which could take seconds."""
 
 MAX_ELEMENTS = 16
 """No input has more; a request can claim any number of them."""
@@ -87,14 +91,17 @@ def _values(findings: Findings, field: str, told: Any, raw: bytes | None) -> tup
         )
         return None
     if told.parameters:
-        names = ", ".join(sorted(told.parameters)[:4])
+        names = ", ".join(nsmallest(4, told.parameters))
         findings.add(
             field, f"has parameters ({names[:128]})", "the limit is none; shared memory is not served"
         )
         return None
+    if len(told.shape) > MAX_DIMENSIONS:
+        findings.add(field, f"has {len(told.shape)} dimensions", f"the limit is {MAX_DIMENSIONS}")
+        return None
     count = math.prod(told.shape) if all(size >= 0 for size in told.shape) else -1
     if not 1 <= count <= MAX_ELEMENTS:
-        shape = list(told.shape[:8])
+        shape = list(told.shape)
         findings.add(field, f"has the shape {shape}", f"the limit is 1 to {MAX_ELEMENTS} elements")
         return None
     if raw is None:

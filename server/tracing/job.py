@@ -17,12 +17,12 @@ MAX_TICKS = 64
 
 
 class JobTrace:
-    """Follows one job, on one engine after the other, and puts its stages under ``trace``."""
+    """Follows one job, on one engine after the other, and puts its stages under ``trace``, if that is recorded."""
 
     def __init__(self, trace: Trace, clock: Callable[[], float] = time.monotonic) -> None:
         self.trace = trace
         self._clock = clock
-        self._is_over = False
+        self._is_over = not trace.is_recorded
         self._life = 0
         self._ticks: list[TickSpan] = []
         self._started: float | None = None
@@ -31,6 +31,8 @@ class JobTrace:
 
     def heard(self, message: Message) -> None:
         """Note what the engine says."""
+        if self._is_over:
+            return
         match message:
             case Started():
                 self._started = self._clock()
@@ -45,12 +47,16 @@ class JobTrace:
 
     def ticked(self, tick: TickSpan) -> None:
         """Note a tick that it ran in."""
+        if self._is_over:
+            return
         self._count += 1
         if len(self._ticks) < MAX_TICKS:
             self._ticks.append(tick)
 
     def died(self) -> None:
         """Note that its engine died; it waits for the next one."""
+        if self._is_over:
+            return
         self._tell("the engine died")
         self._life += 1
         self._begin()

@@ -90,10 +90,15 @@ class OtelTrace:
         self._ticks = ticks
         self._context = set_span_in_context(span, Context())
         found = span.get_span_context()
-        self.ids: TraceIds | None = TraceIds(
-            trace_id=f"{found.trace_id:032x}",
-            span_id=f"{found.span_id:016x}",
-            sampled=found.trace_flags.sampled,
+        # One whose context is invalid, as all of an SDK that is switched off, is nowhere to be found.
+        self.ids: TraceIds | None = (
+            TraceIds(
+                trace_id=f"{found.trace_id:032x}",
+                span_id=f"{found.span_id:016x}",
+                sampled=found.trace_flags.sampled,
+            )
+            if found.is_valid
+            else None
         )
 
     @property

@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 
 import pytest
-from limner.v1 import portrait_pb2
+from limner.v1 import portrait_pb2, portrait_service_pb2
 from limner_client import (
     AsyncClient,
     CacheOutcome,
@@ -23,6 +23,7 @@ from limner_client import (
     choices,
 )
 from limner_client.settings import PortraitSpec
+from limner_client.wire.portraits import decode_generate
 from limner_client.wire.values import from_enum
 
 from tests.client.fakes import PICTURE
@@ -94,6 +95,15 @@ def test_a_portrait_tells_how_it_was_made(call, fake, tmp_path):
     assert portrait.image.save(tmp_path) == tmp_path / "portrait-5.png"
     assert portrait.images[1].save(str(tmp_path / "out.png")).read_bytes() == PICTURE
     assert call("generate", "a sailor").reference is None
+
+
+@pytest.mark.parametrize(("told", "end"), [(0.0, 0.0), (0.75, 0.75), (None, 1.0)])
+def test_where_guidance_ended_is_what_the_server_says_and_the_end_where_it_does_not(told, end):
+    parameters = portrait_pb2.GenerationParameters(guidance_end=told)
+    answer = portrait_service_pb2.GenerateResponse(
+        summary=portrait_pb2.GenerationSummary(parameters=parameters)
+    )
+    assert decode_generate(answer.SerializeToString(), "").parameters.guidance_end == end
 
 
 def test_to_pil_decodes():

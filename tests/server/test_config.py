@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import msgspec
 import pytest
+import trustme
 
 from server.config import Config, ConfigError, load
 from server.config.document import render
@@ -11,8 +13,18 @@ from server.config.models import served_models
 from server.config.redis import shown_address
 from server.config.sources import from_environment
 from server.config.table import all_options
+from server.references.shared.redis_client import RedisClient
+from tests.server.tls import roots
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def ca(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a file of an authority's certificates."""
+    file = tmp_path_factory.mktemp("redis") / "ca.pem"
+    file.write_bytes(roots(trustme.CA()))
+    return str(file)
 
 
 def write(path: Path, text: str) -> str:
@@ -124,12 +136,69 @@ def test_options_that_contradict_each_other_are_refused() -> None:
             "redis.seal_key_file: /dev/null is",
         ),
         (["--redis-timeout-seconds", "0.06"], "redis.timeout_seconds"),
+        (["--redis-url", "redis://[::1"], "redis.url: is not redis://"),
+        (["--redis-url", "redis:6379"], "redis.url: is not redis://"),
+        (["--redis-url", "redis:///0"], "redis.url: is not redis://"),
+        (["--redis-url", "unix://run/redis.sock"], "redis.url: is not redis://"),
+        (["--redis-url", "redis://redis/first"], "redis.url: its path is no number"),
+        (["--redis-url", "redis://redis/0/1"], "redis.url: its path is no number"),
+        (["--redis-url", "redis://redis/0#1"], "redis.url: has a query"),
+        (["--redis-url", "redis://redis", "--redis-username", "ada"], "redis.username: is given without"),
+        (
+            ["--redis-url", "redis://:open-sesame@redis", "--redis-password", "open-sesame"],
+            "redis.password: is given beside",
+        ),
+        (
+            ["--redis-url", "redis://ada@redis", "--redis-password-file", __file__],
+            "redis.password_file: is given beside",
+        ),
+        (
+            [
+                "--redis-url",
+                "redis://:sesame@redis",
+                "--redis-username=ada",
+                "--redis-password-file",
+                __file__,
+            ],
+            "redis.username: is given beside",
+        ),
+        (
+            ["--redis-url", "rediss://redis", "--redis-ca-file", "/dev/null"],
+            "redis.ca_file: /dev/null is empty",
+        ),
+        (["--redis-url", "rediss://redis", "--redis-ca-file", __file__], "holds no certificate in PEM"),
+        (
+            ["--redis-url", "redis://redis", "--redis-ca-file", "{ca}"],
+            "redis.ca_file: is given without rediss://",
+        ),
     ],
 )
-def test_redis_that_cannot_be_used_is_refused_without_telling_secrets(flags: list[str], problem: str) -> None:
-    (told,) = problems(flags, {})
-    assert problem in told
-    assert "sesame" not in told
+def test_redis_that_cannot_be_used_is_refused_without_telling_secrets(
+    flags: list[str], problem: str, ca: str
+) -> None:
+    told = problems([flag.format(ca=ca) for flag in flags], {})
+    assert problem in told[0]
+    assert "sesame" not in str(told)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--redis-url", "redis://redis"],
+        ["--redis-url", "redis://ada:open-sesame@redis:6379/3"],
+        ["--redis-url", "rediss://[::1]:6380/", "--redis-ca-file", "{ca}"],
+        [
+            "--redis-url",
+            "unix:///run/redis.sock",
+            "--redis-username",
+            "ada",
+            "--redis-password",
+            "open-sesame",
+        ],
+    ],
+)
+def test_redis_that_can_be_used_is_taken(flags: list[str], ca: str) -> None:
+    RedisClient(load([flag.format(ca=ca) for flag in flags], {}).redis)
 
 
 def test_the_address_of_redis_is_shown_without_secrets() -> None:
@@ -234,13 +303,34 @@ def test_the_documentation_is_up_to_date() -> None:
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, ""),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://all:4317", "OTEL_SDK_DISABLED": "true"}, ""),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://all:4317", "OTEL_TRACES_EXPORTER": "none"}, ""),
+        ({"LIMNER_TRACING_ENDPOINT": "http://ours:4317", "OTEL_SDK_DISABLED": "TRUE"}, ""),
+        ({"LIMNER_TRACING_ENDPOINT": "http://ours:4317", "OTEL_TRACES_EXPORTER": "none"}, ""),
     ],
 )
 def test_the_collector_may_be_named_as_opentelemetry_does(environment: dict[str, str], endpoint: str) -> None:
-    assert load([], environment).tracing.endpoint == endpoint
+    warnings: list[str] = []
+    assert load([], environment, warn=warnings.append).tracing.endpoint == endpoint
+    assert warnings == []
 
 
 @pytest.mark.parametrize("endpoint", ["collector", "ftp://a:1", "http://", "http://a:1/v1/traces", "a:b"])
 def test_a_collector_that_is_no_address_is_refused(endpoint: str) -> None:
     with pytest.raises(ConfigError, match=r"tracing\.endpoint"):
-        load([], {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint})
+        load([], {"LIMNER_TRACING_ENDPOINT": endpoint})
+    warnings: list[str] = []
+    named = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}
+    assert load([], named, warn=warnings.append).tracing.endpoint == ""
+    assert warnings == [
+        f"OTEL_EXPORTER_OTLP_ENDPOINT: {endpoint!r} is no address of a collector for OTLP/gRPC; nothing is traced to it"
+    ]
+    ours = {"LIMNER_TRACING_ENDPOINT": "http://ours:4317"}
+    assert load([], named | ours, warn=warnings.append).tracing.endpoint == "http://ours:4317"
+    assert len(warnings) == 1
+
+
+def test_a_collector_that_others_name_needs_no_opentelemetry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    warnings: list[str] = []
+    named = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://traces:4317"}
+    assert load([], named, warn=warnings.append).tracing.endpoint == ""
+    assert "pip install 'limner[tracing]'" in warnings[0]

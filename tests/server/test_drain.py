@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from limner.v1.model_service_pb2 import GetLimitsRequest
 from limner.v1.portrait_pb2 import PortraitSpec
 from limner.v1.portrait_service_pb2 import GenerateRequest, GenerateStreamRequest
 
+from server.api.call_traces import CallTraces
+from server.api.calls import Call
 from server.config.options import DrainOptions
 from tests.server.answers import drained, refused
 from tests.server.running import Serving, run_server, until
@@ -95,3 +98,16 @@ async def test_a_drain_while_the_engine_comes_back_does_not_say_ready() -> None:
         serving.script.release.set()
         assert await held == 1
         await draining
+
+
+async def test_a_call_whose_trace_fails_leaves_and_holds_up_no_drain(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: CallTraces, call: Call) -> None:
+        raise RuntimeError("as told")
+
+    async with run_server(drain=DrainOptions(notice_seconds=0, grace_seconds=60)) as serving:
+        monkeypatch.setattr(CallTraces, "started", fails)
+        told = await refused(serving.models.GetLimits(GetLimitsRequest()))
+        assert (told.code, told.reason) == ("INTERNAL", "INTERNAL")
+        assert [line["code"] for line in serving.lines("call")] == ["INTERNAL"]
+        async with asyncio.timeout(10):
+            await serving.app.drain()

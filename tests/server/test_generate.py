@@ -40,6 +40,16 @@ async def test_images_come_in_order_with_derived_seeds(serving: Serving) -> None
     assert answer.summary.parameters.seed == 2**63 - 1
 
 
+@pytest.mark.parametrize(("asked", "end"), [(None, 1.0), (0.0, 0.0)])
+async def test_where_guidance_ends_is_told_even_where_that_is_the_beginning(
+    serving: Serving, asked: float | None, end: float
+) -> None:
+    spec = PortraitSpec(prompt="a sailor", guidance_end=asked)
+    used = (await serving.portraits.Generate(GenerateRequest(portrait=spec))).summary.parameters
+    assert used.HasField("guidance_end")
+    assert used.guidance_end == end
+
+
 async def test_a_seed_is_drawn_when_none_is_given(serving: Serving) -> None:
     first, second = [
         await serving.portraits.Generate(GenerateRequest(portrait=PortraitSpec(prompt="a sailor")))

@@ -11,11 +11,13 @@ from grpc_reflection.v1alpha import reflection_pb2
 from limner.v1.portrait_pb2 import PortraitSpec
 from limner.v1.portrait_service_pb2 import GenerateRequest
 
-from server.api.services import SERVICE_NAMES
+from server.api.call_metrics import GENERATIONS
+from server.api.services import PROBES, rpc_types, served
 from server.config.listen_options import ListenOptions
 from tests.server.fake_engine import Script
 from tests.server.running import Serving, run_server, until_ready
 
+SERVICE_NAMES = tuple(service.full_name for service in served(kserve=False))
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
 
 
@@ -86,6 +88,14 @@ async def test_reflection_describes_every_service(serving: Serving, version: str
             name
         )
     await call.done_writing()
+
+
+def test_methods_that_are_named_in_the_code_are_served() -> None:
+    services = served(kserve=True)
+    methods = {f"/{service.full_name}/{method.name}" for service in services for method in service.methods}
+    assert methods > PROBES
+    assert rpc_types(services).keys() == methods - PROBES
+    assert rpc_types(services).keys() > GENERATIONS
 
 
 async def test_an_old_connection_is_replaced_and_its_calls_end_well() -> None:

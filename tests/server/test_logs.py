@@ -71,11 +71,12 @@ def test_the_format_can_be_chosen(wanted: str, stream: io.StringIO) -> None:
 def test_the_ready_file(tmp_path: Path) -> None:
     path = tmp_path / "ready.json"
     file = ReadyFile(str(path))
-    file.listening(["127.0.0.1:5"], "http://127.0.0.1:6/metrics")
+    file.listening(["127.0.0.1:5"], health="127.0.0.1:7", metrics="http://127.0.0.1:6/metrics")
     file.ready(True)
     assert json.loads(path.read_bytes()) | {"pid": 0} == {
         "pid": 0,
         "grpc": ["127.0.0.1:5"],
+        "health": "127.0.0.1:7",
         "metrics": "http://127.0.0.1:6/metrics",
         "ready": True,
     }

@@ -22,7 +22,8 @@ from limner_client import AsyncClient, ChannelSettings, RetryPolicy, Tls, Unavai
 
 from server.config import ConfigError, load
 from server.config.listen_options import ListenOptions
-from tests.server.running import Serving, run_server
+from server.side_ports import HEALTH_RPCS
+from tests.server.running import Serving, run_server, until_ready
 from tests.server.tls import HOST, Secret, chain, roots, trusting
 
 
@@ -175,9 +176,12 @@ async def test_probes_find_health_and_nothing_else_on_a_plain_port(
         grpc.aio.insecure_channel(serving.app.side_ports.health_address) as plain,
     ):  # fmt: skip
         health = health_pb2_grpc.HealthStub(plain)
-        async for answer in health.Watch(HealthCheckRequest(service="readiness")):
-            if answer.status == HealthCheckResponse.SERVING:
-                break
+        await until_ready(serving)
+        ready = await health.Check(HealthCheckRequest(service="readiness"))
+        assert ready.status == HealthCheckResponse.SERVING
+        # A watch stays, and so many would keep the probes out.
+        watches = [health.Watch(HealthCheckRequest(service="readiness")) for _ in range(HEALTH_RPCS)]
+        assert {await watch.code() for watch in watches} == {grpc.StatusCode.UNIMPLEMENTED}
         alive = await health.Check(HealthCheckRequest(service="liveness"))
         assert alive.status == HealthCheckResponse.SERVING
         call = ModelServiceStub(plain).GetLimits(GetLimitsRequest(), timeout=10)

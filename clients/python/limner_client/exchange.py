@@ -57,8 +57,9 @@ class Exchange:
     def _metadata(self) -> Metadata:
         """Name the call, the tenant, the reference, which is hashed to find its replica, and the trace.
 
-        A reference that is asked for more than its replica can make gets a second replica, the same one for all
-        callers, so that it is soon known there too: after a refusal for want of room another value is hashed.
+        A reference that is asked for more than its replica can make gets further replicas, the same ones for all
+        callers, so that it is soon known there too: after each refusal for want of room another value is hashed, first
+        `digest/1`, then `digest/2`.
         """
         hashed = f"{self._digest}/{self._refusals}" if self._digest and self._refusals else self._digest
         pairs = (

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from limner.v1 import model_service_pb2
+from limner.v1 import model_service_pb2, portrait_pb2
 
 from engine.protocol.messages import Ready
-from server.api.conversion.names import layers_value, sampler_value
+from server.api.conversion.names import enum_value
 from server.config.options import LimitOptions
 from server.portraits.request import ReferenceLayers, Sampler
 
@@ -30,7 +30,9 @@ def model_message(ready: Ready) -> model_service_pb2.Model:
         prompt_tokens=model.prompt_tokens,
         samplers=[
             model_service_pb2.SamplerLimits(
-                sampler=sampler_value(Sampler(info.name)), min_steps=info.min_steps, max_steps=info.max_steps
+                sampler=enum_value(portrait_pb2.Sampler, Sampler(info.name).name),
+                min_steps=info.min_steps,
+                max_steps=info.max_steps,
             )
             for info in samplers
         ],
@@ -39,7 +41,9 @@ def model_message(ready: Ready) -> model_service_pb2.Model:
         weights_hash=model.weights_hash,
         buckets=ready.buckets,
         reference_layers=[
-            layers_value(layers) for layers in ReferenceLayers if layers.value in model.reference_layers
+            enum_value(portrait_pb2.ReferenceLayers, layers.name)
+            for layers in ReferenceLayers
+            if layers.value in model.reference_layers
         ],
         reference_regions=model.reference_regions,
     )

@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import cast
+from typing import Any, TypeVar, cast
 
-from limner.v1 import portrait_pb2
-
-from server.imaging.formats import PictureFormat
-from server.portraits.request import ReferenceLayers, Sampler
-from server.references.record import CacheOutcome
+E = TypeVar("E", bound=int)
 
 
-def warning_code(code: StrEnum) -> portrait_pb2.WarningCode:
-    """Return a warning's code."""
-    return cast(portrait_pb2.WarningCode, portrait_pb2.WarningCode.Value(f"WARNING_CODE_{code.value}"))
-
-
-def sampler_value(sampler: Sampler) -> portrait_pb2.Sampler:
-    """Return a sampler's value."""
-    return cast(portrait_pb2.Sampler, portrait_pb2.Sampler.Value(f"SAMPLER_{sampler.name}"))
-
-
-def format_value(picture_format: PictureFormat) -> portrait_pb2.ImageFormat:
-    """Return a picture format's value."""
-    return cast(
-        portrait_pb2.ImageFormat, portrait_pb2.ImageFormat.Value(f"IMAGE_FORMAT_{picture_format.name}")
-    )
-
-
-def layers_value(layers: ReferenceLayers) -> portrait_pb2.ReferenceLayers:
-    """Return the value of a choice of layers."""
-    name = f"REFERENCE_LAYERS_{layers.name}"
-    return cast(portrait_pb2.ReferenceLayers, portrait_pb2.ReferenceLayers.Value(name))
-
-
-def cache_outcome_value(outcome: CacheOutcome) -> portrait_pb2.CacheOutcome:
-    """Return the value of what the cache did."""
-    name = f"CACHE_OUTCOME_{outcome.name}"
-    return cast(portrait_pb2.CacheOutcome, portrait_pb2.CacheOutcome.Value(name))
+def enum_value(kind: type[E], name: str) -> E:
+    """Return the value of an enum of the API by its name without the prefix that all of its names have."""
+    # To mypy the stubs' enums are classes; at run time they are wrappers around descriptors.
+    wrapper: Any = kind
+    prefix = wrapper.DESCRIPTOR.values[0].name.removesuffix("UNSPECIFIED")
+    return cast(E, wrapper.Value(f"{prefix}{name}"))

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from limner.v1 import portrait_pb2, portrait_service_pb2
 
-from server.api.conversion.names import (
-    cache_outcome_value,
-    format_value,
-    layers_value,
-    sampler_value,
-    warning_code,
-)
+from server.api.conversion.names import enum_value
+from server.api.conversion.warnings import warning_message
 from server.portraits.news import (
     Completed,
     FinishedImage,
     News,
-    PortraitWarning,
     Preview,
     Progress,
     Queued,
@@ -47,7 +41,10 @@ def generate_stream_response(task_id: str, news: News) -> portrait_service_pb2.G
         case Preview():
             response.preview.CopyFrom(
                 portrait_service_pb2.Preview(
-                    index=news.index, step=news.step, data=news.data, format=format_value(news.format)
+                    index=news.index,
+                    step=news.step,
+                    data=news.data,
+                    format=enum_value(portrait_pb2.ImageFormat, news.format.name),
                 )
             )
         case FinishedImage():
@@ -61,7 +58,7 @@ def _image(image: FinishedImage) -> portrait_pb2.PortraitImage:
     return portrait_pb2.PortraitImage(
         index=image.index,
         data=image.data,
-        format=format_value(image.format),
+        format=enum_value(portrait_pb2.ImageFormat, image.format.name),
         width=image.width,
         height=image.height,
         seed=image.seed,
@@ -72,14 +69,16 @@ def _summary(completed: Completed) -> portrait_pb2.GenerationSummary:
     portrait = completed.portrait
     uses = [
         portrait_pb2.ReferenceUse(
-            digest=use.digest, cache_outcome=cache_outcome_value(use.outcome), weight=use.weight
+            digest=use.digest,
+            cache_outcome=enum_value(portrait_pb2.CacheOutcome, use.outcome.name),
+            weight=use.weight,
         )
         for use in completed.references
     ]
     return portrait_pb2.GenerationSummary(
         parameters=portrait_pb2.GenerationParameters(
             model=portrait.model,
-            sampler=sampler_value(portrait.sampler),
+            sampler=enum_value(portrait_pb2.Sampler, portrait.sampler.name),
             steps=portrait.steps,
             guidance_scale=portrait.guidance_scale,
             guidance_rescale=portrait.guidance_rescale,
@@ -92,12 +91,14 @@ def _summary(completed: Completed) -> portrait_pb2.GenerationSummary:
             deterministic=portrait.deterministic,
             prompt=completed.prompt_seen,
             adapter=portrait.adapter,
-            reference_layers=layers_value(portrait.reference_layers) if portrait.has_reference else None,
+            reference_layers=enum_value(portrait_pb2.ReferenceLayers, portrait.reference_layers.name)
+            if portrait.has_reference
+            else None,
         ),
         reference=uses[0] if uses else portrait_pb2.ReferenceUse(),
         references=uses,
         timings=_timings(completed.timings),
-        warnings=[_warning(warning) for warning in completed.warnings],
+        warnings=[warning_message(warning, field=warning.field) for warning in completed.warnings],
     )
 
 
@@ -112,13 +113,4 @@ def _timings(timings: Timings) -> portrait_pb2.Timings:
         encode_output_seconds=timings.encode_output,
         total_seconds=timings.total,
         mean_batch_rows=timings.mean_batch_rows,
-    )
-
-
-def _warning(warning: PortraitWarning) -> portrait_pb2.Warning:
-    return portrait_pb2.Warning(
-        code=warning_code(warning.code),
-        field=warning.field,
-        message=warning.message,
-        action=warning.action,
     )

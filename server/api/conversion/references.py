@@ -5,8 +5,9 @@ from __future__ import annotations
 from google.protobuf.timestamp_pb2 import Timestamp
 from limner.v1 import portrait_pb2, reference_service_pb2
 
-from server.api.conversion.names import cache_outcome_value, format_value, warning_code
-from server.references.record import CacheOutcome, ReferenceRecord, ReferenceWarning
+from server.api.conversion.names import enum_value
+from server.api.conversion.warnings import warning_message
+from server.references.record import CacheOutcome, ReferenceRecord
 
 
 def reference_message(record: ReferenceRecord, *, field: str) -> reference_service_pb2.Reference:
@@ -18,8 +19,8 @@ def reference_message(record: ReferenceRecord, *, field: str) -> reference_servi
         width=record.width,
         height=record.height,
         size_bytes=record.size_bytes,
-        format=format_value(record.format),
-        warnings=[_reference_warning(warning, field) for warning in record.warnings],
+        format=enum_value(portrait_pb2.ImageFormat, record.format.name),
+        warnings=[warning_message(warning, field=field) for warning in record.warnings],
         create_time=created,
     )
 
@@ -29,14 +30,6 @@ def upload_response(
 ) -> reference_service_pb2.UploadReferenceResponse:
     """Return the answer to an upload."""
     return reference_service_pb2.UploadReferenceResponse(
-        reference=reference_message(record, field="image"), cache_outcome=cache_outcome_value(outcome)
-    )
-
-
-def _reference_warning(warning: ReferenceWarning, field: str) -> portrait_pb2.Warning:
-    return portrait_pb2.Warning(
-        code=warning_code(warning.code),
-        field=field,
-        message=warning.message,
-        action=warning.action,
+        reference=reference_message(record, field="image"),
+        cache_outcome=enum_value(portrait_pb2.CacheOutcome, outcome.name),
     )

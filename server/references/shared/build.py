@@ -6,7 +6,7 @@ from server.config.redis import seal_key
 from server.config.redis_options import RedisOptions
 from server.references.shared.observer import SharedObserver
 from server.references.shared.seal import Sealer
-from server.references.shared.store import SharedOptions, SharedReferences
+from server.references.shared.store import SharedReferences
 from server.references.tiers import SharedTier
 
 
@@ -17,15 +17,7 @@ def build_shared_tier(options: RedisOptions, observer: SharedObserver) -> Shared
     store = SharedReferences(
         RedisClient(options),
         Sealer(seal_key(options)),
-        SharedOptions(
-            prefix=options.prefix,
-            ttl=options.ttl_seconds,
-            timeout=options.timeout_seconds,
-            max_entry_bytes=options.max_entry_bytes,
-            write_queue_bytes=options.write_queue_bytes,
-            breaker_failures=options.breaker_failures,
-            breaker_open=options.breaker_open_seconds,
-        ),
+        options,
         observer,
     )
     return SharedTier(store=store, recheck=options.recheck_seconds, ttl=options.ttl_seconds)

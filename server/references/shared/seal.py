@@ -66,8 +66,7 @@ class Sealer:
         header, body = self._opened(key, value)
         if header.shape != shape or len(body) != shape[0] * shape[1] * _DTYPE.itemsize:
             raise CorruptEntry(f"tokens of {header.shape} in {len(body)} bytes, not {shape}")
-        tokens: NDArray[np.float32] = np.frombuffer(body, _DTYPE).astype(np.float32).reshape(shape)
-        tokens = tokens.copy()
+        tokens: NDArray[np.float32] = np.frombuffer(body, _DTYPE).reshape(shape).astype(np.float32)
         if not np.isfinite(tokens).all():
             raise CorruptEntry("tokens out of the range of numbers")
         tokens.setflags(write=False)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, auto
 
 import structlog
 
+from server.config.redis_options import RedisOptions
 from server.references.cache import CacheEntry, CacheKey
 from server.references.record import ReferenceRecord
 from server.references.shared.connection import (
@@ -47,30 +47,17 @@ class Standing(Enum):
     UNKNOWN = auto()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SharedOptions:
-    """Times in seconds: how long an entry stays unused, the limit on each request, how long a breaker is open."""
-
-    prefix: str = "limner"
-    ttl: float = 86_400.0
-    timeout: float = 0.04
-    max_entry_bytes: int = 2 * 1024 * 1024
-    write_queue_bytes: int = 16 * 1024 * 1024
-    breaker_failures: int = 5
-    breaker_open: float = 5.0
-
-
 class SharedReferences:
     """Finds, keeps and deletes references in Redis. Nothing raises: what cannot be had is a miss.
 
-    Each call takes ``timeout`` seconds at most, and none while the breaker is open. Belongs to one event loop.
+    Each call takes ``timeout_seconds`` at most, and none while the breaker is open. Belongs to one event loop.
     """
 
     def __init__(
         self,
         connection: RedisConnection,
         sealer: Sealer,
-        options: SharedOptions,
+        options: RedisOptions,
         observer: SharedObserver,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -79,15 +66,15 @@ class SharedReferences:
         self._sealer = sealer
         self._options = options
         self._observer = observer
-        self._ttl_ms = round(options.ttl * 1000)
-        self._deleting: set[str] = set()
+        self._ttl_ms = round(options.ttl_seconds * 1000)
+        self._deleting: set[tuple[str, str]] = set()
         self.reads, self.writes = (
             GuardedLane(
                 lane,
                 connection,
                 observer,
                 failures=options.breaker_failures,
-                open_seconds=options.breaker_open,
+                open_seconds=options.breaker_open_seconds,
                 clock=clock,
             )
             for lane in Lane
@@ -119,14 +106,13 @@ class SharedReferences:
 
     async def record(self, tenant: str, digest: str) -> ReferenceRecord | None:
         """Return what is known of a reference, whatever the adapter, or None."""
-        name = self._name(tenant, digest)
-        if self._is_being_deleted(name):
+        if self._is_being_deleted(tenant, digest):
             return None
         try:
             value = await self._value(Operation.RECORD, tenant, digest, RECORD)
             return self._sealer.open_record(tenant, digest, value) if value is not None else None
         except CorruptEntry as error:
-            self._corrupt(("HDEL", name, RECORD), digest, str(error))
+            self._corrupt(("HDEL", self._name(tenant, digest), RECORD), digest, str(error))
         except (BreakerOpen, RedisFault):
             pass
         return None
@@ -152,19 +138,19 @@ class SharedReferences:
             ),
         )
         may_be_written = self.writer.forget(tenant, digest)
-        self._deleting.add(name)
+        self._deleting.add((tenant, digest))
         try:
             deleted, _ = await self.writes.run(
-                Operation.DELETE, *commands, limit=self._options.timeout, kinds=(NUMBER, STATUS)
+                Operation.DELETE, *commands, limit=self._options.timeout_seconds, kinds=(NUMBER, STATUS)
             )
         except (BreakerOpen, RedisFault):
-            self.writer.repair(name, commands, seconds=self._options.ttl)
+            self.writer.repair((tenant, digest), commands, seconds=self._options.ttl_seconds)
             structlog.get_logger(__name__).warning("redis_deletion_waits", digest=digest)
             return True
         finally:
-            self._deleting.discard(name)
+            self._deleting.discard((tenant, digest))
         if may_be_written:
-            self.writer.repair(name, commands, seconds=self._options.ttl)
+            self.writer.repair((tenant, digest), commands, seconds=self._options.ttl_seconds)
         return deleted != 0
 
     async def close(self) -> None:
@@ -174,7 +160,7 @@ class SharedReferences:
 
     async def _get(self, key: CacheKey, shape: tuple[int, int]) -> tuple[CacheEntry | None, LookupOutcome]:
         name, field = self._name(key.tenant, key.digest), _field(key)
-        if self._is_being_deleted(name):
+        if self._is_being_deleted(key.tenant, key.digest):
             return None, LookupOutcome.SKIPPED
         try:
             value = await self._value(Operation.GET, key.tenant, key.digest, field)
@@ -213,7 +199,7 @@ class SharedReferences:
             ("GET", _tombstone(name)),
             command,
             ("PEXPIRE", name, self._ttl_ms),
-            limit=self._options.timeout,
+            limit=self._options.timeout_seconds,
             kinds=(BULK, kind, NUMBER),
         )
         is_deleted = tombstone == self._sealer.seal_deletion(tenant, digest)
@@ -221,14 +207,14 @@ class SharedReferences:
             self._corrupt(("DEL", _tombstone(name)), digest, "not what stands for a deletion")
         return is_deleted, reply
 
-    def _is_being_deleted(self, name: str) -> bool:
-        return name in self._deleting or self.writer.is_repairing(name)
+    def _is_being_deleted(self, tenant: str, digest: str) -> bool:
+        return (tenant, digest) in self._deleting or self.writer.is_deleting((tenant, digest))
 
     def _corrupt(self, repair: Command, digest: str, problem: str) -> None:
         """Count a value that is not ours, and have it deleted."""
         self._observer.corrupt()
         structlog.get_logger(__name__).warning("redis_entry_corrupt", digest=digest, problem=problem)
-        self.writer.repair(" ".join(map(str, repair)), (repair,), seconds=self._options.ttl)
+        self.writer.repair(" ".join(map(str, repair)), (repair,), seconds=self._options.ttl_seconds)
 
     def _put_commands(self, key: CacheKey, entry: CacheEntry, is_upload: bool) -> tuple[Command, ...]:
         """Return what writes an entry; nothing for one beyond ``max_entry_bytes``."""

@@ -14,12 +14,12 @@ from server.references.cache import CacheEntry, CacheKey, entry_bytes
 from server.references.shared.connection import Command, RedisFault
 from server.references.shared.lane import BreakerOpen, GuardedLane
 from server.references.shared.observer import Operation, SharedObserver, WriteOutcome
+from server.references.shared.repairs import Reference, Repairs
 
 WRITE_SECONDS = 0.5
 """Longest try; no request waits for it."""
 ATTEMPTS = 3
 """Of one entry, so that one which Redis never takes does not hold up the others for good."""
-MAX_REPAIRS = 10_000
 UPLOAD_SECONDS = 5.0
 """How long an upload that waits undoes deletions: by then one of another replica's may be the later."""
 _LOG_EVERY = 1000
@@ -33,19 +33,11 @@ class _Put:
     attempts: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Repair:
-    commands: tuple[Command, ...]
-    until: float
-    """When the entry has gone by itself."""
-
-
 class WriteBehind:
     """Entries and repairs that wait for Redis, and the task that brings them there.
 
-    Entries beyond ``capacity`` bytes push out those that waited longest; that is counted and logged. Repairs
-    (deletions that Redis did not hear, and those of corrupt entries) go first, are tried again until they are
-    done or ``until`` has passed, and give way to nothing.
+    Entries beyond ``capacity`` bytes push out those that waited longest; that is counted and logged. Repairs go first,
+    and an entry of a reference whose deletion waits goes after it.
     """
 
     def __init__(
@@ -65,7 +57,8 @@ class WriteBehind:
         self._clock = clock
         self._sleep = sleep
         self._puts: OrderedDict[CacheKey, _Put] = OrderedDict()
-        self._repairs: OrderedDict[str, _Repair] = OrderedDict()
+        self._repairs = Repairs(clock)
+        self._is_puts_turn = False
         self._bytes = 0
         self._dropped = 0
         self._writing: CacheKey | None = None
@@ -89,19 +82,14 @@ class WriteBehind:
             self._drop(1)
         self._wake()
 
-    def repair(self, name: str, commands: tuple[Command, ...], *, seconds: float) -> None:
-        """Have commands run until they have succeeded once, for ``seconds`` at most. A later ``name`` replaces
-        an earlier one.
-        """
-        if len(self._repairs) >= MAX_REPAIRS and name not in self._repairs:
-            structlog.get_logger(__name__).error("redis_repair_lost", waiting=len(self._repairs))
-            return
-        self._repairs[name] = _Repair(commands=commands, until=self._clock() + seconds)
+    def repair(self, key: Reference | str, commands: tuple[Command, ...], *, seconds: float) -> None:
+        """Have a reference deleted, or under a name a value mended (``Repairs.add``)."""
+        self._repairs.add(key, commands, seconds=seconds)
         self._wake()
 
-    def is_repairing(self, name: str) -> bool:
-        """Whether a repair of this name still waits."""
-        return name in self._repairs
+    def is_deleting(self, reference: Reference) -> bool:
+        """Whether a reference's deletion still waits."""
+        return self._repairs.is_deleting(reference)
 
     def forget(self, tenant: str, digest: str) -> bool:
         """Take back what waits of a reference. True when some of it may be on its way already."""
@@ -124,8 +112,6 @@ class WriteBehind:
             await asyncio.gather(self._task, return_exceptions=True)
         if self._puts:
             self._drop(len(self._puts))
-        if self._repairs:
-            structlog.get_logger(__name__).error("redis_repair_lost", waiting=len(self._repairs))
         self._puts.clear()
         self._repairs.clear()
 
@@ -144,41 +130,69 @@ class WriteBehind:
             except BreakerOpen:
                 # Another call's probe may be under way, which has no time that could be waited for.
                 await self._sleep(max(self._lane.breaker.seconds_to_probe, WRITE_SECONDS / 10))
+            except Exception:
+                # A fault of this program's own: what it happened to was put away, and the others shall not suffer.
+                structlog.get_logger(__name__).exception("redis_write_broken")
+                await self._sleep(WRITE_SECONDS)
             if not self._puts and not self._repairs:
                 self._work.clear()
                 self._idle.set()
             self._tell()
 
     async def _next(self) -> None:
-        if self._repairs:
-            name, repair = next(iter(self._repairs.items()))
-            if self._clock() < repair.until:
-                with contextlib.suppress(RedisFault):
-                    await self._lane.run(Operation.REPAIR, *repair.commands, limit=WRITE_SECONDS)
-                    self._done(name, repair)
-            else:
-                self._done(name, repair)
-        elif self._puts:
-            await self._put(*next(iter(self._puts.items())))
+        """Try one repair and one entry: neither kind holds up the other.
 
-    def _done(self, name: str, repair: _Repair) -> None:
-        if self._repairs.get(name) is repair:
-            del self._repairs[name]
+        While repairs fail they come first in every second turn only, for the one try of a breaker that is half open
+        would always be theirs.
+        """
+        order = (self._repair, self._put)
+        for work in reversed(order) if self._is_puts_turn else order:
+            await work()
 
-    async def _put(self, key: CacheKey, put: _Put) -> None:
+    async def _repair(self) -> None:
+        repair = self._repairs.next()
+        if repair is None:
+            self._is_puts_turn = False
+            return
+        self._is_puts_turn = not self._is_puts_turn
+        try:
+            await self._lane.run(Operation.REPAIR, *repair.commands, limit=WRITE_SECONDS)
+        except RedisFault:
+            self._repairs.failed(repair)
+        except BreakerOpen:
+            raise
+        except Exception:
+            self._repairs.failed(repair)
+            raise
+        else:
+            self._is_puts_turn = False
+            self._repairs.done(repair)
+
+    async def _put(self) -> None:
+        key = next((key for key in self._puts if not self.is_deleting((key.tenant, key.digest))), None)
+        if key is None:
+            return
+        put = self._puts[key]
         self._writing = key
         try:
             commands = self._commands(key, put.entry, self._clock() < put.upload_until)
             if commands:
                 await self._lane.run(Operation.PUT, *commands, limit=WRITE_SECONDS, atomic=True)
-            outcome = WriteOutcome.STORED if commands else WriteOutcome.TOO_LARGE
         except RedisFault:
             put.attempts += 1
-            if put.attempts < ATTEMPTS:
-                return
-            outcome = WriteOutcome.FAILED
+            if put.attempts >= ATTEMPTS:
+                self._ended(key, put, WriteOutcome.FAILED)
+        except BreakerOpen:
+            raise
+        except Exception:
+            self._ended(key, put, WriteOutcome.FAILED)
+            raise
+        else:
+            self._ended(key, put, WriteOutcome.STORED if commands else WriteOutcome.TOO_LARGE)
         finally:
             self._writing = None
+
+    def _ended(self, key: CacheKey, put: _Put, outcome: WriteOutcome) -> None:
         if self._puts.get(key) is put:
             del self._puts[key]
             self._bytes -= put.size

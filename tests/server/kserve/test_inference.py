@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -19,7 +21,11 @@ from limner.v1.portrait_pb2 import PortraitSpec, WeightedReference
 from limner.v1.portrait_service_pb2 import GenerateRequest
 from PIL import Image
 
+from server.api.checks import MAX_FINDINGS
 from server.config.optional import KserveOptions
+from server.kserve import servicer
+from server.kserve.request import DIGEST, IDEMPOTENCY_KEY, IMAGE, WEIGHT
+from server.kserve.response import pixels_of
 from server.kserve.settings import APART, SETTINGS
 from tests.server.answers import Refusal, refused
 from tests.server.fake_engine import Script, ready_message
@@ -173,6 +179,20 @@ async def test_only_the_outputs_that_are_wanted_come(serving):
     assert found["image"][0].startswith(b"\xff\xd8")
 
 
+async def test_pictures_are_decoded_in_the_pool_and_only_where_their_pixels_are_wanted(serving, monkeypatch):
+    threads = []
+
+    def watched(answer):
+        threads.append(threading.current_thread().name)
+        return pixels_of(answer)
+
+    monkeypatch.setattr(servicer, "pixels_of", watched)
+    await stub(serving).ModelInfer(asked("image", "seed", "summary"))
+    assert threads == []
+    await stub(serving).ModelInfer(asked("pixels"))
+    assert [name.rpartition("_")[0] for name in threads] == ["limner-imaging"]
+
+
 async def test_references_in_every_way(serving):
     weights = ("FP32", [1.0, 0.5])
     await stub(serving).ModelInfer(asked("seed", reference_image=("BYTES", [PNG, OTHER])))
@@ -283,6 +303,18 @@ FP = ("FP32", [1.0])
         (with_shape([2]), "inputs[prompt]", "has 1 elements in contents.bytes_contents; the limit is 2"),
         (with_shape([-1]), "inputs[prompt]", "has the shape [-1]"),
         (with_shape([1 << 40, 1 << 40]), "inputs[prompt]", "the limit is 1 to 16 elements"),
+        (with_shape([1] * 9), "inputs[prompt]", "has 9 dimensions; the limit is 8"),
+        (asked(*["image"] * 5), "outputs", "has 5 elements; the limit is 4"),
+        (asked(parameters={str(n): 1 for n in range(40)}), "parameters", "has 40 elements; the limit is"),
+        (asked(**{f"x{n}": FP for n in range(40)}), "inputs", "has 41 elements; the limit is"),
+        (asked(parameters={"steps": "9" * 400}), "parameters[steps]", "is inf; the limit is a whole number"),
+        (asked(parameters={"steps": "9" * 401}), "parameters[steps]", "is no number"),
+        (asked(seed=("BYTES", [b"9" * 30])), "inputs[seed]", "is 1e+30; the limit is 64 bits"),
+        (
+            asked(parameters={"guidance_scale": "9" * 400}),
+            "portrait.guidance_scale",
+            "is inf, not a finite number",
+        ),
         (with_shape([0]), "inputs[prompt]", "the limit is 1 to 16 elements"),
         (twice(), "inputs[prompt]", "more than once"),
         (raw_request("TEXT", [1], b""), "inputs[prompt]", "has the datatype 'TEXT'"),
@@ -305,6 +337,16 @@ async def test_what_is_no_request_is_named(serving, request_, field, problem):
         "limner.v1",
     )
     assert problem in refusal.violations[field]
+
+
+async def test_much_that_is_wrong_is_told_in_an_answer_that_arrives(serving):
+    given = {f"{n:02}" + "é%" * 60: FP for n in range(20)}
+    refusal = await infer_refused(serving, asked(*["hat"] * 4, **given))
+    assert (refusal.code, refusal.reason) == ("INVALID_ARGUMENT", "INVALID_FIELD")
+    told = len(refusal.violations)
+    assert 3 < told <= MAX_FINDINGS
+    assert int(refusal.metadata["more_violations"]) == 24 - told
+    assert f"and {24 - 3} more" in refusal.text
 
 
 async def test_values_are_held_to_the_native_limits(serving):
@@ -371,6 +413,19 @@ def test_no_setting_of_a_portrait_is_left_behind():
         field.name for field in PortraitSpec.DESCRIPTOR.fields if field.type != FieldDescriptor.TYPE_MESSAGE
     }
     assert set(SETTINGS) == plain - APART
+
+
+def test_the_documentation_lists_every_input_with_its_datatype():
+    page = (Path(__file__).parents[3] / "docs/kserve.md").read_text()
+    table = page.partition("| input | datatype | |")[2].partition("\n\n")[0]
+    told = {}
+    for row in table.splitlines()[2:]:
+        _, names, datatype, *_ = row.split("|")
+        for name in names.split(","):
+            told[name.strip(" `")] = datatype.split()[0]
+    references = {IMAGE: "BYTES", DIGEST: "BYTES", WEIGHT: "FP32"}
+    settings = {setting.name: setting.datatype for setting in (*SETTINGS.values(), IDEMPOTENCY_KEY)}
+    assert told == settings | references
 
 
 async def test_live_and_ready_follow_the_servers_life():

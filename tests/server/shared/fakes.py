@@ -7,18 +7,22 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from server.config.redis_options import RedisOptions
 from server.references.shared.breaker import BreakerState
 from server.references.shared.connection import Command, ErrorReply, FaultKind, RedisFault
 from server.references.shared.observer import Lane, LookupOutcome, Operation, WriteOutcome
 from server.references.shared.seal import Sealer
-from server.references.shared.store import SharedOptions, SharedReferences
+from server.references.shared.store import SharedReferences
 
 WRITES = frozenset({"HSET", "SET"})
 """What a full Redis refuses."""
 
 
 class FakeRedis:
-    """Hashes and strings in memory. ``fault`` answers everything; ``hang`` nothing; ``full`` refuses writes."""
+    """Hashes and strings in memory. ``fault`` answers everything; ``hang`` nothing; ``full`` refuses writes.
+
+    ``refuses`` ends the keys of which it does nothing.
+    """
 
     def __init__(self) -> None:
         self.data: dict[str, Any] = {}
@@ -26,6 +30,7 @@ class FakeRedis:
         self.fault: FaultKind | None = None
         self.hang = False
         self.full = False
+        self.refuses = ""
         self.replies: Sequence[object] | None = None
         self.closed = False
 
@@ -36,6 +41,8 @@ class FakeRedis:
             await asyncio.Event().wait()
         if self.fault is not None:
             raise RedisFault(self.fault, "as told")
+        if self.refuses and any(str(command[1]).endswith(self.refuses) for command in commands):
+            raise RedisFault(FaultKind.REFUSED, "NOPERM")
         if self.replies is not None:
             return self.replies
         if self.full and atomic and any(command[0] in WRITES for command in commands):
@@ -128,7 +135,7 @@ class Shelf:
         self.store = SharedReferences(
             self.redis,
             Sealer(key),
-            SharedOptions(**{"timeout": 0.02, "breaker_failures": 3, **options}),
+            RedisOptions(**{"timeout_seconds": 0.02, "breaker_failures": 3, **options}),
             self.told,
             clock=self.clock,
         )

@@ -13,6 +13,7 @@ from server.references.cache import CacheEntry, CacheKey, entry_bytes
 from server.references.shared.breaker import BreakerState
 from server.references.shared.connection import FaultKind
 from server.references.shared.observer import Lane, LookupOutcome, Operation, WriteOutcome
+from server.references.shared.repairs import MAX_MENDS
 from server.references.shared.store import Standing
 from server.references.shared.writer import ATTEMPTS, UPLOAD_SECONDS
 from tests.server.references.fakes import record
@@ -242,6 +243,22 @@ async def test_closing_counts_what_was_not_written() -> None:
     assert shelf.redis.closed
 
 
+async def test_a_write_that_breaks_is_put_away_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Shelf() as shelf:
+        commands = shelf.store._put_commands
+
+        def broken(at: CacheKey, written: CacheEntry, is_upload: bool) -> Any:
+            assert at != key(0), "as told"
+            return commands(at, written, is_upload)
+
+        monkeypatch.setattr(shelf.store.writer, "_commands", broken)
+        monkeypatch.setattr(shelf.store.writer, "_sleep", lambda _: asyncio.sleep(0))
+        async with asyncio.timeout(10):
+            await store(shelf, key(0), key(1))
+        assert shelf.told.writes == {WriteOutcome.FAILED: 1, WriteOutcome.STORED: 1}
+        assert shelf.told.waits == (0, 0)
+
+
 # --- deletions ----------------------------------------------------------------------------------------------
 
 
@@ -307,3 +324,68 @@ async def test_deleting_while_it_is_being_written_deletes_it_afterwards() -> Non
         await shelf.store.writer.flush()
         assert hashes(shelf.redis) == []
         assert await shelf.store.standing(key()) is Standing.DELETED
+
+
+@pytest.fixture
+def hurry(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Make a shelf's writer's waits pass at once."""
+
+    def hurried(shelf: Shelf) -> None:
+        async def sleep(seconds: float) -> None:
+            shelf.clock.now += seconds
+            await asyncio.sleep(0)
+
+        monkeypatch.setattr(shelf.store.writer, "_sleep", sleep)
+
+    return hurried
+
+
+async def test_a_deletion_that_redis_never_takes_is_kept_and_holds_up_nothing_else(hurry: Any) -> None:
+    async with Shelf() as shelf:
+        hurry(shelf)
+        await store(shelf, key())
+        for name in list(shelf.redis.data):
+            shelf.redis.refuses = name
+        assert await shelf.store.delete("t", key().digest)
+        # Neither before nor after the breaker has opened.
+        for numbers in (range(1, 20), range(20, 40)):
+            async with asyncio.timeout(10):
+                for number in numbers:
+                    shelf.store.put(key(number), entry(key(number)), is_upload=True)
+                while shelf.told.writes[WriteOutcome.STORED] <= max(numbers):  # noqa: ASYNC110 - turns
+                    await asyncio.sleep(0)
+                while shelf.store.writes.breaker.state is not OPEN:  # noqa: ASYNC110 - as above
+                    await asyncio.sleep(0)
+        assert shelf.told.writes == {WriteOutcome.STORED: 40}
+        assert await shelf.store.get(key(), SHAPE) is None
+        # What is uploaded meanwhile waits for it, and is not deleted by it.
+        shelf.store.put(key(), entry(key()), is_upload=True)
+        shelf.redis.refuses = ""
+        await shelf.store.writer.flush()
+        assert await shelf.store.get(key(), SHAPE) is not None
+
+
+async def test_a_spoilt_value_that_redis_does_not_let_go_is_given_up(hurry: Any) -> None:
+    async with Shelf() as shelf:
+        hurry(shelf)
+        await store(shelf, key())
+        (name,) = shelf.redis.data
+        shelf.redis.data[name] = dict.fromkeys(shelf.redis.data[name], b"spoilt")
+        assert await shelf.store.get(key(), SHAPE) is None
+        shelf.redis.refuses = name
+        async with asyncio.timeout(10):
+            await shelf.store.writer.flush()
+        assert shelf.told.faults == {(Operation.REPAIR, FaultKind.REFUSED): ATTEMPTS}
+        assert shelf.told.waits == (0, 0)
+
+
+async def test_spoilt_values_push_out_no_deletion() -> None:
+    async with Shelf() as shelf:
+        await store(shelf, key())
+        shelf.redis.hang = True
+        for number in range(10_000):
+            shelf.store.writer.repair(f"x{number}", (("DEL", f"x{number}"),), seconds=60)
+        await shelf.store.delete("t", key().digest)
+        assert await shelf.store.get(key(), SHAPE) is None
+        assert shelf.told.lookups == {LookupOutcome.SKIPPED: 1}
+        assert shelf.told.waits == (0, MAX_MENDS + 1)

@@ -40,7 +40,7 @@ class Replica:
 
 @asynccontextmanager
 async def replica(redis: FakeRedis, **options: Any) -> AsyncIterator[Replica]:
-    async with Shelf(redis, ttl=TTL, **options) as shelf:
+    async with Shelf(redis, ttl_seconds=TTL, **options) as shelf:
         tier = SharedTier(store=shelf.store, recheck=RECHECK, ttl=TTL)
         async with Bench(shared=tier, clock=shelf.clock) as bench:
             yield Replica(shelf, bench)

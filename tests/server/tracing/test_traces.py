@@ -23,6 +23,7 @@ from server.__main__ import BAD_CONFIGURATION
 from server.config.optional import TracingOptions
 from server.config.options import LogOptions
 from server.tracing.job import MAX_TICKS
+from server.tracing.otel import OtelTracing
 from tests.server.answers import refused
 from tests.server.fake_engine import Script
 from tests.server.imaging.pictures import file_of, scenery
@@ -336,6 +337,28 @@ sys.exit(main(["--port", "0", "--metrics-port", "-1", "--tracing-endpoint", "htt
     done = run(program)
     assert done.returncode == BAD_CONFIGURATION
     assert "pip install 'limner[tracing]'" in done.stderr
+
+
+def test_a_span_of_an_sdk_that_is_off_has_no_ids(monkeypatch):
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    tracing = OtelTracing("http://localhost:4317", version="1")
+    assert tracing.call("a", carrier={}, began=0.0, attributes={}).ids is None
+
+
+def test_what_others_set_is_told_in_the_log_and_does_not_end_the_start():
+    program = """
+import os, sys
+os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://collector:4318/v1/traces"
+import server.serving
+async def serve(config, launchers, log):
+    return 0
+server.serving.serve = serve
+from server.__main__ import main
+sys.exit(main([]))
+"""
+    done = run(program)
+    assert done.returncode == 0, done.stderr
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in done.stdout + done.stderr
 
 
 async def test_no_other_rpc_is_traced(collector):

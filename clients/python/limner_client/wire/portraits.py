@@ -113,7 +113,7 @@ def _parameters(parameters: portrait_pb2.GenerationParameters) -> Parameters:
         guidance_rescale=from_float(parameters.guidance_rescale),
         guidance_start=from_float(parameters.guidance_start),
         # A server of before guidance could end does not speak of it: it guides to the end.
-        guidance_end=from_float(parameters.guidance_end) or 1.0,
+        guidance_end=from_float(parameters.guidance_end) if parameters.HasField("guidance_end") else 1.0,
         ip_adapter_scale=from_float(parameters.ip_adapter_scale),
         width=parameters.width,
         height=parameters.height,
