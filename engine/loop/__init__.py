@@ -1,1 +1,1 @@
-"""The heart of the engine: one thread owns the scheduler and the backend and turns jobs into pictures."""
+"""The heart of the engine: one thread runs the backend and, between steps, the scheduler."""

@@ -146,7 +146,8 @@ class Admission:
         if not np.isfinite(tokens).all():
             raise RefusedError(submit, FailureReason.NUMERICAL, "the reference tokens are not finite")
         factors = layer_factors(submit.reference_layers, facts.family, facts.layer_names)
-        placed = torch.tensor(tokens, device=self._backend.device)
+        # They go to the device with the job: most of those that are refused are refused for the time that they take.
+        placed = torch.tensor(tokens)
         return tuple(
             PlacedReference(
                 adapter=adapter.name,

@@ -33,10 +33,14 @@ class Backlog:
         self._waiting = deque(entry for entry in self._waiting if entry[0].job_id != job_id)
         return len(self._waiting) < before
 
+    def next(self) -> tuple[Submit, Mail]:
+        """Take the first one out, which there must be."""
+        return self._waiting.popleft()
+
     def due(self) -> Iterator[tuple[Submit, Mail]]:
         """Take out what this turn has time for, at least one."""
         until = self._clock() + ADMIT_SECONDS
         while self._waiting:
-            yield self._waiting.popleft()
+            yield self.next()
             if self._clock() > until:
                 return

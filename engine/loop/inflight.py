@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
 
-from engine.backends.base import EncodedPrompt, LatentShape, PlacedReference, RowConditioning
+from engine.backends.base import Backend, EncodedPrompt, LatentShape, PlacedReference, RowConditioning
 from engine.protocol.messages import Queued, Submit
 from engine.samplers import BankedTable, NoiseSource
 from engine.scheduling import Estimate, WorkItem
@@ -46,7 +45,7 @@ class ImageInFlight:
 class JobInFlight:
     """One ``Submit``, the images that it asks for, and the times that ``Finished`` reports.
 
-    Moments are on the engine's clock. The tokens of ``references`` are f32 on the backend's device.
+    Moments are on the engine's clock. The tokens of ``references`` are f32 on the CPU.
     """
 
     submit: Submit
@@ -105,22 +104,23 @@ class JobInFlight:
             finishes_in=estimate.finishes_in,
         )
 
-    def conditioning(
-        self, unconditional: Mapping[str, torch.Tensor], zero_empty_negative: bool = False
-    ) -> list[RowConditioning]:
+    def conditioning(self, backend: Backend) -> list[RowConditioning]:
         """Return what each row of one of its images is conditioned on; the same objects for all of its images.
 
         The unconditional row of an image with references carries as many unconditional ones, each at the same scales,
-        as in diffusers ``StableDiffusionPipeline`` (``prepare_ip_adapter_image_embeds``). ``unconditional`` has their
-        tokens by adapter; ``zero_empty_negative`` is ``ModelFacts``'.
+        as in diffusers ``StableDiffusionPipeline`` (``prepare_ip_adapter_image_embeds``). All tokens are on the
+        backend's device.
         """
         if self.rows is not None:
             return self.rows
         assert self.prompt is not None, "rows are placed after the prompts are encoded"
         submit = self.submit
+        references = tuple(
+            replace(reference, tokens=reference.tokens.to(backend.device)) for reference in self.references
+        )
         row = RowConditioning(
             prompt=self.prompt,
-            references=self.references,
+            references=references,
             size=(submit.height, submit.width),
             guidance_scale=submit.guidance_scale,
         )
@@ -128,9 +128,10 @@ class JobInFlight:
         if self.guided:
             assert self.negative is not None, "guidance needs the negative prompt"
             absent = tuple(
-                replace(reference, tokens=unconditional[reference.adapter]) for reference in self.references
+                replace(reference, tokens=backend.unconditional_tokens[reference.adapter])
+                for reference in references
             )
-            zeros = zero_empty_negative and not submit.negative_prompt
+            zeros = backend.facts.zero_empty_negative and not submit.negative_prompt
             negative = self.negative.zeroed() if zeros else self.negative
             rows.append(replace(row, prompt=negative, references=absent))
         self.rows = rows

@@ -1,7 +1,8 @@
-"""The engine's loop: the one thread that owns the scheduler and the backend."""
+"""The engine's loop: the one thread that runs the backend, and between steps owns all the rest."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import torch
@@ -18,6 +19,7 @@ from .backlog import Backlog
 from .decoding import DecodeQueue
 from .delivery import Delivery
 from .denoiser import Denoiser
+from .doorman import Doorman
 from .guard import Probe
 from .inflight import ImageInFlight
 from .jobs import Jobs
@@ -39,7 +41,8 @@ IDLE_SECONDS = 1.0
 class EngineLoop:
     """Turn after turn: read mail, encode references, run a tick, deliver what is finished, report.
 
-    `clock` is monotonic, in seconds. Owned by one thread, and holds no lock.
+    `clock` is monotonic, in seconds. One thread at a time owns all of it, so it holds no lock: the loop's, or the
+    doorman's while that one is in a step.
     """
 
     def __init__(
@@ -69,6 +72,10 @@ class EngineLoop:
         decodes: DecodeQueue[ImageInFlight] = DecodeQueue(calibration.decode_plan)
         prompts = PromptDesk(backend, PromptCache(config.prompt_cache_bytes), works)
         self._inbox = inbox
+        self._mail: deque[Mail] = deque()
+        """What was taken out of the inbox and not handled yet; its first is nothing for the doorman."""
+        self._doorman = Doorman(self._has_come, self._attend)
+        inbox.tell(self._doorman.knock)
         self._emit = emit
         self._clock = clock
         self._trimmer = IdleTrimmer(clock)
@@ -88,21 +95,26 @@ class EngineLoop:
             emit=emit,
             clock=clock,
             works=works,
+            in_step=self._doorman.lent,
         )
         self.stopped = False
 
     @property
     def busy(self) -> bool:
         """Whether anything waits or runs."""
-        return bool(self._jobs or self._backlog or self._references.waiting)
+        return bool(self._jobs or self._backlog or self._mail or self._references.waiting)
 
     def run(self) -> None:
         """Turn until the server says ``Shutdown`` or is gone.
 
         Raises ``EngineError`` when the process had better die, and ``ProtocolError``.
         """
-        while not self.stopped:
-            self.turn()
+        self._doorman.start()
+        try:
+            while not self.stopped:
+                self.turn()
+        finally:
+            self._doorman.stop()
 
     # The heart.
 
@@ -132,12 +144,31 @@ class EngineLoop:
         else:
             self._trimmer.idle()
             self._ticks.cadence.rest()
-        for mail in self._inbox.drain(0.0 if self.busy else IDLE_SECONDS):
-            self._handle(mail)
+        self._doorman.check()
+        self._mail.extend(self._inbox.drain(0.0 if self.busy else IDLE_SECONDS))
+        while self._mail:
+            self._handle(self._mail.popleft())
         self.stopped = self.stopped or self._inbox.closed
         if not self.stopped:
             for submit, mail in self._backlog.due():
                 self._submit(submit, mail)
+
+    def _has_come(self) -> bool:
+        """Say whether the doorman has anything to do."""
+        return bool(self._backlog) or (not self._mail and self._inbox.waiting)
+
+    def _attend(self) -> None:
+        """Look at one job, on the doorman's thread; in the middle of a step.
+
+        What ends a job waits for the loop, as it frees what the step reads, and so does all that came after it.
+        """
+        if not self._backlog:
+            self._mail.extend(self._inbox.drain(0.0))
+            while self._mail and isinstance(self._mail[0].frame.message, Submit | EncodeReference):
+                self._handle(self._mail.popleft())
+        if self._backlog:
+            with torch.inference_mode():
+                self._submit(*self._backlog.next())
 
     def _handle(self, mail: Mail) -> None:
         match mail.frame.message:

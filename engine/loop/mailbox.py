@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import NamedTuple, Protocol
 
@@ -28,6 +29,13 @@ class Inbox(Protocol):
     def closed(self) -> bool:
         """Whether nothing will ever come again."""
 
+    @property
+    def waiting(self) -> bool:
+        """Whether ``drain`` would find anything, its end included."""
+
+    def tell(self, listener: Callable[[], None]) -> None:
+        """Have ``listener`` called whenever something has come, by the thread that brought it."""
+
 
 class Mailbox:
     """A queue from the reader thread to the loop."""
@@ -35,19 +43,34 @@ class Mailbox:
     def __init__(self) -> None:
         self._queue: SimpleQueue[Mail | Exception | None] = SimpleQueue()
         self._closed = False
+        self._listener: Callable[[], None] | None = None
 
     @property
     def closed(self) -> bool:
         """Whether the server is gone and everything that it sent was taken out."""
         return self._closed
 
+    @property
+    def waiting(self) -> bool:
+        """Whether ``drain`` would find anything, its end included."""
+        return not self._queue.empty()
+
+    def tell(self, listener: Callable[[], None]) -> None:
+        """Have ``listener`` called whenever something has come; see ``Inbox``."""
+        self._listener = listener
+
     def put(self, frame: Frame, arrived: float) -> None:
         """Add a message; any thread may."""
-        self._queue.put(Mail(frame, arrived))
+        self._put(Mail(frame, arrived))
 
     def close(self, error: Exception | None = None) -> None:
         """Say that the server is gone, or what went wrong; any thread may."""
-        self._queue.put(error)
+        self._put(error)
+
+    def _put(self, what: Mail | Exception | None) -> None:
+        self._queue.put(what)
+        if self._listener is not None:
+            self._listener()
 
     def drain(self, patience: float) -> list[Mail]:
         """Return what has come; see ``Inbox``."""

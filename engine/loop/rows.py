@@ -31,9 +31,7 @@ class RowSlots:
             return
         placed: list[int] = []
         try:
-            for row in image.job.conditioning(
-                self._backend.unconditional_tokens, self._backend.facts.zero_empty_negative
-            ):
+            for row in image.job.conditioning(self._backend):
                 placed.append(self._place(row, tick))  # noqa: PERF401 - what was placed must survive an error
         except Exception:
             for slot in placed:

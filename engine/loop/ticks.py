@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import structlog
 
@@ -22,7 +23,10 @@ log = structlog.get_logger()
 
 
 class Ticks:
-    """Run the scheduler's ticks, and keep what goes wrong in one to the images that did it."""
+    """Run the scheduler's ticks, and keep what goes wrong in one to the images that did it.
+
+    A step runs within ``in_step()``: others may admit jobs then, and end none.
+    """
 
     def __init__(
         self,
@@ -36,9 +40,11 @@ class Ticks:
         emit: Emit,
         clock: Callable[[], float],
         works: Callable[[], bool],
+        in_step: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._scheduler = scheduler
         self._jobs = jobs
+        self._in_step = in_step
         self._newcomers = newcomers
         self._denoiser = denoiser
         self._preview = preview
@@ -74,7 +80,8 @@ class Ticks:
         previewed = [index for index, image in enumerate(images) if _wants_preview(image)]
         began = self._clock()
         try:
-            stepped = self._denoiser.step(images, tick.bucket, previewed)
+            with self._in_step():
+                stepped = self._denoiser.step(images, tick.bucket, previewed)
         except Exception as error:
             self._single_out(tick, error)
             self.cadence.rest()

@@ -47,8 +47,8 @@ class CoefficientBank:
     """Compile each (sampler, steps) once, upload it once, and gather the rows of a tick with one
     index_select.
 
-    Tables are never dropped: with 7 samplers of at most 200 steps all of them together take 14 MB. Used by
-    one thread.
+    Tables are never dropped: with 7 samplers of at most 200 steps all of them together take 14 MB. One
+    thread may add tables while another one gathers.
     """
 
     def __init__(

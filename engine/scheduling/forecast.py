@@ -42,12 +42,22 @@ class Estimate:
         )
 
 
-def forecast(line: Line, packer: Packer, costs: CostCurve, finish_seconds: float) -> Iterator[Landing]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Underway:
+    """Name the flights that a tick is advancing at this moment, and the seconds until it has."""
+
+    flights: frozenset[Flight]
+    remaining: float
+
+
+def forecast(
+    line: Line, packer: Packer, costs: CostCurve, finish_seconds: float, underway: Underway | None = None
+) -> Iterator[Landing]:
     """Play the line forward to its end, which consumes it; yield images in the order in which they finish.
 
     It makes the scheduler's own choices, and these change only when an image finishes or its guidance begins or
     ends, so it leaps from one such event to the next: at most three choices per image in flight, however many
-    steps are left.
+    steps are left. A tick that is `underway` ends as it began, whoever has come since.
 
     Exact (to the cost curve's own error) while nothing else arrives; an image that is cancelled or expires
     makes the others earlier, as a rule. Later arrivals of a higher priority delay an image by their own
@@ -56,6 +66,14 @@ def forecast(line: Line, packer: Packer, costs: CostCurve, finish_seconds: float
     steps = {id(flight): flight.step for flight in line}
     starts: dict[int, float] = {}
     now = 0.0
+    if underway is not None:
+        now = underway.remaining
+        for flight in [flight for flight in line if flight in underway.flights]:
+            steps[id(flight)] += 1
+            if steps[id(flight)] == flight.item.steps:
+                line.remove(flight)
+                now += finish_seconds
+                yield Landing(flight, 0.0, now)
     while line:
         group = line.front()
         packed = packer.pack(group, lambda flight: steps[id(flight)])

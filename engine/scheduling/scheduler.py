@@ -15,7 +15,7 @@ from itertools import count, islice
 
 from .costs import CostCurve
 from .errors import Infeasible, InvalidJob, QueueFull
-from .forecast import Estimate, Landing, forecast
+from .forecast import Estimate, Landing, Underway, forecast
 from .line import Flight, Line
 from .packing import Packer
 from .policy import Policy
@@ -28,7 +28,7 @@ class Scheduler:
     """Order the images in flight and pack them into ticks.
 
     `clock` is monotonic, in seconds. `buckets` are the batch sizes that the backend compiled. Holds no lock:
-    one thread owns it. Between `next_tick` and `complete` any other method may be called.
+    one thread at a time owns it. Between `next_tick` and `complete` any other method may be called.
 
     Raises ValueError when `buckets` is empty or lacks the policy's deterministic bucket.
     """
@@ -43,6 +43,8 @@ class Scheduler:
         self._line = Line()
         self._flights: dict[str, Flight] = {}
         self._latest: frozenset[Flight] = frozenset()
+        self._ends: float | None = None
+        """When the tick that runs should end; None between ticks."""
         self._expired: list[WorkItem] = []
         self._arrivals = count()
 
@@ -51,6 +53,7 @@ class Scheduler:
     def next_tick(self) -> Tick | None:
         """Return the next UNet call, None when nothing is in flight. Nothing advances until `complete`."""
         self._expire()
+        self._ends = None
         if not self._line:
             return None
         group = self._line.front()
@@ -59,13 +62,16 @@ class Scheduler:
         for flight in flights:
             flight.started = True
         self._latest = frozenset(flights)
-        return self._tick(packed.bucket, flights)
+        tick = self._tick(packed.bucket, flights)
+        self._ends = self._clock() + tick.expected_seconds
+        return tick
 
     def complete(self, tick: Tick, seconds: float) -> tuple[WorkItem, ...]:
         """Advance the images of a tick that took `seconds`; return those that took their last step.
 
         Images that were cancelled or failed while the tick ran are passed over.
         """
+        self._ends = None
         self._costs.observe(tick.shape, tick.bucket, seconds)
         finished = []
         for item, step in zip(tick.items, tick.steps, strict=True):
@@ -84,6 +90,7 @@ class Scheduler:
 
         `complete` those that run; `cancel` the jobs of those that raise. Until then nothing has advanced.
         """
+        self._ends = None
         flights = [self._flights[item.id] for item in tick.items if item.id in self._flights]
         return tuple(self._tick(self._packer.bucket_alone(flight.item), [flight]) for flight in flights)
 
@@ -225,13 +232,16 @@ class Scheduler:
                 alone = Line()
                 for mine in landings:
                     alone.add(mine.flight)
-                least = headroom * max(landing.finishes_in for landing in self._forecast(alone))
+                least = headroom * max(landing.finishes_in for landing in self._forecast(alone, idle=True))
                 if not self._flights:
                     self._costs.doubt(landing.flight.item.shape)
                 raise Infeasible(predicted_finish=predicted, deadline=deadline, least_seconds=least)
 
-    def _forecast(self, line: Line) -> Iterator[Landing]:
-        return forecast(line, self._packer, self._costs, self._policy.finish_seconds)
+    def _forecast(self, line: Line, *, idle: bool = False) -> Iterator[Landing]:
+        underway = None
+        if self._ends is not None and not idle:
+            underway = Underway(flights=self._latest, remaining=max(0.0, self._ends - self._clock()))
+        return forecast(line, self._packer, self._costs, self._policy.finish_seconds, underway)
 
     def _land(self, newcomers: Sequence[Flight]) -> list[Landing]:
         """Forecast flights as if they had been admitted now, no further than to the last of them."""

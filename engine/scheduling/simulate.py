@@ -65,7 +65,7 @@ class Outcome(Enum):
 class Record:
     """Tell what became of one image. Times are absolute, in seconds; None for what did not happen.
 
-    `submitted` is when it arrived, `admitted` when the scheduler saw it, between two ticks.
+    `submitted` is when it arrived, `admitted` when the scheduler saw it.
     """
 
     item: WorkItem
@@ -114,8 +114,8 @@ def simulate(
     """Run events, in order of their time, through a new Scheduler until nothing is in flight.
 
     Ticks take `tick_seconds(tick)`, by default what the cost curve expects; each finished image
-    then holds the engine for `policy.finish_seconds`, as in the engine's loop. Events take effect between
-    ticks, as they do there.
+    then holds the engine for `policy.finish_seconds`, as in the engine's loop. Arrivals are looked at while a tick
+    runs, cancellations and what comes after one between ticks, as they are there.
     """
     clock = VirtualClock()
     scheduler = Scheduler(clock, buckets, costs, policy)
@@ -148,14 +148,19 @@ def simulate(
             record = records[item.id]
             record.started = clock() if record.started is None else record.started
             record.ticks += 1
-        clock.advance(seconds)
+        ended = clock() + seconds
+        while pending and isinstance(arrival := pending[0], Arrival) and arrival.at < ended:
+            pending.popleft()
+            clock.advance_to(arrival.at)
+            _submit(scheduler, arrival, records, clock())
+        clock.advance_to(ended)
         for item in scheduler.complete(tick, seconds):
             clock.advance(policy.finish_seconds)
             end(item.id, Outcome.FINISHED)
 
 
 def _submit(scheduler: Scheduler, arrival: Arrival, records: dict[str, Record], now: float) -> None:
-    """Submit a job; a record counts from `arrival.at`, so the wait for the running tick to end is in it."""
+    """Submit a job; a record counts from `arrival.at`, so a wait for the scheduler is in it."""
     new = {item.id: Record(item=item, submitted=arrival.at) for item in arrival.items}
     assert not new.keys() & records.keys(), "image ids are unique in a simulation"
     records.update(new)

@@ -15,7 +15,7 @@ from engine.backends.base import Backend
 from engine.config import EngineConfig
 from engine.loop.decoding import DecodePlan
 from engine.loop.loop import EngineLoop
-from engine.loop.mailbox import Mail
+from engine.loop.mailbox import Mailbox
 from engine.loop.preview import LatentPreview
 from engine.loop.warmup import Calibration
 from engine.models.preprocess import ReferencePreprocessing
@@ -42,8 +42,7 @@ class LoopDriver:
         shape = (facts.latent_channels, facts.default_height // scale, facts.default_width // scale)
         buckets = backend.buckets(shape)
         self.backend = backend
-        self.frames: list[Frame] = []
-        self.closed = False
+        self._mailbox = Mailbox()
         self.pictures: dict[str, dict[int, NDArray[np.uint8]]] = {}
         self.finished = 0
         self._loop = EngineLoop(
@@ -60,15 +59,10 @@ class LoopDriver:
                 ),
             ),
             config=EngineConfig(max_waiting=10_000),
-            inbox=self,
+            inbox=self._mailbox,
             emit=self._emit,
             clock=time.monotonic,
         )
-
-    def drain(self, patience: float) -> list[Mail]:
-        """Be the loop's inbox."""
-        frames, self.frames = self.frames, []
-        return [Mail(frame, time.monotonic()) for frame in frames]
 
     def encode(self, *images: Image.Image, adapter: str | None = None) -> Tensor:
         """Return the tokens of a job's references, ``[references, tokens, width]``; None is the default adapter."""
@@ -93,7 +87,8 @@ class LoopDriver:
             "height": facts.default_height,
             "seeds": (1,),
         }
-        self.frames.append(Frame(message=Submit(**{**fields, **settings}), tensor=tokens))
+        message = Submit(**{**fields, **settings})
+        self._mailbox.put(Frame(message=message, tensor=tokens), time.monotonic())
 
     def turn(self) -> None:
         """Let the loop do one round."""

@@ -63,7 +63,8 @@ class EngineCosts:
 class VirtualEngine:
     """Turn after turn, as ``engine.loop.EngineLoop``: mail, image encoder, a tick, decodes.
 
-    What happens within a turn moves the engine's own clock ahead of the timeline, which follows when the turn ends.
+    What happens within a turn moves the engine's own clock ahead of the timeline, which follows when a tick begins,
+    when it ends, and when the turn ends. Calls that come while a tick runs are admitted or refused at once.
     `encoded` and `ended` are called at the moment of the timeline when it is so.
     """
 
@@ -88,11 +89,16 @@ class VirtualEngine:
         self._pictures: dict[str, Picture] = {}
         self._cadence = Cadence()
         self._turning = False
+        self._ticking = False
 
     # Mail.
 
     def submit(self, call: Call) -> None:
-        """Let a call wait for the next turn."""
+        """Admit or refuse a call, unless the engine is between two ticks: then it waits for the next."""
+        if self._ticking and not self._cancelled:
+            self._clock.advance_to(self._timeline.now)
+            self._admit(call)
+            return
         self._inbox.append(call)
         self._wake()
 
@@ -122,10 +128,31 @@ class VirtualEngine:
         self._expire(self._scheduler.take_expired())
         if tick is None:
             self._cadence.rest()
+            self._finish_turn(began, idle=True)
         else:
-            self._run(tick)
+            self._prepare([self._pictures[item.id] for item in tick.items])
+            self._timeline.at(self._clock(), partial(self._run, tick, began))
+
+    def _run(self, tick: Tick, began: float) -> None:
+        self._ticking = True
+        seconds = self._tick_seconds(tick)
+        self._timeline.at(self._clock() + seconds, partial(self._ran, tick, seconds, began))
+
+    def _ran(self, tick: Tick, seconds: float, began: float) -> None:
+        self._ticking = False
+        self._clock.advance_to(self._timeline.now)
+        self.counters.ticks += 1
+        self.counters.rows += tick.rows
+        self.counters.bucket_rows += tick.bucket
+        self.counters.tick_seconds += seconds
+        ended = self._clock()
+        for item in self._scheduler.complete(tick, self._cadence.of(ended - seconds, ended)):
+            self._decodes.add(self._pictures[item.id])
+        self._finish_turn(began, idle=False)
+
+    def _finish_turn(self, began: float, *, idle: bool) -> None:
         ticked = self._clock()
-        self._decode(idle=tick is None)
+        self._decode(idle=idle)
         self._cadence.leave_out(self._clock() - ticked)
         self._clock.advance(self._machine.turn_seconds)
         self.counters.busy_seconds += self._clock() - began
@@ -191,22 +218,12 @@ class VirtualEngine:
         for person in batch:
             self._timeline.at(self._clock(), partial(self.encoded, person))
 
-    def _run(self, tick: Tick) -> None:
-        pictures = [self._pictures[item.id] for item in tick.items]
-        self._prepare(pictures)
-        costs = self._costs
-        seconds = costs.true.warmup_seconds(tick.shape, tick.bucket) + self._machine.step_seconds
-        seconds += self._machine.step_seconds_image * len(pictures)
+    def _tick_seconds(self, tick: Tick) -> float:
+        seconds = self._costs.true.warmup_seconds(tick.shape, tick.bucket) + self._machine.step_seconds
+        seconds += self._machine.step_seconds_image * len(tick.items)
         if self._machine.jitter:
             seconds *= float(self._rng.lognormal(0.0, self._machine.jitter))
-        seconds = self._pass(seconds)
-        self.counters.ticks += 1
-        self.counters.rows += tick.rows
-        self.counters.bucket_rows += tick.bucket
-        self.counters.tick_seconds += seconds
-        ended = self._clock()
-        for item in self._scheduler.complete(tick, self._cadence.of(ended - seconds, ended)):
-            self._decodes.add(self._pictures[item.id])
+        return seconds * self._machine.slowdown
 
     def _prepare(self, pictures: list[Picture]) -> None:
         """Encode the prompts of calls that take their first tick, and compute their keys and values."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -183,6 +183,18 @@ class ListInbox:
         self.mails: list[Mail] = []
         self.closed = False
         self._clock = clock
+        self._listener: Callable[[], None] = lambda: None
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self.mails)
+
+    def tell(self, listener: Callable[[], None]) -> None:
+        self._listener = listener
+
+    def put(self, mail: Mail) -> None:
+        self.mails.append(mail)
+        self._listener()
 
     def drain(self, patience: float) -> list[Mail]:
         mails, self.mails = self.mails, []
@@ -228,7 +240,7 @@ class Bench:
         self.sent.append(over_the_wire(message, tensor))
 
     def tell(self, message: Message, tensor: Tensor | None = None) -> None:
-        self.inbox.mails.append(Mail(over_the_wire(message, tensor), self.clock.now))
+        self.inbox.put(Mail(over_the_wire(message, tensor), self.clock.now))
 
     def turn(self, times: int = 1) -> None:
         for _ in range(times):

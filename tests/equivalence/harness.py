@@ -20,7 +20,7 @@ from engine.backends.registry import create_backend
 from engine.config import EngineConfig
 from engine.loop.decoding import DecodePlan
 from engine.loop.loop import EngineLoop
-from engine.loop.mailbox import Mail
+from engine.loop.mailbox import Mailbox
 from engine.loop.preview import LatentPreview
 from engine.loop.warmup import Calibration
 from engine.models.preprocess import ReferencePreprocessing
@@ -92,9 +92,8 @@ class Engine:
 
     def __init__(self, root: Path, adapter: str | None = None, backend: Backend | None = None) -> None:
         self.backend: Backend = backend or create_backend("torch", root, adapter=adapter)
-        self.frames: list[Frame] = []
+        self._mailbox = Mailbox()
         self.sent: list[Frame] = []
-        self.closed = False
         facts = self.backend.facts
         cells = facts.default_height // facts.latent_scale
         shape = (facts.latent_channels, cells, cells)
@@ -110,22 +109,17 @@ class Engine:
                 preview=LatentPreview(weight=torch.zeros(3, facts.latent_channels), bias=torch.zeros(3)),
             ),
             config=EngineConfig(deterministic_bucket=4, max_waiting=1000),
-            inbox=self,
+            inbox=self._mailbox,
             emit=self._emit,
             clock=time.monotonic,
         )
-
-    def drain(self, patience: float) -> list[Mail]:
-        """Be the loop's inbox."""
-        frames, self.frames = self.frames, []
-        return [Mail(frame, time.monotonic()) for frame in frames]
 
     def encode(self, references: Sequence[Image.Image]) -> list[Tensor]:
         """Preprocess and encode references, all of them at once."""
         preprocessing = ReferencePreprocessing.parse(self.backend.facts.preprocessing)
         for number, image in enumerate(references):
             message = EncodeReference(request_id=str(number))
-            self.frames.append(Frame(message=message, tensor=preprocessing.apply(image)))
+            self._mailbox.put(Frame(message=message, tensor=preprocessing.apply(image)), time.monotonic())
         self.sent.clear()
         self.loop.turn()
         while self.loop.busy:
@@ -139,7 +133,8 @@ class Engine:
 
     def draw(self, jobs: Sequence[tuple[Submit, Tensor | None]]) -> dict[str, Pictures]:
         """Run jobs, all of them at once, to their pictures."""
-        self.frames = [Frame(message=submit, tensor=tokens) for submit, tokens in jobs]
+        for submit, tokens in jobs:
+            self._mailbox.put(Frame(message=submit, tensor=tokens), time.monotonic())
         self.sent.clear()
         self.loop.turn()
         while self.loop.busy:

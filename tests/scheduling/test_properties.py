@@ -300,6 +300,45 @@ def test_predictions_are_exact_from_any_point_of_the_way(world: World, ticks: in
 
 
 @few
+@given(worlds(static=True), st.integers(0, 20), st.floats(0, 1))
+def test_predictions_are_exact_while_a_tick_runs(world: World, ticks: int, share: float) -> None:
+    """A job that comes in the middle of a tick does not join it, and counts what is left of it."""
+    clock = VirtualClock()
+    scheduler = Scheduler(clock, world.buckets, world.costs, world.policy)
+    arrivals = [event for event in world.events if isinstance(event, Arrival)]
+    first, last = arrivals[0], arrivals[-1]
+    ended: dict[str, float] = {}
+
+    def complete(tick: Tick) -> None:
+        for item in scheduler.complete(tick, tick.expected_seconds):
+            clock.advance(world.policy.finish_seconds)
+            ended[item.job_id] = clock()
+
+    def run() -> None:
+        tick = scheduler.next_tick()
+        if tick is not None:
+            clock.advance(tick.expected_seconds)
+            complete(tick)
+
+    scheduler.submit(first.items)
+    for _ in range(ticks):
+        run()
+    tick = scheduler.next_tick()
+    if tick is None or first is last:
+        return
+    clock.advance(share * tick.expected_seconds)
+    scheduler.submit(last.items)
+    expected = {job_id: clock() + e.finishes_in for job_id, e in scheduler.estimates().items()}
+    assert scheduler.estimates()[last.items[0].job_id].starts_in >= 0
+    clock.advance((1 - share) * tick.expected_seconds)
+    complete(tick)
+    while scheduler.snapshot().rows:
+        run()
+    for job_id, finish in expected.items():
+        assert finish == pytest.approx(ended[job_id])
+
+
+@few
 @given(worlds(), st.data())
 def test_anything_may_happen_between_the_start_and_the_end_of_a_tick(
     world: World, data: st.DataObject

@@ -22,7 +22,7 @@ def test_a_record_tells_the_life_of_an_image() -> None:
     )
     a, b = simulation.records["a"], simulation.records["b"]
     assert (a.submitted, a.admitted, a.started, a.ended) == (5.0, 5.0, 5.0, 8.5)
-    assert (b.submitted, b.admitted, b.started, b.ended) == (6.5, 7.0, 8.5, 10.0)
+    assert (b.submitted, b.admitted, b.started, b.ended) == (6.5, 6.5, 8.5, 10.0)
     assert (b.outcome, b.ticks, b.latency) == (Outcome.FINISHED, 1, 3.5)
     assert [ran.at for ran in simulation.ticks] == [5.0, 6.0, 7.0, 8.5]
     assert simulation.seconds == 10.0
