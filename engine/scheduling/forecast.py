@@ -51,13 +51,20 @@ class Underway:
 
 
 def forecast(
-    line: Line, packer: Packer, costs: CostCurve, finish_seconds: float, underway: Underway | None = None
+    line: Line,
+    packer: Packer,
+    costs: CostCurve,
+    finish_seconds: float,
+    underway: Underway | None = None,
+    fullness: int = 0,
 ) -> Iterator[Landing]:
     """Play the line forward to its end, which consumes it; yield images in the order in which they finish.
 
     It makes the scheduler's own choices, and these change only when an image finishes or its guidance begins or
     ends, so it leaps from one such event to the next: at most three choices per image in flight, however many
-    steps are left. A tick that is `underway` ends as it began, whoever has come since.
+    steps are left. A tick that is `underway` ends as it began, whoever has come since. No tick is taken to cost less
+    than one of the bucket `fullness`: 0 says that nothing else will arrive, the bucket of now that those who leave
+    will be replaced.
 
     Exact (to the cost curve's own error) while nothing else arrives; an image that is cancelled or expires
     makes the others earlier, as a rule. Later arrivals of a higher priority delay an image by their own
@@ -81,7 +88,7 @@ def forecast(
         for flight in tick:
             starts.setdefault(id(flight), now)
         leap = min(flight.item.changes_after(steps[id(flight)]) - steps[id(flight)] for flight in tick)
-        now += leap * costs.seconds(tick[0].item.shape, packed.bucket)
+        now += leap * costs.seconds(tick[0].item.shape, max(packed.bucket, fullness))
         for flight in tick:
             steps[id(flight)] += leap
             if steps[id(flight)] == flight.item.steps:

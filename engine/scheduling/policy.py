@@ -14,8 +14,8 @@ class Policy:
     max_waiting: images that may wait for their first tick.
     aging_seconds: a BATCH image counts as an INTERACTIVE one that arrived this much later, so it gives way
         to those that come sooner than that after it, and to no others: nothing starves.
-    headroom: admission multiplies predicted times by this before it compares them with a deadline. Later
-        arrivals may slow an admitted image by growing its batch; this is the margin for it.
+    headroom: admission multiplies predicted times by this before it compares them with a deadline: the margin for
+        a machine that is slower for a while, and for what comes after an image and makes its batch grow.
     finish_seconds: engine time that an image takes after its last step (VAE decode, hand-over), during
         which no tick runs.
 
@@ -25,7 +25,7 @@ class Policy:
     deterministic_bucket: int
     max_waiting: int = 256
     aging_seconds: float = 30.0
-    headroom: float = 1.1
+    headroom: float = 1.05
     finish_seconds: float = 0.0
 
     def __post_init__(self) -> None:

@@ -43,6 +43,8 @@ class Scheduler:
         self._line = Line()
         self._flights: dict[str, Flight] = {}
         self._latest: frozenset[Flight] = frozenset()
+        self._fullness = 0
+        """The latest tick's bucket; 0 once nothing is in flight."""
         self._ends: float | None = None
         """When the tick that runs should end; None between ticks."""
         self._expired: list[WorkItem] = []
@@ -55,6 +57,7 @@ class Scheduler:
         self._expire()
         self._ends = None
         if not self._line:
+            self._fullness = 0
             return None
         group = self._line.front()
         packed = self._packer.pack(group)
@@ -63,6 +66,7 @@ class Scheduler:
             flight.started = True
         self._latest = frozenset(flights)
         tick = self._tick(packed.bucket, flights)
+        self._fullness = tick.bucket
         self._ends = self._clock() + tick.expected_seconds
         return tick
 
@@ -113,7 +117,7 @@ class Scheduler:
         self._check_room(len(items))
         landings = self._land(flights)
         estimate = Estimate.of(self._ahead_of(flights), landings)
-        self._check_deadlines(landings)
+        self._check_deadlines(flights, landings)
         for flight in flights:
             self._line.add(flight)
             self._flights[flight.item.id] = flight
@@ -223,7 +227,16 @@ class Scheduler:
             *_, last = landings
             raise QueueFull(limit=self._policy.max_waiting, retry_after=last.finishes_in)
 
-    def _check_deadlines(self, landings: Sequence[Landing]) -> None:
+    def _check_deadlines(self, flights: Sequence[Flight], landings: Sequence[Landing]) -> None:
+        """Raise Infeasible when an image would be late.
+
+        While others wait, the engine is taken to stay as full as it is. The line as it stands promises small, quick
+        ticks towards its end; who comes later will fill them up.
+        """
+        if all(flight.item.deadline is None for flight in flights):
+            return
+        if any(not flight.started for flight in self._flights.values()):
+            landings = self._land(flights, fullness=self._fullness)
         now, headroom = self._clock(), self._policy.headroom
         for landing in landings:
             deadline = landing.flight.item.deadline
@@ -237,20 +250,21 @@ class Scheduler:
                     self._costs.doubt(landing.flight.item.shape)
                 raise Infeasible(predicted_finish=predicted, deadline=deadline, least_seconds=least)
 
-    def _forecast(self, line: Line, *, idle: bool = False) -> Iterator[Landing]:
+    def _forecast(self, line: Line, *, idle: bool = False, fullness: int = 0) -> Iterator[Landing]:
         underway = None
         if self._ends is not None and not idle:
             underway = Underway(flights=self._latest, remaining=max(0.0, self._ends - self._clock()))
-        return forecast(line, self._packer, self._costs, self._policy.finish_seconds, underway)
+        finish = self._policy.finish_seconds
+        return forecast(line, self._packer, self._costs, finish, underway, fullness)
 
-    def _land(self, newcomers: Sequence[Flight]) -> list[Landing]:
+    def _land(self, newcomers: Sequence[Flight], *, fullness: int = 0) -> list[Landing]:
         """Forecast flights as if they had been admitted now, no further than to the last of them."""
         line = self._line.copy()
         for flight in newcomers:
             line.add(flight)
         mine = {flight.item.id for flight in newcomers}
-        landings = (landing for landing in self._forecast(line) if landing.flight.item.id in mine)
-        return list(islice(landings, len(newcomers)))
+        landings = self._forecast(line, fullness=fullness)
+        return list(islice((landing for landing in landings if landing.flight.item.id in mine), len(mine)))
 
     def _ahead_of(self, newcomers: Sequence[Flight]) -> int:
         first = min(flight.place for flight in newcomers)

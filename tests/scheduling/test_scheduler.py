@@ -322,6 +322,32 @@ def test_a_refusal_says_what_the_job_would_take_on_an_idle_engine() -> None:
     assert refusal.value.least_seconds == pytest.approx(1.5 * 2 * 3.5)
 
 
+def test_while_others_wait_the_engine_is_taken_to_stay_as_full_as_it_is() -> None:
+    """Eight run for 9 more ticks of 2.4 s. After them come small ticks (1 s, 1.2 s, 1.6 s), if nobody else arrives."""
+    bench = Bench()
+    bench.submit(*(image(steps=10) for _ in range(8)))
+    bench.run()
+    now = bench.clock()
+    bench.scheduler.submit(
+        [image(steps=10, deadline=now + 32.0)]
+    )  # nobody waits: 21.6 s and ten ticks of 1 s
+    with pytest.raises(Infeasible) as refusal:
+        bench.scheduler.submit([image(steps=10, deadline=now + 45.0)])  # 21.6 s and ten ticks of 2.4 s
+    assert refusal.value.predicted_finish == pytest.approx(now + 45.6)
+    estimate = bench.scheduler.submit([image(steps=10, deadline=now + 46.0)])
+    assert estimate.finishes_in == pytest.approx(
+        21.6 + 12.0
+    )  # what it is told is exact if nobody else arrives
+
+
+def test_an_engine_that_has_nothing_left_is_not_taken_for_full() -> None:
+    bench = Bench()
+    bench.submit(*(image(steps=1) for _ in range(8)))
+    bench.run()
+    assert bench.scheduler.next_tick() is None
+    bench.submit(image(steps=10), image(steps=10, deadline=bench.clock() + 12.5))
+
+
 def test_headroom_refuses_what_would_only_just_make_it() -> None:
     Bench(headroom=1.0).submit(image(steps=3, deadline=3.0))
     with pytest.raises(Infeasible):
