@@ -41,6 +41,12 @@ async def calibrate(
     return Speed(capacity=slope, unloaded=median(alone))
 
 
+def warming(scenario: Scenario) -> list[tuple[int, int]]:
+    """Return the sizes of the first requests, which are not counted: a target may compile what it needs for them."""
+    sizes = sorted({size for stream in scenario.streams for size in stream.mix.sizes})
+    return [sizes[0], *sizes]
+
+
 async def one_by_one(
     target: Target,
     scenario: Scenario,
@@ -51,9 +57,7 @@ async def one_by_one(
     """Return the seconds of some requests that are alone, after the target has seen each size. Raises TargetError."""
     await target.prepare(range(CALIBRATION_PEOPLE))
     clock = asyncio.get_running_loop().time
-    # What the target compiles for a shape, it compiles now.
-    sizes = sorted({size for stream in scenario.streams for size in stream.mix.sizes})
-    for width, height in (sizes[0], *sizes):
+    for width, height in warming(scenario):
         await _answered(target, msgspec.structs.replace(next(requests), width=width, height=height))
     say(f"calibration: {scenario.calibration.alone} requests one by one")
     alone = []

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from itertools import islice
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from loadtests.runner.calibration import warming
 from loadtests.runner.errors import ReportError
-from loadtests.runner.plan import make_plan
+from loadtests.runner.plan import make_plan, samples
 from loadtests.runner.report import Report, read_report
 from loadtests.runner.request import PlannedRequest
 from loadtests.runner.scenario import Closed
@@ -65,7 +68,27 @@ def export(report: Report) -> dict[str, Any]:
         },
         "callers": arrivals.concurrency if isinstance(arrivals, Closed) else 0,
         "known": plan.known_people,
+        "calibration": _calibration(report) if report.calibrated else None,
+    }
+
+
+def _calibration(report: Report) -> dict[str, Any]:
+    """Return what ``calibrate`` asked for and found; it draws the same requests each time."""
+    settings = report.scenario.calibration
+    requests = samples(report.scenario, report.seed)
+    for _ in warming(report.scenario):
+        next(requests)
+    alone = list(islice(requests, settings.alone))
+    # A simulated server may be faster than the real one was.
+    saturated = islice(requests, settings.concurrency + ceil(3 * report.speed.capacity * settings.seconds))
+    prompts: dict[str, int] = {}
+    return {
+        "alone": [_request(one, prompts.setdefault(one.prompt, len(prompts))) for one in alone],
         "unloaded": report.speed.unloaded,
+        "saturated": [_request(one, prompts.setdefault(one.prompt, len(prompts))) for one in saturated],
+        "callers": settings.concurrency,
+        "seconds": settings.seconds,
+        "capacity": report.speed.capacity,
     }
 
 

@@ -3,64 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from engine.scheduling import Priority
 from engine.scheduling.simulate import Outcome
 from loadtests.simulator.call import Call
 from loadtests.simulator.errors import SimulationError
+from loadtests.simulator.fitting import Calibration, Fit, fit
 from loadtests.simulator.fleet import Fleet
 from loadtests.simulator.machine import Machine
-from loadtests.simulator.request import Request
+from loadtests.simulator.planned import PlannedRequest
 from loadtests.simulator.settings import FleetSettings
 from loadtests.simulator.summary import Latency
 from loadtests.simulator.traffic import ClosedLoop, OpenLoop, Traffic
 
 TOLERANCE = 0.10
-ALONE = 100
-"""Requests whose median is the simulated unloaded latency."""
-
-
-class PlannedRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A request of a plan, as files have it; see `Request`."""
-
-    at: float
-    person: int | None = None
-    brings_bytes: bool = False
-    prompt: int | None = None
-    images: int = 1
-    steps: int = 20
-    guided: bool = True
-    width: int | None = None
-    height: int | None = None
-    priority: str = "interactive"
-    deadline: float | None = None
-    cancel_after: float | None = None
-    deterministic: bool = False
-
-    def request(self, number: int) -> Request:
-        """Return it as the simulator takes it. Raises SimulationError."""
-        if self.priority.upper() not in Priority.__members__:
-            raise SimulationError("priority", f"{self.priority} is neither interactive nor batch")
-        return Request(
-            id=number,
-            at=self.at,
-            person=self.person,
-            brings_bytes=self.brings_bytes,
-            prompt=self.prompt,
-            images=self.images,
-            steps=self.steps,
-            rows=2 if self.guided else 1,
-            width=self.width,
-            height=self.height,
-            priority=Priority[self.priority.upper()],
-            deadline=self.deadline,
-            cancel_after=self.cancel_after,
-            deterministic=self.deterministic,
-        )
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +37,7 @@ class RealRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     callers: 0 where the requests came at their times; else so many callers who each waited for their answer.
     known: people whose reference the server had before the run.
     measured_from: requests before this second are left out of the latencies.
-    unloaded: seconds of a request that was alone, just before the run; None where nobody measured it.
+    calibration: what the server did just before the run; None where nobody measured it.
     """
 
     name: str
@@ -87,19 +46,17 @@ class RealRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     callers: int = 0
     known: tuple[int, ...] = ()
     measured_from: float = 0.0
-    unloaded: float | None = None
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Simulated and real figures of one run."""
+    """Simulated and real figures of one run; `fit` is how the machine was brought to the speed that it had then."""
 
     name: str
     simulated: Figures
     real: Figures
-    unloaded: tuple[float, float] | None = None
-    """Simulated and real seconds of a request that is alone. Where they differ, the machine was not as fast when it was
-    measured as when it ran, and the rest says little about the simulator."""
+    fit: Fit | None = None
 
     def off(self, figure: str) -> float:
         """Return how far the simulated figure is off, as a share of the real one, signed."""
@@ -122,9 +79,16 @@ def read_run(path: Path) -> RealRun:
 
 
 def validate(run: RealRun, machine: Machine) -> Comparison:
-    """Simulate a real run on one replica and compare. Raises SimulationError."""
+    """Simulate a real run on one replica and compare. Raises SimulationError.
+
+    Where the run was calibrated, the machine is first given the speed that it had then (`fitting`).
+    """
     if not run.requests:
         raise SimulationError("requests", f"{run.name} has none")
+    found: Fit | None = None
+    if run.calibration is not None:
+        found = fit(machine, run.calibration)
+        machine = found.machine
     requests = [planned.request(number) for number, planned in enumerate(run.requests)]
     last = max(request.at for request in requests)
     settings = FleetSettings(machine=machine, warmup_seconds=0.0, seconds=last + 1.0)
@@ -137,37 +101,23 @@ def validate(run: RealRun, machine: Machine) -> Comparison:
         name=run.name,
         simulated=_figures(calls, run.measured_from),
         real=run.real,
-        unloaded=None if run.unloaded is None else (_unloaded(settings, requests), run.unloaded),
+        fit=found,
     )
-
-
-def _unloaded(settings: FleetSettings, requests: Sequence[Request]) -> float:
-    """Return the median of some of the requests, each alone at a replica that knows everybody."""
-    alone = [
-        replace(request, deadline=None, cancel_after=None, brings_bytes=False) for request in requests[:ALONE]
-    ]
-    people = sorted({request.person for request in alone if request.person is not None})
-    fleet = Fleet(settings, known=people)
-    calls = fleet.run(ClosedLoop(alone, callers=1, until=float("inf"))).calls
-    return Latency.of(call.latency for call in calls).p50
 
 
 def table(comparisons: Sequence[Comparison]) -> str:
     """Return the comparison as a table in Markdown."""
     lines = [
-        "| run | unloaded, s | throughput, images/s | p50, s | p95, s | p99, s | within 10% |",
+        "| run | machine fitted | throughput, images/s | p50, s | p95, s | p99, s | within 10% |",
         "|---|---|---|---|---|---|---|",
     ]
     for one in comparisons:
-        alone = "-"
-        if one.unloaded is not None:
-            simulated, real = one.unloaded
-            alone = f"{simulated:.3f} for {real:.3f} ({simulated / real - 1:+.1%})"
+        fitted = "-" if one.fit is None else str(one.fit)
         cells = [
             f"{getattr(one.simulated, name):.3f} for {getattr(one.real, name):.3f} ({one.off(name):+.1%})"
             for name in ("throughput", "p50", "p95", "p99")
         ]
-        lines.append(f"| {one.name} | {alone} | {' | '.join(cells)} | {'yes' if one.holds else 'NO'} |")
+        lines.append(f"| {one.name} | {fitted} | {' | '.join(cells)} | {'yes' if one.holds else 'NO'} |")
     return "\n".join(lines)
 
 

@@ -41,7 +41,11 @@ def answer(number: int, *, due: float, latency: float, **more: Any) -> Record:
 
 
 def report(
-    records: Iterable[Record], *, samples: Iterable[Sample] = (), of: Scenario | None = None
+    records: Iterable[Record],
+    *,
+    samples: Iterable[Sample] = (),
+    of: Scenario | None = None,
+    calibrated: bool = True,
 ) -> Report:
     of = of or scenario(stream(), seconds=10.0, phases=(Phase(name="load"),))
     given, taken = tuple(records), tuple(samples)
@@ -53,7 +57,7 @@ def report(
         started="2026-01-01T00:00:00+00:00",
         seconds=of.seconds,
         speed=SPEED,
-        calibrated=True,
+        calibrated=calibrated,
         slo_seconds=SPEED.seconds(of.slo),
         machine=Machine(cpus=2, system="test", python="3"),
         figures=table,

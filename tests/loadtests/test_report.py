@@ -246,7 +246,8 @@ def test_a_run_is_exported_with_the_plan_that_was_sent() -> None:
     assert {one["guided"] for one in told["requests"]} == {True, False}
     assert {one["prompt"] for one in told["requests"]} == {0, 1, 2}
     assert (told["callers"], told["known"]) == (0, made.known_people)
-    assert told["unloaded"] == SPEED.unloaded
+    measured = told["calibration"]
+    assert (measured["unloaded"], measured["capacity"]) == (SPEED.unloaded, SPEED.capacity)
     span = records[-1].done - records[0].due
     assert told["real"]["throughput"] == pytest.approx(len(records) / span)
     assert (told["real"]["p50"], told["real"]["p99"]) == (pytest.approx(0.5), pytest.approx(0.5))

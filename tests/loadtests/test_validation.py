@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -10,15 +11,16 @@ import pytest
 from engine.scheduling.simulate import Outcome
 from loadtests.__main__ import main
 from loadtests.runner.command_export import export
-from loadtests.runner.plan import Plan, make_plan
+from loadtests.runner.plan import Plan, make_plan, samples
 from loadtests.runner.record import Record
 from loadtests.runner.report import write_report
 from loadtests.runner.scenario import Bursts, Cancel, Mix, Poisson, Stream
 from loadtests.runner.target import Status
+from loadtests.simulator import fitting
+from loadtests.simulator.errors import SimulationError
 from loadtests.simulator.fleet import Fleet
 from loadtests.simulator.machine import Machine
 from loadtests.simulator.settings import FleetSettings
-from loadtests.simulator.summary import unloaded_seconds
 from loadtests.simulator.traffic import OpenLoop
 from loadtests.simulator.validation import RealRun, validate
 from tests.loadtests.building import SPEED, answer, report, scenario
@@ -49,7 +51,7 @@ def plan() -> Plan:
 
 
 def exported(made: Plan, records: list[Record]) -> RealRun:
-    told = export(report(records, of=made.scenario))
+    told = export(report(records, of=made.scenario, calibrated=False))
     return msgspec.convert(msgspec.to_builtins(told), RealRun)
 
 
@@ -79,7 +81,8 @@ def test_a_server_that_is_the_machine_is_predicted_whatever_was_asked() -> None:
 def test_the_commands_carry_a_report_to_a_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made, machine = plan(), tmp_path / "machine.json"
     machine.write_bytes(msgspec.json.encode(MACHINE))
-    write_report(report(served(made, MACHINE), of=made.scenario), tmp_path / "test.json")
+    records = served(made, MACHINE)
+    write_report(report(records, of=made.scenario, calibrated=False), tmp_path / "test.json")
     assert main(["export", str(tmp_path / "test.json"), str(tmp_path / "test.run.json")]) == 0
     validation = ["simulate", "--machine", str(machine), "--validate", str(tmp_path / "test.run.json")]
     assert main(validation) == 0
@@ -88,13 +91,58 @@ def test_the_commands_carry_a_report_to_a_verdict(tmp_path: Path, capsys: pytest
     assert main(validation) == 1
 
 
-def test_a_machine_of_another_speed_shows_in_the_unloaded_latency() -> None:
-    made = make_plan(
-        scenario(Stream(name="callers", arrivals=Poisson(per_second=2.0), mix=Mix(prompts=0))), 0, SPEED
+def calibrated(made: Plan, run: RealRun, machine: Machine) -> RealRun:
+    """The run with what a server that is such a machine did before it."""
+    told = export(report([answer(0, due=0.0, latency=0.1)], of=made.scenario))
+    calibration = msgspec.convert(msgspec.to_builtins(told), RealRun).calibration
+    assert calibration is not None
+    calibration = msgspec.structs.replace(
+        calibration,
+        unloaded=fitting._unloaded(machine, calibration),
+        capacity=fitting._capacity(machine, calibration),
     )
-    records = served(made, MACHINE)
-    run = msgspec.structs.replace(exported(made, records), unloaded=unloaded_seconds(MACHINE, steps=20))
-    for machine, ratio in ((MACHINE, 1.0), (msgspec.structs.replace(MACHINE, slowdown=2.0), 1.9)):
-        unloaded = validate(run, machine).unloaded
-        assert unloaded is not None
-        assert unloaded[0] / unloaded[1] == pytest.approx(ratio, abs=0.08)
+    return msgspec.structs.replace(run, calibration=calibration)
+
+
+def test_a_machine_is_brought_to_the_speed_that_the_server_had() -> None:
+    made = plan()
+    other = fitting._scaled(MACHINE, 1.25, 1.2)
+    run = exported(made, served(made, other))
+    assert not validate(run, MACHINE).holds
+    found = validate(calibrated(made, run, other), MACHINE)
+    assert found.fit is not None
+    assert (found.fit.slowdown, found.fit.small) == pytest.approx((1.25, 1.2), rel=0.03)
+    for figure in ("throughput", "p50", "p95", "p99"):
+        assert found.off(figure) == pytest.approx(0, abs=0.05), figure
+
+
+def test_a_machine_that_has_its_speed_keeps_it() -> None:
+    made = plan()
+    run = calibrated(made, exported(made, served(made, MACHINE)), MACHINE)
+    found = validate(run, MACHINE)
+    assert found.fit is not None
+    assert (found.fit.slowdown, found.fit.small) == pytest.approx((1.0, 1.0), rel=1e-6)
+    assert found.holds
+
+
+def test_a_server_that_was_another_machine_altogether_is_refused() -> None:
+    made = plan()
+    run = calibrated(made, exported(made, served(made, MACHINE)), fitting._scaled(MACHINE, 8.0, 1.0))
+    with pytest.raises(SimulationError, match="another machine"):
+        validate(run, MACHINE)
+
+
+def test_the_calibration_is_exported_as_the_runner_asked_for_it() -> None:
+    made = plan()
+    told = export(report([answer(0, due=0.0, latency=0.1)], of=made.scenario))
+    run = msgspec.convert(msgspec.to_builtins(told), RealRun)
+    assert run.calibration is not None
+    settings = made.scenario.calibration
+    drawn = list(islice(samples(made.scenario, 0), 3 + settings.alone))[
+        3:
+    ]  # three of two sizes are for warming up
+    steps = [one.steps for one in drawn]
+    assert [one.steps for one in run.calibration.alone] == steps
+    assert run.calibration.callers == settings.concurrency
+    assert len(run.calibration.saturated) > SPEED.capacity * settings.seconds
+    assert exported(made, [answer(0, due=0.0, latency=0.1)]).calibration is None

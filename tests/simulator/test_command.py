@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from loadtests.simulator.command import main
-from loadtests.simulator.validation import Figures, PlannedRequest, RealRun, validate
+from loadtests.simulator.planned import PlannedRequest
+from loadtests.simulator.validation import Figures, RealRun, validate
 
 from .builders import STAGED, request, run
 
