@@ -71,7 +71,7 @@ class EngineConfig:
     decode_patience_ticks: int = 2
     max_waiting: int = 256
     aging_seconds: float = 30.0
-    headroom: float = 1.05
+    headroom: float = 1.1
 
     def __post_init__(self) -> None:
         _check("threads", self.threads, 1, 1024)

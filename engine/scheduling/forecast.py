@@ -88,7 +88,10 @@ def forecast(
         for flight in tick:
             starts.setdefault(id(flight), now)
         leap = min(flight.item.changes_after(steps[id(flight)]) - steps[id(flight)] for flight in tick)
-        now += leap * costs.seconds(tick[0].item.shape, max(packed.bucket, fullness))
+        shape = tick[0].item.shape
+        now += leap * max(
+            costs.seconds(shape, bucket) for bucket in (packed.bucket, fullness or packed.bucket)
+        )
         for flight in tick:
             steps[id(flight)] += leap
             if steps[id(flight)] == flight.item.steps:

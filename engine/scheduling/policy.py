@@ -25,7 +25,7 @@ class Policy:
     deterministic_bucket: int
     max_waiting: int = 256
     aging_seconds: float = 30.0
-    headroom: float = 1.05
+    headroom: float = 1.1
     finish_seconds: float = 0.0
 
     def __post_init__(self) -> None:

@@ -189,7 +189,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     headroom: Annotated[
         float,
         Meta(ge=1, le=100, description="Factor on predicted times before they are held against a deadline."),
-    ] = 1.05
+    ] = 1.1
     aging_seconds: Annotated[
         float,
         Meta(

@@ -27,6 +27,7 @@ from server.engine_link.launcher import Launcher
 from server.engine_link.ledger import Ledger
 from server.engine_link.model_facts import encoder_facts, named
 from server.engine_link.observer import EngineObserver
+from server.engine_link.refusals import Refusals
 from server.engine_link.supervisor import Supervisor, SupervisorOptions
 from server.engine_link.traces import trace_of, trace_tick
 from server.engine_link.work import Encoding, Inbox, Job, Work
@@ -63,6 +64,7 @@ class EngineLink:
         self._patience = patience
         self._clock = clock
         self._ledger = Ledger()
+        self._refusals = Refusals()
         self._connection: Connection | None = None
         self._ready: Ready | None = None
         self._giving_up: asyncio.TimerHandle | None = None
@@ -123,6 +125,10 @@ class EngineLink:
 
     # --- work -------------------------------------------------------------------------------------------------------
 
+    def check(self, submit: Submit, *, deadline: float | None) -> None:
+        """Raise what the engine would say of a job, where that is known before anything is done for it."""
+        self._refusals.check(submit, deadline=deadline, now=self._clock())
+
     @contextmanager
     def run(
         self, submit: Submit, tokens: NDArray[np.float32] | None, *, deadline: float | None, inbox: Inbox
@@ -178,6 +184,7 @@ class EngineLink:
             message = work.cancellation()
             if work.sent and message is not None and self._connection is not None:
                 self._connection.send(message)
+                self._refusals.forget()
             self._let_suspects_in(work)
 
     def _send(self, work: Work, connection: Connection) -> None:
@@ -217,6 +224,7 @@ class EngineLink:
             self._log.error("model_changed", was=self._ready.model.weights_hash, now=ready.model.weights_hash)
         self._stop_giving_up()
         self._gave_up = False
+        self._refusals.forget()
         self._ready = ready
         self._connection = connection
         self._observer.engine_ready(ready)
@@ -261,6 +269,8 @@ class EngineLink:
         work = self._ledger.find(work_id)
         with within(trace_of(work)):
             self._observe(frame.message)
+        if isinstance(work, Job) and isinstance(frame.message, Failed):
+            self._refusals.note(work.submit, frame.message, deadline=work.deadline, now=self._clock())
         if work is not None and work.hear(frame):
             self._ledger.remove(work)
             self._let_suspects_in(work)

@@ -78,9 +78,9 @@ class Job:
         self.sent = False
         self.deaths = 0
         self.phase = "queued"
-        self._submit = submit
+        self.submit = submit
+        self.deadline = deadline
         self._tokens = tokens
-        self._deadline = deadline
         self._inbox = inbox
         self._remaining: float | None = None
         self._step = 0
@@ -91,10 +91,10 @@ class Job:
 
     def frame(self, now: float) -> Frame:
         """Return a ``Submit`` of the images that are still missing. Raises ``DeadlinePassedError``."""
-        remaining = None if self._deadline is None else self._deadline - now
+        remaining = None if self.deadline is None else self.deadline - now
         if remaining is not None and remaining <= 0:
             raise DeadlinePassedError(self.phase)
-        seeds = self._submit.seeds
+        seeds = self.submit.seeds
         missing = tuple(index for index in range(len(seeds)) if index not in self._delivered)
         # An engine that died between the last image and Finished is asked for one image again: it tells the timings.
         self._wanted = missing or (len(seeds) - 1,)
@@ -102,7 +102,7 @@ class Job:
         if missing:
             self.phase = "queued"
         submit = msgspec.structs.replace(
-            self._submit, deadline=remaining, seeds=tuple(seeds[index] for index in self._wanted)
+            self.submit, deadline=remaining, seeds=tuple(seeds[index] for index in self._wanted)
         )
         return Frame(message=submit, tensor=self._tokens)
 
@@ -135,7 +135,7 @@ class Job:
             return False
         if isinstance(frame.message, ImageReady):
             self._delivered.add(index)
-            if len(self._delivered) == len(self._submit.seeds):
+            if len(self._delivered) == len(self.submit.seeds):
                 self.phase = "encoding_output"
         message = msgspec.structs.replace(frame.message, index=index)
         self._inbox.put_nowait(Frame(message=message, tensor=frame.tensor))
@@ -143,7 +143,7 @@ class Job:
 
     def _enter(self, phase: str) -> None:
         """Note the engine's phase; a job that has all its images is with the server, whatever an engine does again."""
-        if len(self._delivered) < len(self._submit.seeds):
+        if len(self._delivered) < len(self.submit.seeds):
             self.phase = phase
 
     def fail(self, error: LimnerError) -> None:

@@ -81,12 +81,13 @@ class Generator:
         permit = self._admission.enter()
         current_trace().past("limner.admit", began=caller.arrived, ended=self._clock())
         try:
+            submit = _submit(portrait, caller, wanted)
+            engine = self._engines.find(portrait.model)
+            engine.check(submit, deadline=caller.deadline)
             references = await self._resolver.resolve(portrait, caller.tenant)
             inbox: asyncio.Queue[object] = asyncio.Queue()
             finishing = Finishing(self._pool, inbox, self._clock, portrait)
-            submit = _submit(portrait, caller, wanted)
             tokens = np.stack([reference.tokens for reference in references]) if references else None
-            engine = self._engines.find(portrait.model)
             with engine.run(submit, tokens, deadline=caller.deadline, inbox=inbox) as job:
                 try:
                     follow = self._follow(portrait, caller, references, inbox, finishing)
