@@ -41,7 +41,6 @@ class StoredCalibration(msgspec.Struct, frozen=True, kw_only=True):
     tick_seconds: dict[int, float]
     decode_seconds: dict[int, float]
     decode_batch: int
-    decode_backlog: int
     preview_weight: list[list[float]]
     preview_bias: list[float]
 
@@ -72,9 +71,7 @@ def calibrate_or_recall(
             shape=stored.shape,
             tick_seconds=stored.tick_seconds,
             decode_seconds=stored.decode_seconds,
-            decode_plan=DecodePlan(
-                batch=stored.decode_batch, patience_ticks=patience_ticks, backlog=stored.decode_backlog
-            ),
+            decode_plan=DecodePlan(batch=stored.decode_batch, patience_ticks=patience_ticks),
             preview=LatentPreview(
                 weight=torch.tensor(stored.preview_weight, device=backend.device),
                 bias=torch.tensor(stored.preview_bias, device=backend.device),
@@ -118,7 +115,6 @@ def _write(path: Path, key: dict[str, str], measured: Calibration) -> None:
         tick_seconds=measured.tick_seconds,
         decode_seconds=measured.decode_seconds,
         decode_batch=measured.decode_plan.batch,
-        decode_backlog=measured.decode_plan.backlog,
         preview_weight=measured.preview.weight.tolist(),
         preview_bias=measured.preview.bias.tolist(),
     )

@@ -32,13 +32,10 @@ class DecodePlan:
     """Say how images are decoded; ``plan_decoding`` derives it from measured times.
 
     ``batch``: images in one call. ``patience_ticks``: ticks that an image waits for others to fill the batch.
-    ``backlog``: when so many images wait, another batch goes before the next tick, and one more for each
-    further so many.
     """
 
     batch: int = 1
     patience_ticks: int = 2
-    backlog: int = 8
 
 
 def plan_decoding(decodes: dict[int, float], *, stall: float, patience_ticks: int) -> DecodePlan:
@@ -51,15 +48,15 @@ def plan_decoding(decodes: dict[int, float], *, stall: float, patience_ticks: in
         cheaper = decodes[batch] / batch <= WORTHWHILE * decodes[best] / best
         if cheaper and decodes[batch] <= stall:
             best = batch
-    return DecodePlan(batch=best, patience_ticks=patience_ticks, backlog=4 * best)
+    return DecodePlan(batch=best, patience_ticks=patience_ticks)
 
 
 class DecodeQueue(Generic[ImageT]):
     """Hold finished images, first in, first out.
 
-    Between two ticks goes at most one batch, so a tick waits no longer than one call of the VAE; unless
-    images finish faster than that (few steps, many rows), when holding decodes back would only let memory grow.
-    A batch goes when it is full, when its first image has waited ``patience_ticks``, or when no tick is waiting.
+    A batch goes when it is full, when its first image has waited ``patience_ticks``, or when no tick is waiting. All
+    that may go do so before the next tick: those who run lose no more by it than if the same decodes came one a tick,
+    and what is finished is with its caller, when the scheduler's forecast said.
 
     A batch has one latent shape. A deterministic image goes by itself: the last bits of a decoded picture
     depend on the batch that it ran in.
@@ -85,10 +82,7 @@ class DecodeQueue(Generic[ImageT]):
         """Return the batches to decode before the next tick, by a call a tick; `idle` says that none waits."""
         self._turn += 1
         batches: list[list[ImageT]] = []
-        for _ in range(1 + len(self._queue) // self._plan.backlog):
-            batch = self._head()
-            if not batch or not (idle or self._ready(batch)):
-                break
+        while (batch := self._head()) and (idle or self._ready(batch)):
             taken = {id(image) for image in batch}
             self._queue = deque(entry for entry in self._queue if id(entry[0]) not in taken)
             batches.append(batch)

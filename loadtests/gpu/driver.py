@@ -52,7 +52,7 @@ class LoopDriver:
                 shape=shape,
                 tick_seconds=tick_seconds or {bucket: 0.01 + 0.002 * bucket for bucket in buckets},
                 decode_seconds={1: 0.01, decode: 0.006 * decode},
-                decode_plan=DecodePlan(batch=decode, patience_ticks=2, backlog=4 * decode),
+                decode_plan=DecodePlan(batch=decode, patience_ticks=2),
                 preview=LatentPreview(
                     weight=torch.zeros(3, facts.latent_channels, device=backend.device),
                     bias=torch.zeros(3, device=backend.device),

@@ -225,7 +225,7 @@ class Bench:
                 shape=SHAPE,
                 tick_seconds={bucket: TICK_SECONDS[bucket] for bucket in buckets},
                 decode_seconds=DECODE_SECONDS,
-                decode_plan=plan or DecodePlan(batch=4, patience_ticks=2, backlog=8),
+                decode_plan=plan or DecodePlan(batch=4, patience_ticks=2),
                 preview=LatentPreview(weight=torch.eye(4)[:3] * 20, bias=torch.full((3,), 128.0)),
             ),
             config=config or EngineConfig(),

@@ -107,7 +107,7 @@ def test_a_broken_backend_ends_the_engine_and_blames_nobody(jobs: int) -> None:
 
 
 def test_a_decode_that_is_not_finite_fails_its_job_alone() -> None:
-    bench = Bench(plan=DecodePlan(batch=4, patience_ticks=2, backlog=8))
+    bench = Bench(plan=DecodePlan(batch=4, patience_ticks=2))
     for name in ("good one", "bad", "good two"):
         bench.tell(job(name, name, steps=2, guidance_scale=1.0))
     bench.turn(2)

@@ -192,7 +192,7 @@ def test_what_an_idle_engine_could_not_do_in_time_is_not_to_be_tried_again() -> 
 
 
 def test_a_finished_image_keeps_its_own_latents_alone() -> None:
-    bench = Bench(plan=DecodePlan(batch=4, patience_ticks=9, backlog=8))
+    bench = Bench(plan=DecodePlan(batch=4, patience_ticks=9))
     bench.tell(job("short", steps=1))
     bench.tell(job("long", steps=9, seeds=(1, 2, 3)))
     bench.turn()
@@ -505,8 +505,8 @@ def expected_over_measured(bench: Bench, bucket: int) -> float:
     return costs.seconds(SHAPE, bucket) / costs.warmup_seconds(SHAPE, bucket)
 
 
-ONE_BY_ONE = DecodePlan(batch=1, patience_ticks=0, backlog=8)
-TOGETHER = DecodePlan(batch=4, patience_ticks=2, backlog=8)
+ONE_BY_ONE = DecodePlan(batch=1, patience_ticks=0)
+TOGETHER = DecodePlan(batch=4, patience_ticks=2)
 
 
 @pytest.mark.parametrize("encode_seconds", [0.001, 0.03])

@@ -29,7 +29,7 @@ class EngineSequences(RuleBasedStateMachine):
         super().__init__()
         self.bench = Bench(
             config=EngineConfig(max_waiting=12, prompt_cache_bytes=2000, aging_seconds=0.2),
-            plan=DecodePlan(batch=2, patience_ticks=1, backlog=4),
+            plan=DecodePlan(batch=2, patience_ticks=1),
             capacity=10,
         )
         self.asked: dict[str, int] = {}

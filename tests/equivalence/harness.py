@@ -105,7 +105,7 @@ class Engine:
                 shape=shape,
                 tick_seconds={bucket: 0.01 + 0.002 * bucket for bucket in buckets},
                 decode_seconds={1: 0.01, 2: 0.015},
-                decode_plan=DecodePlan(batch=2, patience_ticks=2, backlog=8),
+                decode_plan=DecodePlan(batch=2, patience_ticks=2),
                 preview=LatentPreview(weight=torch.zeros(3, facts.latent_channels), bias=torch.zeros(3)),
             ),
             config=EngineConfig(deterministic_bucket=4, max_waiting=1000),

@@ -58,7 +58,6 @@ def test_an_engines_calibration_is_a_machine(tmp_path: Path) -> None:
                 "tick_seconds": {"1": 0.1, "2": 0.15},
                 "decode_seconds": {"1": 0.02, "2": 0.03},
                 "decode_batch": 2,
-                "decode_backlog": 8,
                 "preview_weight": [[1.0]],
                 "preview_bias": [0.0],
             }
