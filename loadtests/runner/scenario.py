@@ -121,7 +121,7 @@ class Phase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class CalibrationSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a target's capacity is found: `alone` calls one by one, then `concurrency` callers for `seconds`."""
 
-    alone: Annotated[int, Meta(ge=1, le=1000)] = 5
+    alone: Annotated[int, Meta(ge=1, le=1000)] = 9
     concurrency: Annotated[int, Meta(ge=1, le=10_000)] = 16
     seconds: Positive = 10.0
 

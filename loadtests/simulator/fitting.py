@@ -22,6 +22,8 @@ from loadtests.simulator.settings import FleetSettings
 from loadtests.simulator.traffic import ClosedLoop
 
 ROUNDS = 6
+FELT = 0.5
+"""Small ticks are fitted where making them longer lengthens the requests that were alone by at least half as much."""
 LEAST, MOST = 0.2, 5.0
 """Factors beyond these are no other speed of the same machine."""
 
@@ -60,16 +62,18 @@ def fit(machine: Machine, calibration: Calibration) -> Fit:
     """Return the machine that does in the simulation what the server did. Raises SimulationError.
 
     Two figures, two factors: one on all that the engine does, for the closed loop; one on the ticks of the smaller
-    buckets, which a request that is alone takes.
+    buckets, where those are what a request that is alone takes.
     """
     slowdown = small = 1.0
     around = machine.arrive_seconds + machine.answer_seconds
+    longer = _unloaded(_scaled(machine, 1.0, 1.1), calibration) / _unloaded(machine, calibration) - 1
+    takes_small = longer >= FELT * 0.1
     for _ in range(ROUNDS):
         fitted = _scaled(machine, slowdown, small)
         slowdown *= _capacity(fitted, calibration) / calibration.capacity
-        fitted = _scaled(machine, slowdown, small)
-        alone = _unloaded(fitted, calibration)
-        small *= max(calibration.unloaded - around, 0.0) / (alone - around)
+        if takes_small:
+            alone = _unloaded(_scaled(machine, slowdown, small), calibration)
+            small *= max(calibration.unloaded - around, 0.0) / (alone - around)
         if not all(LEAST <= factor <= MOST for factor in (slowdown, small)):
             raise SimulationError("calibration", "the server was another machine than that of the file")
     return Fit(machine=_scaled(machine, slowdown, small), slowdown=slowdown, small=small)

@@ -116,6 +116,21 @@ def test_a_machine_is_brought_to_the_speed_that_the_server_had() -> None:
         assert found.off(figure) == pytest.approx(0, abs=0.05), figure
 
 
+def test_small_ticks_are_left_alone_where_nothing_alone_takes_them() -> None:
+    """Four guided images at once fill the largest bucket."""
+    made = make_plan(
+        scenario(Stream(name="s", arrivals=Poisson(per_second=0.5), mix=Mix(images=(4,))), seconds=30.0),
+        0,
+        SPEED,
+    )
+    run = calibrated(made, exported(made, served(made, MACHINE)), MACHINE)
+    assert run.calibration is not None
+    slower = msgspec.structs.replace(run.calibration, unloaded=1.5 * run.calibration.unloaded)
+    found = validate(msgspec.structs.replace(run, calibration=slower), MACHINE)
+    assert found.fit is not None
+    assert found.fit.small == 1.0
+
+
 def test_a_machine_that_has_its_speed_keeps_it() -> None:
     made = plan()
     run = calibrated(made, exported(made, served(made, MACHINE)), MACHINE)
