@@ -189,7 +189,7 @@ class ModelFacts:
 
 
 class Backend(Protocol):
-    """A model on a device. One thread calls it; nothing in it is safe to share between threads."""
+    """A model on a device. One thread calls it; another one may read its facts and buckets meanwhile, and no more."""
 
     facts: ModelFacts
     device: torch.device

@@ -25,11 +25,22 @@ class RefusedError(Exception):
     """A job that is not admitted; ``failed`` is the answer to the server."""
 
     def __init__(
-        self, submit: Submit, reason: FailureReason, message: str, *, retry_after: float | None = None
+        self,
+        submit: Submit,
+        reason: FailureReason,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        least_seconds: float | None = None,
     ) -> None:
         super().__init__(message)
         self.failed = Failed(
-            job_id=submit.job_id, reason=reason, message=message, phase="queued", retry_after=retry_after
+            job_id=submit.job_id,
+            reason=reason,
+            message=message,
+            phase="queued",
+            retry_after=retry_after,
+            least_seconds=least_seconds,
         )
 
 

@@ -39,7 +39,7 @@ class DecodePlan:
 
 
 def plan_decoding(decodes: dict[int, float], *, stall: float, patience_ticks: int) -> DecodePlan:
-    """Choose the largest decode batch that saves time and holds a tick up by no more than `stall` seconds.
+    """Choose the largest decode batch that saves time and takes no longer than `stall` seconds.
 
     Where batching saves nothing (a CPU), images are decoded one by one as they finish: no image waits.
     """
@@ -79,7 +79,7 @@ class DecodeQueue(Generic[ImageT]):
         self._queue = deque(entry for entry in self._queue if entry[0].job is not job)
 
     def due(self, *, idle: bool) -> list[list[ImageT]]:
-        """Return the batches to decode before the next tick, by a call a tick; `idle` says that none waits."""
+        """Return the batches to decode before the next tick. Call it between any two; `idle` says that none waits."""
         self._turn += 1
         batches: list[list[ImageT]] = []
         while (batch := self._head()) and (idle or self._ready(batch)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 
@@ -17,7 +18,10 @@ from .jobs import Jobs
 
 
 class Delivery:
-    """Decode what is due and send it."""
+    """Decode what is due and send it.
+
+    The decoder runs within ``meanwhile()``: others may admit jobs then, and end none.
+    """
 
     def __init__(
         self,
@@ -26,12 +30,14 @@ class Delivery:
         jobs: Jobs,
         clock: Callable[[], float],
         works: Callable[[], bool],
+        meanwhile: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._backend = backend
         self._decodes = decodes
         self._jobs = jobs
         self._clock = clock
         self._works = works
+        self._meanwhile = meanwhile
 
     def decode_due(self, *, idle: bool) -> None:
         """Decode the batches that are due; `idle` says that no tick waits. Raises ``BackendBrokenError``."""
@@ -63,5 +69,6 @@ class Delivery:
 
     def _decode(self, images: Sequence[ImageInFlight]) -> Sequence[Tensor]:
         latents = torch.stack([image.state[0] for image in images if image.state is not None])
-        pixels: Tensor = self._backend.decode_latents(latents).cpu().numpy()
+        with self._meanwhile():
+            pixels: Tensor = self._backend.decode_latents(latents).cpu().numpy()
         return list(pixels)

@@ -1,4 +1,4 @@
-"""The doorman: looks at what arrives while the loop waits for a step."""
+"""The doorman: looks at what arrives while the loop waits for the device."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 
 class Doorman:
-    """A thread that has the loop's books while the loop is in a step, and at no other time.
+    """A thread that has the loop's books while the loop is in the UNet or the decoder, and at no other time.
 
-    A step takes longer than the answer "there is no time for this" may take. As the two never have the books at once,
+    Either takes longer than the answer "there is no time for this" may take. As the two never have the books at once,
     nothing in them is locked. ``waiting`` says whether there is anything to do; ``attend`` does one thing, and its last
     one is over before the loop has its books again.
     """

@@ -66,7 +66,13 @@ class Jobs:
         except Infeasible as error:
             hopeless = submit.deadline is None or error.least_seconds > submit.deadline
             later = None if hopeless else error.predicted_finish - error.deadline
-            raise RefusedError(submit, FailureReason.INFEASIBLE, str(error), retry_after=later) from error
+            raise RefusedError(
+                submit,
+                FailureReason.INFEASIBLE,
+                str(error),
+                retry_after=later,
+                least_seconds=error.least_seconds,
+            ) from error
         self._jobs[job.id] = job
         self._images.update((image.item.id, image) for image in job.images)
         self._emit(job.queued(estimate))

@@ -42,7 +42,7 @@ class EngineLoop:
     """Turn after turn: read mail, encode references, run a tick, deliver what is finished, report.
 
     `clock` is monotonic, in seconds. One thread at a time owns all of it, so it holds no lock: the loop's, or the
-    doorman's while that one is in a step.
+    doorman's while that one is in the UNet or the decoder.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class EngineLoop:
         self._admission = Admission(backend, bank)
         self._jobs = Jobs(scheduler, slots, decodes, emit, clock)
         self._references = ReferenceDesk(backend, emit, clock, works, batch=config.reference_batch)
-        self._delivery = Delivery(backend, decodes, self._jobs, clock, works)
+        self._delivery = Delivery(backend, decodes, self._jobs, clock, works, self._doorman.lent)
         self._reporter = Reporter(scheduler, emit, clock)
         self._ticks = Ticks(
             scheduler=scheduler,
@@ -95,7 +95,7 @@ class EngineLoop:
             emit=emit,
             clock=clock,
             works=works,
-            in_step=self._doorman.lent,
+            meanwhile=self._doorman.lent,
         )
         self.stopped = False
 
@@ -158,9 +158,9 @@ class EngineLoop:
         return bool(self._backlog) or (not self._mail and self._inbox.waiting)
 
     def _attend(self) -> None:
-        """Look at one job, on the doorman's thread; in the middle of a step.
+        """Look at one job, on the doorman's thread.
 
-        What ends a job waits for the loop, as it frees what the step reads, and so does all that came after it.
+        What ends a job waits for the loop, as it frees what a step reads, and so does all that came after it.
         """
         if not self._backlog:
             self._mail.extend(self._inbox.drain(0.0))

@@ -25,7 +25,7 @@ log = structlog.get_logger()
 class Ticks:
     """Run the scheduler's ticks, and keep what goes wrong in one to the images that did it.
 
-    A step runs within ``in_step()``: others may admit jobs then, and end none.
+    A step runs within ``meanwhile()``: others may admit jobs then, and end none.
     """
 
     def __init__(
@@ -40,11 +40,11 @@ class Ticks:
         emit: Emit,
         clock: Callable[[], float],
         works: Callable[[], bool],
-        in_step: Callable[[], AbstractContextManager[None]],
+        meanwhile: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._scheduler = scheduler
         self._jobs = jobs
-        self._in_step = in_step
+        self._meanwhile = meanwhile
         self._newcomers = newcomers
         self._denoiser = denoiser
         self._preview = preview
@@ -78,9 +78,10 @@ class Ticks:
         """Run a tick and return the seconds that it took. Raises ``BackendBrokenError``."""
         images = self._jobs.images(tick.items)
         previewed = [index for index, image in enumerate(images) if _wants_preview(image)]
+        self._scheduler.begin(tick)
         began = self._clock()
         try:
-            with self._in_step():
+            with self._meanwhile():
                 stepped = self._denoiser.step(images, tick.bucket, previewed)
         except Exception as error:
             self._single_out(tick, error)

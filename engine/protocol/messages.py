@@ -230,6 +230,8 @@ class Failed(Message, frozen=True, kw_only=True):
     phase: str = ""
     """Where it was: ``queued``, ``denoising`` or ``decoding``."""
     retry_after: float | None = None
+    least_seconds: float | None = None
+    """Of an infeasible job: what it takes on an idle engine."""
 
 
 class ReferenceEncoded(Message, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from .costs import CostCurve
 from .line import Flight, Line
 from .packing import Packer
+from .work import Shape
 
 
 class Landing(NamedTuple):
@@ -42,6 +43,13 @@ class Estimate:
         )
 
 
+class Fullness(NamedTuple):
+    """The bucket that a shape's ticks are full in while more of its images wait than they hold."""
+
+    shape: Shape
+    bucket: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Underway:
     """Name the flights that a tick is advancing at this moment, and the seconds until it has."""
@@ -56,15 +64,15 @@ def forecast(
     costs: CostCurve,
     finish_seconds: float,
     underway: Underway | None = None,
-    fullness: int = 0,
+    fullness: Fullness | None = None,
 ) -> Iterator[Landing]:
     """Play the line forward to its end, which consumes it; yield images in the order in which they finish.
 
     It makes the scheduler's own choices, and these change only when an image finishes or its guidance begins or
     ends, so it leaps from one such event to the next: at most three choices per image in flight, however many
-    steps are left. A tick that is `underway` ends as it began, whoever has come since. No tick is taken to cost less
-    than one of the bucket `fullness`: 0 says that nothing else will arrive, the bucket of now that those who leave
-    will be replaced.
+    steps are left. A tick that is `underway` ends as it began, whoever has come since. With
+    `fullness`, those of its shape who leave are taken to be replaced: no tick of it costs less than the full bucket,
+    but for those of deterministic images, which have a bucket of their own.
 
     Exact (to the cost curve's own error) while nothing else arrives; an image that is cancelled or expires
     makes the others earlier, as a rule. Later arrivals of a higher priority delay an image by their own
@@ -88,13 +96,18 @@ def forecast(
         for flight in tick:
             starts.setdefault(id(flight), now)
         leap = min(flight.item.changes_after(steps[id(flight)]) - steps[id(flight)] for flight in tick)
-        shape = tick[0].item.shape
-        now += leap * max(
-            costs.seconds(shape, bucket) for bucket in (packed.bucket, fullness or packed.bucket)
-        )
+        now += leap * _seconds(tick, packed.bucket, costs, fullness)
         for flight in tick:
             steps[id(flight)] += leap
             if steps[id(flight)] == flight.item.steps:
                 line.remove(flight)
                 now += finish_seconds
                 yield Landing(flight, 0.0 if flight.started else starts[id(flight)], now)
+
+
+def _seconds(tick: Sequence[Flight], bucket: int, costs: CostCurve, fullness: Fullness | None) -> float:
+    shape = tick[0].item.shape
+    seconds = costs.seconds(shape, bucket)
+    if fullness is None or fullness.shape != shape or any(flight.item.deterministic for flight in tick):
+        return seconds
+    return max(seconds, costs.seconds(shape, fullness.bucket))

@@ -15,7 +15,7 @@ from itertools import count, islice
 
 from .costs import CostCurve
 from .errors import Infeasible, InvalidJob, QueueFull
-from .forecast import Estimate, Landing, Underway, forecast
+from .forecast import Estimate, Fullness, Landing, Underway, forecast
 from .line import Flight, Line
 from .packing import Packer
 from .policy import Policy
@@ -43,8 +43,8 @@ class Scheduler:
         self._line = Line()
         self._flights: dict[str, Flight] = {}
         self._latest: frozenset[Flight] = frozenset()
-        self._fullness = 0
-        """The latest tick's bucket; 0 once nothing is in flight."""
+        self._fullness: Fullness | None = None
+        """Of the latest tick, if it left images of its shape behind."""
         self._ends: float | None = None
         """When the tick that runs should end; None between ticks."""
         self._expired: list[WorkItem] = []
@@ -57,7 +57,6 @@ class Scheduler:
         self._expire()
         self._ends = None
         if not self._line:
-            self._fullness = 0
             return None
         group = self._line.front()
         packed = self._packer.pack(group)
@@ -66,9 +65,13 @@ class Scheduler:
             flight.started = True
         self._latest = frozenset(flights)
         tick = self._tick(packed.bucket, flights)
-        self._fullness = tick.bucket
+        self._fullness = Fullness(tick.shape, tick.bucket) if len(group) > len(flights) else None
         self._ends = self._clock() + tick.expected_seconds
         return tick
+
+    def begin(self, tick: Tick) -> None:
+        """Note that a tick begins only now: its images were made ready first."""
+        self._ends = self._clock() + tick.expected_seconds
 
     def complete(self, tick: Tick, seconds: float) -> tuple[WorkItem, ...]:
         """Advance the images of a tick that took `seconds`; return those that took their last step.
@@ -115,9 +118,12 @@ class Scheduler:
         """
         flights = self._flights_for(items)
         self._check_room(len(items))
-        landings = self._land(flights)
+        # A line promises small, quick ticks towards its end; while more wait than run, others will fill them.
+        landings = self._land(flights, fullness=self._fullness)
+        self._check_deadlines(landings)
+        if self._fullness is not None:
+            landings = self._land(flights)
         estimate = Estimate.of(self._ahead_of(flights), landings)
-        self._check_deadlines(flights, landings)
         for flight in flights:
             self._line.add(flight)
             self._flights[flight.item.id] = flight
@@ -190,6 +196,8 @@ class Scheduler:
     def _drop(self, flight: Flight) -> None:
         self._line.remove(flight)
         del self._flights[flight.item.id]
+        if not self._flights:
+            self._fullness = None
 
     def _expire(self) -> None:
         now = self._clock()
@@ -227,16 +235,7 @@ class Scheduler:
             *_, last = landings
             raise QueueFull(limit=self._policy.max_waiting, retry_after=last.finishes_in)
 
-    def _check_deadlines(self, flights: Sequence[Flight], landings: Sequence[Landing]) -> None:
-        """Raise Infeasible when an image would be late.
-
-        While others wait, the engine is taken to stay as full as it is. The line as it stands promises small, quick
-        ticks towards its end; who comes later will fill them up.
-        """
-        if all(flight.item.deadline is None for flight in flights):
-            return
-        if any(not flight.started for flight in self._flights.values()):
-            landings = self._land(flights, fullness=self._fullness)
+    def _check_deadlines(self, landings: Sequence[Landing]) -> None:
         now, headroom = self._clock(), self._policy.headroom
         for landing in landings:
             deadline = landing.flight.item.deadline
@@ -250,14 +249,16 @@ class Scheduler:
                     self._costs.doubt(landing.flight.item.shape)
                 raise Infeasible(predicted_finish=predicted, deadline=deadline, least_seconds=least)
 
-    def _forecast(self, line: Line, *, idle: bool = False, fullness: int = 0) -> Iterator[Landing]:
+    def _forecast(
+        self, line: Line, *, idle: bool = False, fullness: Fullness | None = None
+    ) -> Iterator[Landing]:
         underway = None
         if self._ends is not None and not idle:
             underway = Underway(flights=self._latest, remaining=max(0.0, self._ends - self._clock()))
         finish = self._policy.finish_seconds
         return forecast(line, self._packer, self._costs, finish, underway, fullness)
 
-    def _land(self, newcomers: Sequence[Flight], *, fullness: int = 0) -> list[Landing]:
+    def _land(self, newcomers: Sequence[Flight], *, fullness: Fullness | None = None) -> list[Landing]:
         """Forecast flights as if they had been admitted now, no further than to the last of them."""
         line = self._line.copy()
         for flight in newcomers:

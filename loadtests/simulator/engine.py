@@ -135,6 +135,10 @@ class VirtualEngine:
 
     def _run(self, tick: Tick, began: float) -> None:
         self._ticking = True
+        self._clock.advance_to(self._timeline.now)
+        self._scheduler.begin(tick)
+        if not self._cancelled:
+            self._admit_all()
         seconds = self._tick_seconds(tick)
         self._timeline.at(self._clock() + seconds, partial(self._ran, tick, seconds, began))
 
@@ -170,6 +174,9 @@ class VirtualEngine:
             self._scheduler.cancel(str(call.request.id))
             self._drop(call)
         self._cancelled.clear()
+        self._admit_all()
+
+    def _admit_all(self) -> None:
         while self._inbox:
             call = self._inbox.popleft()
             if call.outcome is None:

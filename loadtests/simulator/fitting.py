@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from statistics import median
+from typing import Annotated
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 
 from loadtests.simulator.errors import SimulationError
 from loadtests.simulator.fleet import Fleet
@@ -20,6 +22,8 @@ from loadtests.simulator.planned import PlannedRequest
 from loadtests.simulator.request import Request
 from loadtests.simulator.settings import FleetSettings
 from loadtests.simulator.traffic import ClosedLoop
+
+Positive = Annotated[float, Meta(gt=0)]
 
 ROUNDS = 6
 FELT = 0.5
@@ -35,12 +39,12 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     saturated: by `callers` who asked again at once for `seconds`, `capacity` a second; more than were needed.
     """
 
-    alone: tuple[PlannedRequest, ...]
-    unloaded: float
-    saturated: tuple[PlannedRequest, ...]
-    callers: int
-    seconds: float
-    capacity: float
+    alone: Annotated[tuple[PlannedRequest, ...], Meta(min_length=1)]
+    unloaded: Positive
+    saturated: Annotated[tuple[PlannedRequest, ...], Meta(min_length=1)]
+    callers: Annotated[int, Meta(ge=1)]
+    seconds: Positive
+    capacity: Positive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,8 +74,6 @@ class EngineLink:
         self._encodings = 0
         self.cannot_start = asyncio.Event()
 
-    # --- its own life -----------------------------------------------------------------------------------------------
-
     def start(self) -> None:
         """Start the engine."""
         self._supervisor.start()
@@ -112,10 +110,9 @@ class EngineLink:
 
         Raises ``EngineUnavailableError`` before the first engine is ready, and when none came back for too long.
         """
-        ready = self.last_ready()
-        if self._gave_up:
+        if self._ready is not None and self._gave_up:
             raise EngineUnavailableError("the engine is away", retry_after=5.0)
-        return ready
+        return self.last_ready()
 
     def last_ready(self) -> Ready:
         """Return the same however long the engine is away. Raises ``EngineUnavailableError`` before the first one."""
@@ -126,7 +123,7 @@ class EngineLink:
     # --- work -------------------------------------------------------------------------------------------------------
 
     def check(self, submit: Submit, *, deadline: float | None) -> None:
-        """Raise what the engine would say of a job, where that is known before anything is done for it."""
+        """Raise what the engine would say of a job, where that is known."""
         self._refusals.check(submit, deadline=deadline, now=self._clock())
 
     @contextmanager
@@ -184,7 +181,7 @@ class EngineLink:
             message = work.cancellation()
             if work.sent and message is not None and self._connection is not None:
                 self._connection.send(message)
-                self._refusals.forget()
+                self._refusals.forget(self._clock())
             self._let_suspects_in(work)
 
     def _send(self, work: Work, connection: Connection) -> None:
@@ -224,7 +221,6 @@ class EngineLink:
             self._log.error("model_changed", was=self._ready.model.weights_hash, now=ready.model.weights_hash)
         self._stop_giving_up()
         self._gave_up = False
-        self._refusals.forget()
         self._ready = ready
         self._connection = connection
         self._observer.engine_ready(ready)
@@ -244,6 +240,7 @@ class EngineLink:
     def on_lost(self, how: str) -> None:
         """Convict or replay."""
         self._connection = None
+        self._refusals.forget(self._clock())
         self._giving_up = asyncio.get_running_loop().call_later(self._patience, self._give_up)
         self._observer.engine_lost()
         self._on_readiness(False)
@@ -270,7 +267,7 @@ class EngineLink:
         with within(trace_of(work)):
             self._observe(frame.message)
         if isinstance(work, Job) and isinstance(frame.message, Failed):
-            self._refusals.note(work.submit, frame.message, deadline=work.deadline, now=self._clock())
+            self._refusals.note(work, frame.message, now=self._clock())
         if work is not None and work.hear(frame):
             self._ledger.remove(work)
             self._let_suspects_in(work)
@@ -286,8 +283,6 @@ class EngineLink:
                 self._observer.job_finished(finished)
             case Failed(job_id=job_id, reason=FailureReason.INTERNAL, message=why):
                 self._log.error("job_failed", work=job_id, why=why)
-            case _:
-                pass
 
     def _give_up(self) -> None:
         self._giving_up = None

@@ -3,85 +3,90 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from engine.protocol.messages import Failed, FailureReason, Submit
 from server.engine_link.failures import failure_of
 
 MEMORY_SECONDS = 0.25
-"""How long a refusal speaks for others. The engine is asked at least so often: it may have become faster since."""
+"""How long a refusal speaks for others; the engine is asked at least so often."""
+
+
+class Asked(Protocol):
+    """A job that an engine was ``asked`` for at that moment; its ``deadline`` is absolute."""
+
+    submit: Submit
+    deadline: float | None
+    asked: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Refused:
-    """A job that would have been done at ``finish``; moments are on the link's clock."""
+    """A job that would have been done at ``finish``, and takes ``least`` seconds on an idle engine.
 
-    images: int
-    steps: int
-    guided: bool
+    Moments are on the link's clock.
+    """
+
     finish: float
+    least: float
     until: float
-
-    def speaks_for(self, submit: Submit) -> bool:
-        """Whether a job takes at least as much."""
-        return (
-            len(submit.seeds) >= self.images and submit.steps >= self.steps and _guided(submit) >= self.guided
-        )
 
 
 class Refusals:
     """Refuse what could not be done in time, without asking the engine.
 
-    A refused job's prediction holds for whoever comes after it, takes as much, and stands no better in line: he cannot
-    be done before. That ends when a job leaves the engine early. Most callers of an overloaded server get their answer
-    here, for a fraction of the work.
+    A refused job's prediction holds for whoever comes after it, asks for as much, and stands no better in line: he is
+    not done before. A job that leaves the engine early ends that. So may a line that empties or an engine that becomes
+    faster, hence the quarter of a second. Most callers of an overloaded server get their answer here, for a fraction of
+    the work.
     """
 
     def __init__(self) -> None:
         self._latest: dict[tuple[object, ...], _Refused] = {}
+        self._forgotten = float("-inf")
 
-    def note(self, submit: Submit, failed: Failed, *, deadline: float | None, now: float) -> None:
-        """Learn from the failure of a job, whose ``deadline`` is absolute."""
+    def note(self, job: Asked, failed: Failed, *, now: float) -> None:
+        """Learn from the failure of a job."""
         match failed.reason:
             case FailureReason.INFEASIBLE:
-                if deadline is not None and failed.retry_after is not None:
-                    self._latest[_kind(submit)] = _Refused(
-                        images=len(submit.seeds),
-                        steps=submit.steps,
-                        guided=_guided(submit),
-                        finish=deadline + failed.retry_after,
-                        until=now + MEMORY_SECONDS,
-                    )
+                late, least = failed.retry_after, failed.least_seconds
+                # What was asked for before there was more room was refused for want of it.
+                if job.deadline is None or late is None or least is None or job.asked <= self._forgotten:
+                    return
+                self._latest = {kind: known for kind, known in self._latest.items() if now < known.until}
+                refused = _Refused(finish=job.deadline + late, least=least, until=now + MEMORY_SECONDS)
+                self._latest[_kind(job.submit)] = refused
             case FailureReason.QUEUE_FULL | FailureReason.INVALID:
                 pass
             case _:
-                self.forget()
+                self.forget(now)
 
-    def forget(self) -> None:
+    def forget(self, now: float) -> None:
         """Take it that the engine has more room than it had: a job has left it early, or it is another engine."""
+        self._forgotten = now
         self._latest.clear()
 
     def check(self, submit: Submit, *, deadline: float | None, now: float) -> None:
-        """Raise ``DeadlineInfeasibleError`` for a job that the engine would refuse."""
+        """Raise ``DeadlineInfeasibleError`` for a job that the engine would refuse, and would have time for later."""
         refused = self._latest.get(_kind(submit))
-        if deadline is None or refused is None or now >= refused.until or not refused.speaks_for(submit):
+        if deadline is None or refused is None or now >= refused.until:
             return
         late = refused.finish - deadline
-        if late > 0:
+        if late > 0 and deadline - now >= refused.least:
             failed = Failed(
                 job_id=submit.job_id,
                 reason=FailureReason.INFEASIBLE,
                 message=f"would finish {late:.3f} s after its deadline",
                 phase="queued",
                 retry_after=late,
+                least_seconds=refused.least,
             )
             raise failure_of(failed, deadline - now)
 
 
 def _kind(submit: Submit) -> tuple[object, ...]:
-    """Return what two jobs must have in common, so that one is no smaller than the other where it has more steps."""
-    interval = (submit.guidance_start, submit.guidance_end)
-    return submit.width, submit.height, submit.priority, submit.deterministic, interval
-
-
-def _guided(submit: Submit) -> bool:
-    return submit.guidance_scale > 1
+    """Return all that decides how long a job takes and where it stands in line."""
+    guided = submit.guidance_scale > 1
+    size = (submit.width, submit.height)
+    guidance = (submit.guidance_start, submit.guidance_end) if guided else None
+    return size, len(submit.seeds), submit.steps, guidance, submit.priority, submit.deterministic

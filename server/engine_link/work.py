@@ -82,6 +82,8 @@ class Job:
         self.deadline = deadline
         self._tokens = tokens
         self._inbox = inbox
+        self.asked = 0.0
+        """When an engine was last asked for it."""
         self._remaining: float | None = None
         self._step = 0
         self._wanted = tuple(range(len(submit.seeds)))
@@ -98,7 +100,7 @@ class Job:
         missing = tuple(index for index in range(len(seeds)) if index not in self._delivered)
         # An engine that died between the last image and Finished is asked for one image again: it tells the timings.
         self._wanted = missing or (len(seeds) - 1,)
-        self._remaining = remaining
+        self.asked, self._remaining = now, remaining
         if missing:
             self.phase = "queued"
         submit = msgspec.structs.replace(

@@ -71,7 +71,7 @@ def test_a_cancel_waits_for_the_step_and_what_comes_after_it_too() -> None:
         bench.tell(job("before"))
         bench.tell(Cancel(job_id="gone"))
         bench.tell(job("gone", steps=1))
-        until(lambda: heard(bench, Queued, "before"))
+        until(lambda: heard(bench, Queued, "before") and not bench.inbox.mails)
         assert not bench.messages(Failed)
         assert sum(queued.job_id == "gone" for queued in bench.messages(Queued)) == 1
     (cancelled,) = bench.messages(Failed)

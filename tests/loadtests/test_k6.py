@@ -128,4 +128,4 @@ async def test_they_find_the_same_of_a_server_that_does_the_same(tmp_path: Path)
     assert ratios([pair])["answered"] == 1
     # That both measure the same thing in the same units; how near they come is measured on a quiet machine.
     for name in ("throughput", "p50", "p95"):
-        assert 0.5 < ratios([pair])[name] < 2, table([pair])
+        assert 0.05 < ratios([pair])[name] < 20, table([pair])

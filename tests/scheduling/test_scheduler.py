@@ -322,30 +322,49 @@ def test_a_refusal_says_what_the_job_would_take_on_an_idle_engine() -> None:
     assert refusal.value.least_seconds == pytest.approx(1.5 * 2 * 3.5)
 
 
-def test_while_others_wait_the_engine_is_taken_to_stay_as_full_as_it_is() -> None:
-    """Eight run for 9 more ticks of 2.4 s. After them come small ticks (1 s, 1.2 s, 1.6 s), if nobody else arrives."""
+def crowded() -> Bench:
+    """Eight run for 9 more ticks of 2.4 s, and one of 10 steps waits."""
     bench = Bench()
-    bench.submit(*(image(steps=10) for _ in range(8)))
+    bench.submit(*(image(job="crowd" if number else "first", steps=10) for number in range(9)))
     bench.run()
+    return bench
+
+
+def test_while_more_wait_than_run_the_engine_is_taken_to_stay_as_full_as_it_is() -> None:
+    bench = crowded()
     now = bench.clock()
-    bench.scheduler.submit(
-        [image(steps=10, deadline=now + 32.0)]
-    )  # nobody waits: 21.6 s and ten ticks of 1 s
     with pytest.raises(Infeasible) as refusal:
-        bench.scheduler.submit([image(steps=10, deadline=now + 45.0)])  # 21.6 s and ten ticks of 2.4 s
-    assert refusal.value.predicted_finish == pytest.approx(now + 45.6)
+        bench.submit(image(steps=10, deadline=now + 45.0))
+    assert refusal.value.predicted_finish == pytest.approx(now + 21.6 + 10 * 2.4)
     estimate = bench.scheduler.submit([image(steps=10, deadline=now + 46.0)])
-    assert estimate.finishes_in == pytest.approx(
-        21.6 + 12.0
-    )  # what it is told is exact if nobody else arrives
+    assert estimate.finishes_in == pytest.approx(21.6 + 10 * 1.2)  # told as it is if nobody else arrives
 
 
-def test_an_engine_that_has_nothing_left_is_not_taken_for_full() -> None:
+def test_who_comes_while_a_tick_runs_that_has_room_finds_no_crowd() -> None:
     bench = Bench()
     bench.submit(*(image(steps=1) for _ in range(8)))
-    bench.run()
-    assert bench.scheduler.next_tick() is None
-    bench.submit(image(steps=10), image(steps=10, deadline=bench.clock() + 12.5))
+    bench.tick()
+    bench.submit(image(steps=10))
+    bench.submit(image(steps=10, deadline=bench.clock() + 2.4 + 12.5))
+
+
+def test_a_crowd_of_one_size_says_nothing_about_another() -> None:
+    bench = crowded()
+    now = bench.clock()
+    # The ticks of the waiting one are full to the end, and then come ten of four times its cost alone.
+    bench.submit(image(steps=10, shape=LARGE, deadline=now + 21.6 + 24.0 + 40.0))
+
+
+def test_a_crowd_does_not_fill_the_ticks_of_deterministic_images() -> None:
+    bench = crowded()
+    bench.submit(image(steps=10, deterministic=True, deadline=bench.clock() + 21.6 + 16.0))
+
+
+def test_a_crowd_that_is_gone_is_forgotten() -> None:
+    bench = crowded()
+    for flight in list(bench.scheduler._flights.values()):
+        bench.scheduler.cancel(flight.item.job_id)
+    bench.submit(image(steps=10), image(steps=10, deadline=bench.clock() + 12.0))
 
 
 def test_headroom_refuses_what_would_only_just_make_it() -> None:

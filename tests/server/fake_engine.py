@@ -228,6 +228,7 @@ class FakeEngine:
                     message="as the script has it",
                     phase="queued",
                     retry_after=script.retry_after,
+                    least_seconds=None if script.retry_after is None else 0.1,
                 )
             )
             return

@@ -281,6 +281,28 @@ async def test_an_infeasible_deadline_is_told_with_the_prediction() -> None:
         assert told.retry_seconds == 2.0
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_the_like_of_what_was_just_refused_is_refused_without_the_engine(streamed: bool) -> None:
+    """Nor is its reference looked at: the digest of the second one is unknown."""
+    async with run_server(Script(fail_with=FailureReason.INFEASIBLE, retry_after=2.0)) as serving:
+
+        async def ask(portrait: PortraitSpec) -> Any:
+            if streamed:
+                return await refused(
+                    drained(
+                        serving.portraits.GenerateStream(GenerateStreamRequest(portrait=portrait), timeout=30)
+                    )
+                )
+            return await refused(serving.portraits.Generate(GenerateRequest(portrait=portrait), timeout=30))
+
+        first = await ask(PortraitSpec(prompt="a sailor"))
+        second = await ask(PortraitSpec(prompt="a king", reference_digest="0" * 64))
+        assert [first.reason, second.reason] == ["DEADLINE_INFEASIBLE"] * 2
+        assert second.retry_seconds is not None and 1.5 < second.retry_seconds <= 2.0
+        assert len(serving.script.submitted) == 1
+        assert serving.app.admission.in_flight == 0
+
+
 async def test_what_no_idle_engine_could_do_in_time_is_not_to_be_tried_again() -> None:
     async with run_server(Script(fail_with=FailureReason.INFEASIBLE)) as serving:
         call = serving.portraits.Generate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -18,25 +19,34 @@ from tests.server.test_engine_link import submit as plain
 NOW = 100.0
 
 
+@dataclass
+class Sent:
+    submit: Submit
+    deadline: float | None = NOW + 1.0
+    asked: float = NOW - 0.01
+
+
 def submit(**changes: Any) -> Submit:
     return msgspec.structs.replace(plain("job", steps=10, images=2), **changes)
 
 
-def failed(reason: FailureReason = FailureReason.INFEASIBLE, late: float | None = 0.5) -> Failed:
-    return Failed(job_id="job", reason=reason, message="late", phase="queued", retry_after=late)
+def failed(
+    reason: FailureReason = FailureReason.INFEASIBLE, late: float | None = 0.5, least: float | None = 0.3
+) -> Failed:
+    return Failed(
+        job_id="job", reason=reason, message="late", phase="queued", retry_after=late, least_seconds=least
+    )
 
 
 def refusals() -> Refusals:
     """A job of two images and ten steps with a deadline at 101 would have been done at 101.5."""
     made = Refusals()
-    made.note(submit(), failed(), deadline=NOW + 1.0, now=NOW)
+    made.note(Sent(submit()), failed(), now=NOW)
     return made
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"steps": 11}, {"seeds": (1, 2, 3)}, {"guidance_scale": 9.0}, {"prompt": "another"}]
-)
-def test_who_takes_as_much_and_comes_later_is_refused_at_once(changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize("changes", [{}, {"guidance_scale": 9.0}, {"prompt": "another", "seeds": (7, 8)}])
+def test_who_asks_for_as_much_and_comes_later_is_refused_at_once(changes: dict[str, Any]) -> None:
     with pytest.raises(DeadlineInfeasibleError, match=r"would finish 0\.400 s after its deadline") as told:
         refusals().check(submit(**changes), deadline=NOW + 1.1, now=NOW + 0.1)
     assert told.value.retry_after == pytest.approx(0.4)
@@ -47,6 +57,7 @@ def test_who_takes_as_much_and_comes_later_is_refused_at_once(changes: dict[str,
     "changes",
     [
         {"steps": 9},
+        {"steps": 11},
         {"seeds": (1,)},
         {"guidance_scale": 1.0},
         {"priority": 1},
@@ -56,7 +67,7 @@ def test_who_takes_as_much_and_comes_later_is_refused_at_once(changes: dict[str,
         {"guidance_end": 0.5},
     ],
 )
-def test_who_may_take_less_or_stand_elsewhere_is_asked_for(changes: dict[str, Any]) -> None:
+def test_who_asks_for_something_else_is_asked_for(changes: dict[str, Any]) -> None:
     refusals().check(submit(**changes), deadline=NOW + 1.1, now=NOW + 0.1)
 
 
@@ -65,8 +76,17 @@ def test_who_has_time_is_asked_for() -> None:
     refusals().check(submit(), deadline=None, now=NOW + 0.1)
 
 
-def test_a_refusal_is_forgotten_after_a_while() -> None:
-    refusals().check(submit(), deadline=NOW + 1.1, now=NOW + MEMORY_SECONDS)
+def test_who_could_never_make_it_is_asked_for_so_that_he_is_not_told_to_come_back() -> None:
+    refusals().check(submit(), deadline=NOW + 0.3, now=NOW + 0.1)
+
+
+def test_a_refusal_is_forgotten_after_a_while_and_takes_no_memory_then() -> None:
+    made = refusals()
+    made.check(submit(), deadline=NOW + 1.1, now=NOW + MEMORY_SECONDS)
+    for number in range(100):
+        sent = Sent(submit(guidance_end=0.5 + number / 1000), asked=NOW + number)
+        made.note(sent, failed(), now=NOW + number)
+    assert len(made._latest) == 1
 
 
 @pytest.mark.parametrize(
@@ -75,28 +95,37 @@ def test_a_refusal_is_forgotten_after_a_while() -> None:
 )
 def test_a_job_that_leaves_early_makes_room(reason: FailureReason) -> None:
     made = refusals()
-    made.note(submit(), failed(reason), deadline=None, now=NOW)
+    made.note(Sent(submit()), failed(reason), now=NOW)
+    made.check(submit(), deadline=NOW + 1.1, now=NOW + 0.1)
+
+
+def test_an_answer_from_before_there_was_room_says_nothing() -> None:
+    made = refusals()
+    made.forget(NOW + 0.01)
+    made.note(Sent(submit(), asked=NOW), failed(), now=NOW + 0.02)
     made.check(submit(), deadline=NOW + 1.1, now=NOW + 0.1)
 
 
 @pytest.mark.parametrize("reason", [FailureReason.QUEUE_FULL, FailureReason.INVALID])
 def test_a_job_that_never_was_in_makes_none(reason: FailureReason) -> None:
     made = refusals()
-    made.note(submit(), failed(reason), deadline=None, now=NOW)
+    made.note(Sent(submit()), failed(reason), now=NOW)
     with pytest.raises(DeadlineInfeasibleError):
         made.check(submit(), deadline=NOW + 1.1, now=NOW + 0.1)
 
 
 def test_what_not_even_an_idle_engine_could_do_says_nothing_about_others() -> None:
     made = Refusals()
-    made.note(submit(), failed(late=None), deadline=NOW + 1.0, now=NOW)
+    made.note(Sent(submit()), failed(late=None), now=NOW)
     made.check(submit(), deadline=NOW + 0.1, now=NOW)
 
 
 async def test_a_link_learns_from_its_engine_and_from_who_leaves() -> None:
     script = Script(fail_with=FailureReason.INFEASIBLE, retry_after=0.5)
     async with linked(script) as at:
-        deadline = at.link._clock() + 1.0
+        now = NOW
+        at.link._clock = lambda: now
+        deadline = NOW + 1.0
         at.link.check(submit(), deadline=deadline)
         with pytest.raises(DeadlineInfeasibleError):
             await at.job(submit(), deadline=deadline)
@@ -104,6 +133,7 @@ async def test_a_link_learns_from_its_engine_and_from_who_leaves() -> None:
             at.link.check(submit(), deadline=deadline)
         assert len(script.submitted) == 1
         script.fail_with = None
+        now = NOW + 0.01
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
                 await at.job(submit(job_id="HOLD", prompt="HOLD"))

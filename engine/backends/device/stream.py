@@ -59,7 +59,7 @@ class CudaStream:
     def capture(self, call: Callable[[], None]) -> Callable[[], None]:
         """Record a call as a CUDA graph and return its replay."""
         graph = torch.cuda.CUDAGraph()
-        # Another thread may copy a newcomer's tokens meanwhile, which is none of this graph's business.
+        # Another thread may copy a sampler's table meanwhile, which is none of this graph's business.
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
             call()
         return graph.replay
