@@ -5,6 +5,9 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -16,3 +19,13 @@ if "PYTEST_LIMNER_CACHE" not in os.environ:
         prefix="limner-"
     )
     atexit.register(shutil.rmtree, cache, ignore_errors=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def end_of_module() -> Iterator[None]:
+    """Let go of what was kept for a module."""
+    yield
+    # After the settings above, which it reads on import.
+    from tests.keeping import forget
+
+    forget()

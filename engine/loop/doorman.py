@@ -38,9 +38,10 @@ class Doorman:
             self._thread.join()
 
     def knock(self) -> None:
-        """Say that something has come; any thread may."""
+        """Say that something has come; any thread may. Between two steps nobody need wake up for it."""
         with self._changed:
-            self._changed.notify_all()
+            if self._lent:
+                self._changed.notify_all()
 
     @contextmanager
     def lent(self) -> Iterator[None]:

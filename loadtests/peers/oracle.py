@@ -10,27 +10,16 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from loadtests.diffusers_pipeline import ADAPTER
+from loadtests.diffusers_pipeline import load_pipeline
 from loadtests.peers.ask import Ask, parse_ask
 
 
 def draw(ask: Ask, model: Path, references: Path) -> Image.Image:
     """Return the picture of an ask, in float32, with the model's own scheduler, which must be the sampler asked for."""
-    pipe = StableDiffusionPipeline.from_pretrained(
-        model, safety_checker=None, torch_dtype=torch.float32, local_files_only=True
-    )
-    pipe.load_ip_adapter(
-        model,
-        subfolder="ip_adapter",
-        weight_name=ADAPTER,
-        image_encoder_folder="image_encoder",
-        local_files_only=True,
-    )
+    pipe = load_pipeline(model)
     pipe.set_ip_adapter_scale(ask.ip_adapter_scale)
-    pipe.set_progress_bar_config(disable=True)
     if ask.sampler != "ddim" or type(pipe.scheduler).__name__ != "DDIMScheduler":
         raise ValueError(f"sampler must be ddim, the model's own, not {ask.sampler}")
     picture: Image.Image = pipe(

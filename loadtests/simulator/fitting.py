@@ -50,16 +50,19 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
     """A machine at its speed of then. `slowdown` is over the file's, `small` that of the ticks below the largest bucket
-    besides.
+    besides; `unloaded` is what it takes for a request that is alone, in the simulation and then, in seconds. The two
+    differ where no factor could bring them together.
     """
 
     machine: Machine
     slowdown: float
     small: float
+    unloaded: tuple[float, float]
 
     def __str__(self) -> str:
-        """Return the factors."""
-        return f"{self.slowdown:.2f}, small ticks {self.small:.2f}"
+        """Return the factors, and how well they do."""
+        simulated, real = self.unloaded
+        return f"{self.slowdown:.2f}, small ticks {self.small:.2f}; alone {simulated:.3f} for {real:.3f} s"
 
 
 def fit(machine: Machine, calibration: Calibration) -> Fit:
@@ -80,7 +83,9 @@ def fit(machine: Machine, calibration: Calibration) -> Fit:
             small *= max(calibration.unloaded - around, 0.0) / (alone - around)
         if not all(LEAST <= factor <= MOST for factor in (slowdown, small)):
             raise SimulationError("calibration", "the server was another machine than that of the file")
-    return Fit(machine=_scaled(machine, slowdown, small), slowdown=slowdown, small=small)
+    fitted = _scaled(machine, slowdown, small)
+    unloaded = _unloaded(fitted, calibration), calibration.unloaded
+    return Fit(machine=fitted, slowdown=slowdown, small=small, unloaded=unloaded)
 
 
 def _scaled(machine: Machine, slowdown: float, small: float) -> Machine:

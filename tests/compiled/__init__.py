@@ -1,8 +1,7 @@
-"""Exports of tiny models and backends that run them, each made once a session."""
+"""Exports of tiny models and backends that run them, each made once a module."""
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +12,7 @@ from engine.backends.compiled.runtime import Runtime
 from engine.export.directory import ExportDirectory
 from engine.export.settings import ExportSettings
 from engine.export.writer import export_model
+from tests.keeping import kept
 
 RUNTIMES = ("openvino", "onnxruntime")
 
@@ -22,7 +22,7 @@ def exported(root: Path, adapter: str | None = None) -> ExportDirectory:
     return _exported(root, adapter)
 
 
-@cache
+@kept
 def _exported(root: Path, adapter: str | None) -> ExportDirectory:
     output = root.with_name(f"{root.name}-{adapter}.export")
     export_model(root, output, ExportSettings(adapter=adapter), progress=lambda line: None)
@@ -37,7 +37,7 @@ def make_runtime(name: str, dtype: str = "float32", threads: int = 1) -> Runtime
     return OpenVINORuntime(OpenVINOSettings(precision=precision, threads=threads, lanes=threads))
 
 
-@cache
+@kept
 def compiled(
     runtime: str,
     root: Path,

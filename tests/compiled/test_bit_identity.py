@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from engine.protocol.messages import Submit
 from tests.backends.rows import row_of
 from tests.compiled import RUNTIMES, compiled
 from tests.equivalence.harness import Case, Engine, portrait
+from tests.keeping import kept
 from tests.tinymodels import build_tiny_model
 
 ROWS = 24
@@ -37,7 +37,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
 
 
-@cache
+@kept
 def placed(runtime: str, root: Path, dtype: str, threads: int = 1) -> tuple[CompiledBackend, list[int]]:
     """Return a backend that holds many different rows, some without a reference, some with several."""
     backend = compiled(runtime, root, dtype=dtype, buckets=BUCKETS, threads=threads)
@@ -52,13 +52,13 @@ def placed(runtime: str, root: Path, dtype: str, threads: int = 1) -> tuple[Comp
     return backend, slots
 
 
-@cache
+@kept
 def inputs() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     return torch.randn(ROWS, 4, 8, 8, generator=generator), torch.linspace(1, 999, ROWS)
 
 
-@cache
+@kept
 def alone(runtime: str, root: Path, dtype: str, threads: int) -> torch.Tensor:
     """Return each row's noise, predicted by itself in the smallest bucket."""
     backend, slots = placed(runtime, root, dtype, threads)
@@ -92,7 +92,7 @@ def test_a_row_is_the_same_in_every_bucket_position_and_company(
     assert torch.equal(found, alone(runtime, root, dtype, threads)[rows])
 
 
-@cache
+@kept
 def engine(runtime: str, root: Path) -> tuple[Engine, list[Tensor]]:
     made = Engine(root, backend=compiled(runtime, root, buckets=BUCKETS))
     return made, made.encode([portrait(number) for number in range(3)])

@@ -12,22 +12,22 @@ import pytest
 from engine.loop.doorman import Doorman
 from engine.protocol.framing import ProtocolError
 from engine.protocol.messages import Cancel, Failed, FailureReason, Finished, Message, Queued, Shutdown
-from tests.engine.fakes import Bench, job, reference
+from tests.engine.fakes import TICK_SECONDS, Bench, job, reference
 from tests.waiting import PATIENCE, until
 
 
 @contextmanager
-def in_a_step(bench: Bench) -> Iterator[None]:
-    """Run the loop on a thread of its own; the body runs in the middle of a step."""
+def in_a_step(bench: Bench, call: str = "predict_noise") -> Iterator[None]:
+    """Run the loop on a thread of its own; the body runs in the middle of a call of the backend."""
     inside, go_on = threading.Event(), threading.Event()
-    step = bench.backend.predict_noise
+    step = getattr(bench.backend, call)
 
     def held(*arguments: object) -> object:
         inside.set()
         assert go_on.wait(PATIENCE)
-        return step(*arguments)  # type: ignore[arg-type]
+        return step(*arguments)
 
-    bench.backend.predict_noise = held  # type: ignore[assignment, method-assign]
+    setattr(bench.backend, call, held)
     thread = threading.Thread(target=bench.loop.run)
     thread.start()
     try:
@@ -52,6 +52,26 @@ def test_a_job_that_cannot_be_done_in_time_is_refused_in_the_middle_of_a_step() 
         until(lambda: heard(bench, Failed, "hurry"))
     (refused,) = bench.messages(Failed)
     assert refused.reason is FailureReason.INFEASIBLE
+
+
+def test_a_job_is_refused_in_the_middle_of_a_decode() -> None:
+    bench = Bench()
+    bench.tell(job("long", steps=50))
+    bench.tell(job("short", steps=1))
+    with in_a_step(bench, "decode_latents"):
+        bench.tell(job("hurry", steps=50, deadline=0.2))
+        until(lambda: heard(bench, Failed, "hurry"))
+
+
+def test_what_is_left_of_a_step_counts_from_its_own_begin() -> None:
+    """The prompts are encoded before it, which takes a millisecond."""
+    bench = Bench()
+    bench.tell(job("first", steps=50))
+    with in_a_step(bench):
+        bench.tell(job("second"))
+        until(lambda: heard(bench, Queued, "second"))
+    (told,) = (queued for queued in bench.messages(Queued) if queued.job_id == "second")
+    assert told.starts_in == pytest.approx(TICK_SECONDS[2])
 
 
 def test_a_job_is_told_where_it_stands_in_the_middle_of_a_step() -> None:

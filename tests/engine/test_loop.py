@@ -180,6 +180,8 @@ def test_what_cannot_meet_its_deadline_is_refused_at_once() -> None:
     assert (failed.job_id, failed.reason, failed.phase) == ("hasty", FailureReason.INFEASIBLE, "queued")
     assert failed.retry_after is not None
     assert failed.retry_after > 0
+    assert failed.least_seconds is not None
+    assert 4 * TICK_SECONDS[2] < failed.least_seconds < 0.1
 
 
 def test_what_an_idle_engine_could_not_do_in_time_is_not_to_be_tried_again() -> None:

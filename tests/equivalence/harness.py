@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from engine.protocol.messages import (
     ReferenceEncoded,
     Submit,
 )
+from tests.keeping import kept
 from tests.samplers.oracle import ORACLES
 from tests.tinymodels import open_pipeline
 
@@ -186,7 +186,7 @@ class Engine:
         self.sent.append(Frame(message=message, tensor=tensor))
 
 
-@cache
+@kept
 def _pipeline(root: Path, adapter: str | None) -> Any:
     return open_pipeline(root, adapter=adapter)
 
@@ -249,7 +249,7 @@ def _masks(regions: Sequence[Box | None], height: int, width: int) -> torch.Tens
     return masks.transpose(0, 1)
 
 
-@cache
+@kept
 def _scheduler_config(root: Path) -> dict[str, Any]:
     return dict(_pipeline(root, None).scheduler.config)
 

@@ -22,7 +22,7 @@ from loadtests.simulator.fleet import Fleet
 from loadtests.simulator.machine import Machine
 from loadtests.simulator.settings import FleetSettings
 from loadtests.simulator.traffic import OpenLoop
-from loadtests.simulator.validation import RealRun, validate
+from loadtests.simulator.validation import RealRun, table, validate
 from tests.loadtests.building import SPEED, answer, report, scenario
 from tests.simulator.builders import STAGED
 
@@ -129,6 +129,9 @@ def test_small_ticks_are_left_alone_where_nothing_alone_takes_them() -> None:
     found = validate(msgspec.structs.replace(run, calibration=slower), MACHINE)
     assert found.fit is not None
     assert found.fit.small == 1.0
+    simulated, real = found.fit.unloaded
+    assert real == pytest.approx(1.5 * simulated, rel=0.05)
+    assert f"alone {simulated:.3f} for {real:.3f} s" in table([found])
 
 
 def test_a_machine_that_has_its_speed_keeps_it() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from engine.protocol.messages import Failed, FailureReason, Submit
 from server.engine_link.refusals import MEMORY_SECONDS, Refusals
+from server.engine_link.work import Job
 from server.errors import DeadlineInfeasibleError
 from tests.server.fake_engine import Script
 from tests.server.test_engine_link import linked
@@ -138,3 +139,21 @@ async def test_a_link_learns_from_its_engine_and_from_who_leaves() -> None:
             async with asyncio.timeout(0.01):
                 await at.job(submit(job_id="HOLD", prompt="HOLD"))
         at.link.check(submit(), deadline=deadline)
+
+
+async def test_a_link_forgets_what_a_dead_engine_refused() -> None:
+    script = Script(fail_with=FailureReason.INFEASIBLE, retry_after=0.5)
+    async with linked(script) as at:
+        at.link._clock = lambda: NOW
+        with pytest.raises(DeadlineInfeasibleError):
+            await at.job(submit(), deadline=NOW + 1.0)
+        at.changed.clear()
+        at.launcher.engines[0].kill()
+        await at.changed.wait()
+        at.link.check(submit(), deadline=NOW + 1.0)
+
+
+def test_a_job_knows_when_it_was_asked_for() -> None:
+    job = Job(submit(), None, deadline=NOW + 1.0, inbox=asyncio.Queue())
+    job.frame(NOW)
+    assert job.asked == NOW

@@ -130,6 +130,14 @@ def test_equal_seeds_give_equal_runs_and_others_do_not() -> None:
     assert once(1) != once(2)
 
 
+def test_who_comes_while_a_tick_is_made_ready_is_looked_at_when_it_begins() -> None:
+    """A prompt takes 5 ms, and then a tick 10."""
+    machine = msgspec.structs.replace(STAGED, arrive_seconds=0.0, answer_seconds=0.0)
+    first, hasty = run([request(0, 0.0), request(1, 0.003, deadline=0.01)], machine=machine).calls
+    assert first.outcome is Outcome.FINISHED
+    assert (hasty.outcome, hasty.ended) == (Outcome.REFUSED, pytest.approx(0.005))
+
+
 def test_without_its_other_stages_a_replica_is_the_schedulers_own_simulation() -> None:
     """With one row a tick at most one image finishes in it, so decodes fall into the same places."""
     rng = np.random.default_rng(8)
