@@ -95,6 +95,15 @@ class EngineConfig:
         """The backend's name: the one asked for, or the default for this kind of device."""
         return self.backend or DEFAULT_BACKENDS.get(self.device.partition(":")[0], "torch")
 
+    @property
+    def torch_threads(self) -> int | None:
+        """Threads for torch's own operators; None leaves their number to torch.
+
+        One where another library computes on the CPU: what is left to torch there are a few small operators a tick,
+        and OpenMP's threads, which wait for the next of them in a loop, would take a core from that library.
+        """
+        return self.threads if self.chosen_backend == "torch" else 1
+
     def buckets_of(self, offered: Sequence[int]) -> tuple[int, ...]:
         """Return the buckets to use of those that the backend offers. Raises ``ConfigError``."""
         if self.buckets is None:

@@ -95,8 +95,8 @@ def _start(config: EngineConfig, mailbox: Mailbox, outbox: Outbox) -> EngineLoop
     """Load, warm up, and tell the server."""
     began = time.monotonic()
     outbox.send(Loading(phase="loading"))
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    if config.torch_threads is not None:
+        torch.set_num_threads(config.torch_threads)
     backend = load_backend(config)
     give_back()
     loaded = time.monotonic()

@@ -134,17 +134,15 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--backend", default=DEFAULT_BACKENDS["cpu"])
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
     settings = BenchSettings()
-    bare = BareLoop(
-        settings,
-        EngineConfig(
-            model=settings.model,
-            backend=arguments.backend,
-            dtype=arguments.dtype,
-            threads=arguments.threads,
-        ),
+    config = EngineConfig(
+        model=settings.model,
+        backend=arguments.backend,
+        dtype=arguments.dtype,
+        threads=arguments.threads,
     )
+    torch.set_num_threads(config.torch_threads or arguments.threads)
+    bare = BareLoop(settings, config)
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
         if "images" in request:

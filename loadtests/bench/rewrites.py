@@ -16,7 +16,13 @@ import numpy as np
 import torch
 
 from engine.backends.compiled.openvino_graph import CONDITIONING, OpenVINOGraph
-from engine.backends.compiled.openvino_rewrites import read_by_layer, spread_group_norms
+from engine.backends.compiled.openvino_rewrites import (
+    cut_before_linear,
+    read_by_layer,
+    silu_by_tanh,
+    spread_group_norms,
+    widen_convolutions,
+)
 from engine.backends.compiled.openvino_runtime import compile_options
 from engine.config import default_cache_dir
 from engine.embedded import model_directory
@@ -33,17 +39,25 @@ def _layers(model: Any, precision: str) -> object:
     return read_by_layer(model, CONDITIONING, precision)
 
 
-def _norms(model: Any, precision: str) -> object:
-    return spread_group_norms(model)
+def _only(rewrite: Callable[[Any], object]) -> Rewrite:
+    return lambda model, _: rewrite(model)
 
 
+_NORMS, _CUTS, _SILU, _WIDE = map(
+    _only, (spread_group_norms, cut_before_linear, silu_by_tanh, widen_convolutions)
+)
+EVERYTHING = (_NORMS, _CUTS, _SILU, _WIDE, _layers)
 VARIANTS: dict[str, tuple[Rewrite, ...]] = {
     "as exported": (),
     "K/V by layer": (_layers,),
-    "GroupNorm channels-last": (_norms,),
-    "both": (_norms, _layers),
+    "GEGLU as two layers": (_CUTS,),
+    "SiLU by tanh": (_SILU,),
+    "first convolution of 16 channels": (_WIDE,),
+    "GroupNorm channels-last": (_NORMS,),
+    "all but GroupNorm": EVERYTHING[1:],
+    "all": EVERYTHING,
 }
-IN_LANES = "both, a lane for each thread"
+IN_LANES = "all, a lane for each thread"
 
 
 def main() -> None:
@@ -66,7 +80,7 @@ def main() -> None:
         calls[IN_LANES] = _compile(
             export,
             inputs,
-            VARIANTS["both"],
+            EVERYTHING,
             arguments.precision,
             threads=arguments.threads,
             lanes=arguments.threads,

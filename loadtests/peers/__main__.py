@@ -18,7 +18,7 @@ import msgspec
 from loadtests.peers.errors import PeerError
 from loadtests.peers.measure import ARRIVALS, SATURATED, measure, part
 from loadtests.peers.people import write_people
-from loadtests.peers.process import MemoryPeak
+from loadtests.peers.process import MemoryPeak, awake, pause, resume
 from loadtests.peers.report import SideReport, table, targets
 from loadtests.peers.sides import Started, StartSettings, parse_side, start
 from loadtests.peers.target import to_ask
@@ -74,6 +74,8 @@ def main() -> None:
                 continue
             report.start_seconds = started.seconds
             running[report.name] = started
+            pause(started.pid)
+            stack.callback(resume, started.pid)  # a stopped process does not hear that it is to end
             _say(
                 begun, f"{report.name} started in {started.seconds:.0f} s, {report.difference:.2f} levels off"
             )
@@ -125,7 +127,7 @@ def _round(
 ) -> None:
     rate = report.rounds[load][-1].rate if report.rounds.get(load) else None
     try:
-        with MemoryPeak(started.pid) as peak:
+        with awake(started.pid), MemoryPeak(started.pid) as peak:
             measured = asyncio.run(measure(report.name, started.open, scenario, gallery, number, rate))
     except (PeerError, LoadTestError) as error:
         report.failure = reason(error)

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,9 @@ import psutil
 
 STOP_SECONDS = 20.0
 SAMPLE_SECONDS = 0.5
+SETTLE_SECONDS = 1.0
+PAUSE_SECONDS = 5.0
+POLL_SECONDS = 0.01
 
 
 def free_port() -> int:
@@ -31,6 +35,48 @@ def tree(pid: int) -> list[psutil.Process]:
         return [root, *root.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
+
+
+def pause(pid: int) -> None:
+    """Stop a process tree where it stands (SIGSTOP): it takes no time from the processor until ``resume``.
+
+    A server that waits for work may look for it often: LitServe's processes take 15 to 50% of a core. Raises
+    ``TimeoutError`` for one that cannot be stopped.
+    """
+    end = time.monotonic() + PAUSE_SECONDS
+    # Looked at again: a signal takes a moment, and who still runs may start another.
+    while members := [member for member in tree(pid) if not _rests(member)]:
+        if time.monotonic() > end:
+            raise TimeoutError(f"{members} did not stop within {PAUSE_SECONDS:.0f} s")
+        for member in members:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.suspend()
+        time.sleep(POLL_SECONDS)
+
+
+def _rests(process: psutil.Process) -> bool:
+    try:
+        return process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def resume(pid: int) -> None:
+    """Let a process tree go on, children first: a parent that watches them finds them alive."""
+    for member in reversed(tree(pid)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.resume()
+
+
+@contextlib.contextmanager
+def awake(pid: int) -> Iterator[None]:
+    """Let a paused process tree run while this is entered, from a moment before: what was due meanwhile comes first."""
+    resume(pid)
+    time.sleep(SETTLE_SECONDS)
+    try:
+        yield
+    finally:
+        pause(pid)
 
 
 def proportional_bytes(pid: int) -> int:

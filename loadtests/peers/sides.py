@@ -23,7 +23,7 @@ from tools.local_server import local_server
 START_SECONDS = 240.0
 POLL_SECONDS = 0.2
 ROOT = Path(__file__).resolve().parents[2]
-LIMNER = {"limner": (), "limner-lanes": ("--engine-buckets", "2,8,16", "--engine-lanes", "{threads}")}
+LIMNER = {"limner": (), "limner-lanes": ("--engine-buckets", "2,8,32", "--engine-lanes", "{threads}")}
 """Limner's own sides and their flags: as it comes, and with a lane for each thread (docs/backends.md)."""
 
 

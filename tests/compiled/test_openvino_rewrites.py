@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import openvino
@@ -12,11 +13,21 @@ import torch
 from openvino import opset13 as ops
 
 from engine.backends.compiled.by_layer import ConditioningByLayer, LayerInput
-from engine.backends.compiled.openvino_rewrites import read_by_layer, spread_group_norms, static
+from engine.backends.compiled.openvino_rewrites import (
+    CHANNELS,
+    cut_before_linear,
+    read_by_layer,
+    silu_by_tanh,
+    spread_group_norms,
+    static,
+    widen_convolutions,
+)
+from engine.backends.compiled.openvino_runtime import OpenVINORuntime, OpenVINOSettings
 from tests.compiled import exported
 from tests.tinymodels import build_tiny_model
 
 ROWS = 3
+EXACT = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
 
 
 def unet(root: Path) -> Any:
@@ -38,9 +49,7 @@ def unet(root: Path) -> Any:
 
 
 def run(model: Any, inputs: dict[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-    compiled = openvino.Core().compile_model(
-        model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    )
+    compiled = openvino.Core().compile_model(model, "CPU", EXACT)
     found: np.ndarray[Any, Any] = compiled(inputs)[0]
     return found
 
@@ -80,14 +89,152 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
 
 
+def kinds(model: Any) -> Counter[str]:
+    """Count the operators by type."""
+    return Counter(op.get_type_name() for op in model.get_ops())
+
+
+def given(model: Any) -> dict[str, np.ndarray[Any, Any]]:
+    """Draw every input."""
+    generator = np.random.default_rng(0)
+    return {
+        port.any_name: generator.standard_normal(list(port.shape)).astype(port.element_type.to_dtype())
+        for port in model.inputs
+    }
+
+
+def gated(cuts: list[tuple[int, int, int, int]], *, read_whole: bool = False, turned: bool = True) -> Any:
+    """A linear layer of six inputs and eight outputs, cut as (first, end, step, axis) say."""
+    generator = np.random.default_rng(1)
+    x = ops.parameter([2, 8, 6], openvino.Type.f32)
+    x.output(0).set_names({"x"})
+    weight = generator.standard_normal((8, 6) if turned else (6, 8), dtype=np.float32)
+    bias = generator.standard_normal((1, 1, 8), dtype=np.float32)
+    whole = ops.add(ops.constant(bias), ops.matmul(x, ops.constant(weight), False, turned))
+    parts = [
+        ops.slice(whole, *([number] for number in (first, end, step)), axes=[axis])
+        for first, end, step, axis in cuts
+    ]
+    return openvino.Model([*parts, *([ops.relu(whole)] if read_whole else [])], [x], "gated")
+
+
+@pytest.mark.parametrize("last", [2, -1])
+def test_a_layer_that_is_cut_becomes_two(last: int) -> None:
+    cuts = [(0, 3, 1, last), (3, 8, 1, last)]
+    whole, apart = gated(cuts), gated(cuts)
+    assert cut_before_linear(apart) == 2
+    assert (kinds(apart)["MatMul"], kinds(apart)["Slice"]) == (2, 0)
+    x = given(whole)
+    core = openvino.Core()
+    expected, found = (core.compile_model(model, "CPU", EXACT)(x) for model in (whole, apart))
+    for number in range(2):
+        np.testing.assert_allclose(found[number], expected[number], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        gated([(0, 4, 1, 2), (4, 8, 1, 2)], read_whole=True),
+        gated([(0, 4, 1, 2)]),
+        gated([(0, 4, 1, 1), (4, 8, 1, 1)]),
+        gated([(0, 8, 2, 2), (1, 8, 2, 2)]),
+        gated([(0, 4, 1, 2), (4, 8, 1, 2)], turned=False),
+    ],
+    ids=["read whole too", "one cut", "another axis", "in steps of two", "weights the other way round"],
+)
+def test_other_layers_are_left_alone(model: Any) -> None:
+    before = kinds(model)
+    assert cut_before_linear(model) == 0
+    assert kinds(model)["MatMul"] == before["MatMul"]
+
+
+def activated(kind: str) -> Any:
+    x = ops.parameter([1, 2001], openvino.Type.f32)
+    x.output(0).set_names({"x"})
+    sigmoid = ops.sigmoid(x)
+    results = {
+        "sigmoid first": lambda: [ops.multiply(sigmoid, x)],
+        "x first": lambda: [ops.multiply(x, sigmoid)],
+        "gate": lambda: [ops.multiply(sigmoid, ops.relu(x))],
+        "read twice": lambda: [ops.multiply(x, sigmoid), ops.relu(sigmoid)],
+        "sum": lambda: [ops.add(x, sigmoid)],
+    }[kind]()
+    return openvino.Model(results, [x], kind)
+
+
+@pytest.mark.parametrize("kind", ["sigmoid first", "x first"])
+def test_silu_is_that_of_torch(kind: str) -> None:
+    model = activated(kind)
+    assert silu_by_tanh(model) == 1
+    assert (kinds(model)["Tanh"], kinds(model)["Sigmoid"]) == (1, 0)
+    x = np.linspace(-100, 100, 2001, dtype=np.float32)[None]
+    expected = torch.nn.functional.silu(torch.from_numpy(x).double())
+    # Relative to the size of x: below -10 the result is far smaller, and 0 is as good.
+    error = (torch.from_numpy(run(model, {"x": x})).double() - expected).abs()
+    assert bool((error <= 2e-6 * (1 + torch.from_numpy(x).abs())).all())
+
+
+@pytest.mark.parametrize("kind", ["gate", "read twice", "sum"])
+def test_other_sigmoids_are_left_alone(kind: str) -> None:
+    assert silu_by_tanh(activated(kind)) == 0
+
+
+def convolved(channels: int) -> Any:
+    x = ops.parameter([2, channels, 6, 5], openvino.Type.f32)
+    x.output(0).set_names({"x"})
+    weight = np.random.default_rng(2).standard_normal((7, channels, 3, 3), dtype=np.float32)
+    convolution = ops.convolution(x, ops.constant(weight), [1, 1], [1, 1], [1, 1], [1, 1])
+    return openvino.Model([convolution], [x], "convolved")
+
+
+@pytest.mark.parametrize("channels", [4, 12, 20])
+def test_a_narrow_convolution_gets_channels_of_zeros(channels: int) -> None:
+    narrow, wide = convolved(channels), convolved(channels)
+    assert widen_convolutions(wide) == 1
+    x = given(narrow)
+    np.testing.assert_allclose(run(wide, x), run(narrow, x), rtol=0, atol=1e-5)
+
+
+def test_a_wide_convolution_is_left_alone() -> None:
+    assert widen_convolutions(convolved(2 * CHANNELS)) == 0
+
+
+def test_a_unet_with_all_rewrites_predicts_the_same(root: Path) -> None:
+    exact, rewritten = unet(root), unet(root)
+    before = kinds(exact)
+    assert before["Sigmoid"] > 0 and before["Gelu"] > 0
+    OpenVINORuntime(OpenVINOSettings(precision="bf16", threads=2, lanes=2))._for_bfloat16(rewritten)
+    after = kinds(rewritten)
+    assert after["Sigmoid"] == after["GroupNormalization"] == 0
+    assert after["MatMul"] == before["MatMul"] + before["Gelu"], "every GEGLU is two products"
+    widths = {
+        op.input_value(1).get_shape()[1] for op in rewritten.get_ops() if op.get_type_name() == "Convolution"
+    }
+    assert all(width % CHANNELS == 0 for width in widths)
+    inputs = given(exact)
+    np.testing.assert_allclose(run(rewritten, inputs), run(exact, inputs), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("precision", "rewritten"), [("bf16", True), ("f32", False)])
+def test_only_bfloat16_is_rewritten(
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: Literal["bf16", "f32"],
+    *,
+    rewritten: bool,
+) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr(OpenVINORuntime, "_for_bfloat16", lambda _, model: seen.append(model))
+    runtime = OpenVINORuntime(OpenVINOSettings(precision=precision, threads=1))
+    runtime.compile(exported(root), "unet", {port.any_name: tuple(port.shape) for port in unet(root).inputs})
+    runtime.compile(exported(root), "text_kv", {"embedding": (1, 4, 32)})
+    assert len(seen) == int(rewritten), "the UNet, and nothing that stays in float32"
+
+
 def test_a_unet_that_reads_by_layer_predicts_the_same(root: Path) -> None:
     packed, by_layer = unet(root), unet(root)
     assert read_by_layer(by_layer, ("kv_text", "kv_ip"), "f32")
-    generator = np.random.default_rng(0)
-    inputs = {
-        port.any_name: generator.standard_normal(list(port.shape)).astype(port.element_type.to_dtype())
-        for port in packed.inputs
-    }
+    inputs = given(packed)
     rows = {name: torch.from_numpy(inputs.pop(name)) for name in ("kv_text", "kv_ip")}
     layers = [
         LayerInput.of(port.any_name, torch.zeros(list(port.shape)))
@@ -97,12 +244,12 @@ def test_a_unet_that_reads_by_layer_predicts_the_same(root: Path) -> None:
     assert {each.packed for each in layers} == set(rows)
     assert len(layers) == 4 * len(exported(root).manifest.columns)
     ConditioningByLayer(layers).hold(rows, range(ROWS))
-    given = {
+    laid_out = {
         f"{each.packed}/{each.first}/{'keys' if each.keys else 'values'}": each.memory.numpy()
         for each in layers
     }
     expected = run(packed, inputs | {name: tensor.numpy() for name, tensor in rows.items()})
-    np.testing.assert_allclose(run(by_layer, inputs | given), expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(run(by_layer, inputs | laid_out), expected, rtol=0, atol=1e-6)
 
 
 def test_a_graph_that_uses_its_conditioning_in_another_way_keeps_it_packed() -> None:

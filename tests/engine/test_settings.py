@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -44,6 +45,20 @@ def test_a_lane_has_a_thread_of_its_own() -> None:
     with pytest.raises(ConfigError, match="lanes") as caught:
         EngineConfig(threads=2, lanes=3)
     assert caught.value.field == "lanes"
+
+
+@pytest.mark.parametrize(
+    ("settings", "threads"),
+    [
+        ({"threads": 6}, 1),
+        ({"backend": "onnxruntime"}, 1),
+        ({"backend": "torch", "threads": 6}, 6),
+        ({"backend": "torch"}, None),
+        ({"device": "cuda", "threads": 3}, 3),
+    ],
+)
+def test_torch_has_one_thread_beside_another_library(settings: dict[str, Any], threads: int | None) -> None:
+    assert EngineConfig(**settings).torch_threads == threads
 
 
 def test_buckets_must_be_the_backends() -> None:

@@ -14,7 +14,7 @@ from loadtests.peers.ask import Ask
 from loadtests.peers.environments import environment, requirements_digest
 from loadtests.peers.errors import PeerNotInstalledError, PeerNotStartedError
 from loadtests.peers.people import PEOPLE, write_people
-from loadtests.peers.process import MemoryPeak, running, tree
+from loadtests.peers.process import MemoryPeak, awake, pause, resume, running, tree
 from loadtests.peers.sides import PEERS, Peer, StartSettings, parse_side, start
 from loadtests.runner.gallery import Gallery
 
@@ -102,6 +102,29 @@ def test_children_go_with_their_parent(tmp_path: Path) -> None:
     assert not [
         member for member in family if member.is_running() and member.status() != psutil.STATUS_ZOMBIE
     ]
+
+
+def test_a_paused_tree_takes_no_time_and_goes_on_when_it_is_awake(tmp_path: Path) -> None:
+    child = "while True: pass"
+    parent = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}]).wait()"
+
+    def spent() -> float:
+        return sum(sum(member.cpu_times()[:2]) for member in tree(process.pid))
+
+    with running([sys.executable, "-c", parent], tmp_path / "log", {}) as process:
+        end = time.monotonic() + 20
+        while len(tree(process.pid)) < 2 and time.monotonic() < end:
+            time.sleep(0.01)
+        pause(process.pid)
+        family = tree(process.pid)
+        assert [member.status() for member in family] == [psutil.STATUS_STOPPED] * 2
+        before = spent()
+        time.sleep(0.3)
+        assert spent() == before
+        with awake(process.pid):
+            assert spent() > before
+        assert [member.status() for member in family] == [psutil.STATUS_STOPPED] * 2
+        resume(process.pid)
 
 
 def test_peers_are_shown_the_pictures_that_limner_is_shown(tmp_path: Path) -> None:

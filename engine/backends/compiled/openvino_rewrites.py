@@ -1,22 +1,26 @@
 """What is rewritten in a graph before OpenVINO compiles it: the same arithmetic, laid out as its CPU kernels want it.
 
-Both rewrites are for static shapes, and both leave a row's bits independent of its batch (tests/compiled).
+All of it is for static shapes, and leaves a row's bits independent of its batch (tests/compiled).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal
 
 import numpy as np
 
-REWRITES = "1"
+REWRITES = "2"
 """Says what this module does, in the key of a compiled graph: to be counted on when it changes."""
 
 Part = Literal["keys", "values"]
 _PARTS: dict[tuple[int, ...], Part] = {(0, 2, 3, 1): "keys", (0, 2, 1, 3): "values"}
 """What follows a layer's columns ``[B, T, heads, d]``: keys as ``[B, heads, d, T]``, values as ``[B, heads, T, d]``."""
+
+CHANNELS = 16
+"""float32 values in a vector register of 512 bits, which is how many channels a block of OpenVINO's has."""
 
 
 def static(model: Any) -> bool:
@@ -71,6 +75,127 @@ def _spread(norm: Any) -> Any:
     return ops.add(ops.multiply(centred, by_channel(factor)), by_channel(shift)).output(0)
 
 
+def cut_before_linear(model: Any) -> int:
+    """Compute the parts that are cut from a linear layer's output as layers of their own; return how many parts.
+
+    GEGLU does that: one product, cut into the values and their gate. OpenVINO copies both parts before it goes on. As
+    two products, the gate's has GELU fused in, and nothing is copied.
+    """
+    _fold(model)
+    found = 0
+    for op in model.get_ordered_ops():
+        layer = _linear(op)
+        if layer is None:
+            continue
+        readers = [target.get_node() for target in op.output(0).get_target_inputs()]
+        cuts = [(reader, cut) for reader in readers if (cut := _last_axis(reader)) is not None]
+        if len(readers) < 2 or len(cuts) < len(readers):
+            continue
+        for reader, cut in cuts:
+            _replace(reader.output(0), layer.part(cut))
+            found += 1
+    if found:
+        model.validate_nodes_and_infer_types()
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Linear:
+    """``x @ weight.T + bias``, with the weight ``[outputs, inputs]``."""
+
+    x: Any
+    weight: np.ndarray[Any, Any]
+    bias: np.ndarray[Any, Any]
+
+    def part(self, cut: slice) -> Any:
+        """Return the outputs ``cut`` as a layer of its own, with a copy of its weights."""
+        from openvino import opset13 as ops
+
+        weight = ops.constant(self.weight[cut].copy(), shared_memory=True)
+        bias = ops.constant(self.bias[..., cut].copy())
+        return ops.add(ops.matmul(self.x, weight, transpose_a=False, transpose_b=True), bias).output(0)
+
+
+def _linear(op: Any) -> _Linear | None:
+    """Return the linear layer that ends in this operator."""
+    if op.get_type_name() != "Add":
+        return None
+    sides = [value.get_node() for value in op.input_values()]
+    for product, bias in (sides, sides[::-1]):
+        if (product.get_type_name(), bias.get_type_name()) != ("MatMul", "Constant"):
+            continue
+        weight, turned = product.input_value(1).get_node(), product.get_attributes()
+        if weight.get_type_name() != "Constant" or turned["transpose_a"] or not turned["transpose_b"]:
+            continue
+        if weight.data.ndim == 2 and bias.data.shape[-1:] == weight.data.shape[:1]:
+            return _Linear(product.input_value(0), weight.data, bias.data)
+    return None
+
+
+def _last_axis(op: Any) -> slice | None:
+    """Return what a Slice takes of the last axis, in steps of one; None for anything else."""
+    if op.get_type_name() != "Slice" or op.get_input_size() != 5:
+        return None
+    given = [op.input_value(index).get_node() for index in range(1, 5)]
+    if any(node.get_type_name() != "Constant" or node.data.size != 1 for node in given):
+        return None
+    first, end, step, axis = (int(node.data.reshape(-1)[0]) for node in given)
+    rank = len(op.input_value(0).get_shape())
+    return slice(first, end) if step == 1 and axis in (-1, rank - 1) else None
+
+
+def widen_convolutions(model: Any) -> int:
+    """Give convolutions of few channels as many as a vector register holds, zeros; return how many they were.
+
+    The first convolution reads a latent's 4 or 12 channels, for which OpenVINO's kernels have no blocked layout.
+    """
+    from openvino import opset13 as ops
+
+    found = 0
+    for op in model.get_ordered_ops():
+        weight = op.input_value(1).get_node() if op.get_type_name() == "Convolution" else None
+        if weight is None or weight.get_type_name() != "Constant":
+            continue
+        missing = -weight.data.shape[1] % CHANNELS
+        if not missing:
+            continue
+        around = [(0, missing) if axis == 1 else (0, 0) for axis in range(weight.data.ndim)]
+        begin, end = np.array(around).T
+        x = ops.pad(op.input_value(0), begin, end, "constant", np.float32(0))
+        op.input(0).replace_source_output(x.output(0))
+        op.input(1).replace_source_output(ops.constant(np.pad(weight.data, around)).output(0))
+        found += 1
+    if found:
+        model.validate_nodes_and_infer_types()
+    return found
+
+
+def silu_by_tanh(model: Any) -> int:
+    """Write each SiLU, ``x * sigmoid(x)``, as ``h + h * tanh(h)`` with ``h = x / 2``; return how many they were.
+
+    The two are equal. OpenVINO's tanh is a polynomial, its sigmoid an exponential and a division.
+    """
+    found = 0
+    for op in model.get_ordered_ops():
+        product = _only_reader(op) if op.get_type_name() == "Sigmoid" else None
+        if product is None or product.get_type_name() != "Multiply":
+            continue
+        x = op.input_value(0)
+        if x.get_node() in [value.get_node() for value in product.input_values()]:
+            _replace(product.output(0), _by_tanh(x))
+            found += 1
+    if found:
+        model.validate_nodes_and_infer_types()
+    return found
+
+
+def _by_tanh(x: Any) -> Any:
+    from openvino import opset13 as ops
+
+    half = ops.multiply(x, np.float32(0.5))
+    return ops.add(ops.multiply(half, ops.tanh(half)), half).output(0)
+
+
 def read_by_layer(model: Any, packed: Sequence[str], dtype: str) -> bool:
     """Replace inputs ``[B, T, D]`` by one for each layer's keys and values; return whether the graph allowed it.
 
@@ -80,11 +205,8 @@ def read_by_layer(model: Any, packed: Sequence[str], dtype: str) -> bool:
     """
     import openvino
     from openvino import opset13 as ops
-    from openvino.passes import ConstantFolding, Manager
 
-    folding = Manager()
-    folding.register_pass(ConstantFolding())
-    folding.run_passes(model)  # a layer's first column is computed from the shape of the input
+    _fold(model)
     cuts = []
     for name in packed:
         parameter = model.input(name).get_node()
@@ -120,6 +242,15 @@ def _cut(cut: Any) -> tuple[int, Part, Any] | None:
         return None
     part = _PARTS.get(tuple(int(axis) for axis in order.data))
     return None if part is None else (int(first.data.reshape(-1)[0]), part, turned.output(0))
+
+
+def _fold(model: Any) -> None:
+    """Compute what is constant once shapes are known: where a layer's columns begin, and where a slice ends."""
+    from openvino.passes import ConstantFolding, Manager
+
+    folding = Manager()
+    folding.register_pass(ConstantFolding())
+    folding.run_passes(model)
 
 
 def _only_reader(node: Any) -> Any:
