@@ -13,6 +13,9 @@ from engine.models.lora_choice import LoraChoice
 DEFAULT_BACKENDS = {"cpu": "openvino", "cuda": "torch"}
 """What computes on a kind of device where nothing was chosen. The server leaves it to the engine, so it stands here."""
 
+CPU_LIBRARIES = ("openvino", "onnxruntime")
+"""Backends that compute on the CPU by a library with threads of its own."""
+
 
 def default_cache_dir() -> Path:
     """Return ``limner`` in the user's cache directory: ``XDG_CACHE_HOME``, or ``~/.cache``."""
@@ -102,7 +105,7 @@ class EngineConfig:
         One where another library computes on the CPU: what is left to torch there are a few small operators a tick,
         and OpenMP's threads, which wait for the next of them in a loop, would take a core from that library.
         """
-        return self.threads if self.chosen_backend == "torch" else 1
+        return 1 if self.chosen_backend in CPU_LIBRARIES else self.threads
 
     def buckets_of(self, offered: Sequence[int]) -> tuple[int, ...]:
         """Return the buckets to use of those that the backend offers. Raises ``ConfigError``."""

@@ -95,8 +95,6 @@ def _start(config: EngineConfig, mailbox: Mailbox, outbox: Outbox) -> EngineLoop
     """Load, warm up, and tell the server."""
     began = time.monotonic()
     outbox.send(Loading(phase="loading"))
-    if config.torch_threads is not None:
-        torch.set_num_threads(config.torch_threads)
     backend = load_backend(config)
     give_back()
     loaded = time.monotonic()
@@ -151,7 +149,12 @@ def _start(config: EngineConfig, mailbox: Mailbox, outbox: Outbox) -> EngineLoop
 
 
 def load_backend(config: EngineConfig) -> Backend:
-    """Load the configured model. Raises ``ConfigError``, ``ModelError`` and ``BackendStartError``."""
+    """Load the configured model, and give torch its threads of this process.
+
+    Raises ``ConfigError``, ``ModelError`` and ``BackendStartError``.
+    """
+    if config.torch_threads is not None:
+        torch.set_num_threads(config.torch_threads)
     model = config.model
     if model is None:
         from engine.embedded import model_directory

@@ -141,7 +141,6 @@ def main() -> None:
         dtype=arguments.dtype,
         threads=arguments.threads,
     )
-    torch.set_num_threads(config.torch_threads or arguments.threads)
     bare = BareLoop(settings, config)
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import platform
+import signal
 import sys
 import time
 from contextlib import ExitStack
@@ -41,6 +42,7 @@ CACHE = Path(".cache/peers")
 
 def main() -> None:
     arguments = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # no side stays behind, stopped
     begun = time.perf_counter()
     cache = arguments.cache.resolve()
     gallery = Gallery(0)  # one for all rounds: the people stay the same
@@ -66,16 +68,20 @@ def main() -> None:
         running: dict[str, Started] = {}
         for side, report in zip(arguments.sides, reports, strict=True):
             try:
-                started = stack.enter_context(start(side, starting, gallery, first))
-                report.difference = mean_difference(str(side), _draw(str(side), started, together), oracle)
+                with ExitStack() as own:
+                    started = own.enter_context(start(side, starting, gallery, first))
+                    report.difference = mean_difference(
+                        str(side), _draw(str(side), started, together), oracle
+                    )
+                    own.callback(resume, started.pid)  # a stopped process does not hear that it is to end
+                    pause(str(side), started.pid)
+                    stack.push(own.pop_all())
             except (PeerError, LoadTestError) as error:
                 report.failure = reason(error)
                 print(error, file=sys.stderr, flush=True)
                 continue
             report.start_seconds = started.seconds
             running[report.name] = started
-            pause(started.pid)
-            stack.callback(resume, started.pid)  # a stopped process does not hear that it is to end
             _say(
                 begun, f"{report.name} started in {started.seconds:.0f} s, {report.difference:.2f} levels off"
             )
@@ -127,7 +133,7 @@ def _round(
 ) -> None:
     rate = report.rounds[load][-1].rate if report.rounds.get(load) else None
     try:
-        with awake(started.pid), MemoryPeak(started.pid) as peak:
+        with awake(report.name, started.pid), MemoryPeak(started.pid) as peak:
             measured = asyncio.run(measure(report.name, started.open, scenario, gallery, number, rate))
     except (PeerError, LoadTestError) as error:
         report.failure = reason(error)

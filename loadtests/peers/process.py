@@ -13,6 +13,8 @@ from pathlib import Path
 
 import psutil
 
+from loadtests.peers.errors import PeerError
+
 STOP_SECONDS = 20.0
 SAMPLE_SECONDS = 0.5
 SETTLE_SECONDS = 1.0
@@ -37,17 +39,17 @@ def tree(pid: int) -> list[psutil.Process]:
         return []
 
 
-def pause(pid: int) -> None:
+def pause(name: str, pid: int) -> None:
     """Stop a process tree where it stands (SIGSTOP): it takes no time from the processor until ``resume``.
 
     A server that waits for work may look for it often: LitServe's processes take 15 to 50% of a core. Raises
-    ``TimeoutError`` for one that cannot be stopped.
+    ``PeerError`` for one that cannot be stopped.
     """
     end = time.monotonic() + PAUSE_SECONDS
     # Looked at again: a signal takes a moment, and who still runs may start another.
     while members := [member for member in tree(pid) if not _rests(member)]:
         if time.monotonic() > end:
-            raise TimeoutError(f"{members} did not stop within {PAUSE_SECONDS:.0f} s")
+            raise PeerError(name, f"did not pause within {PAUSE_SECONDS:.0f} s", str(members))
         for member in members:
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.suspend()
@@ -69,14 +71,14 @@ def resume(pid: int) -> None:
 
 
 @contextlib.contextmanager
-def awake(pid: int) -> Iterator[None]:
+def awake(name: str, pid: int) -> Iterator[None]:
     """Let a paused process tree run while this is entered, from a moment before: what was due meanwhile comes first."""
     resume(pid)
     time.sleep(SETTLE_SECONDS)
     try:
         yield
     finally:
-        pause(pid)
+        pause(name, pid)
 
 
 def proportional_bytes(pid: int) -> int:

@@ -150,6 +150,8 @@ def start_peer(side: Side, settings: StartSettings, first: Ask) -> Iterator[Star
 def start_limner(side: Side, settings: StartSettings, gallery: Gallery) -> Iterator[Started]:
     """Start Limner's server with its engine. Raises ``PeerNotStartedError`` with the end of its log."""
     options = ["--engine-threads", str(settings.threads), "--log-level", "warning"]
+    # Paused for longer than an engine may say nothing, it would be replaced by a new one when it goes on.
+    options += ["--engine-stall-timeout-seconds", "0"]
     options += [flag.format(threads=settings.threads) for flag in LIMNER[side.name]]
     if side.dtype is not None:
         options += ["--engine-dtype", side.dtype]

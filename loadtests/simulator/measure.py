@@ -214,7 +214,6 @@ def measure(
     threads = threads or os.cpu_count() or 2
     settings = BenchSettings(threads=threads)
     config = EngineConfig(backend=backend or DEFAULT_BACKENDS["cpu"], dtype=dtype, threads=threads)
-    torch.set_num_threads(config.torch_threads or threads)
     machine = measure_service(measure_engine(settings, config), settings, config)
     output.write_bytes(msgspec.json.format(msgspec.json.encode(machine), indent=1) + b"\n")
     return machine

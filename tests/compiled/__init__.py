@@ -29,12 +29,12 @@ def _exported(root: Path, adapter: str | None) -> ExportDirectory:
     return ExportDirectory.open(output)
 
 
-def make_runtime(name: str, dtype: str = "float32", threads: int = 1) -> Runtime:
+def make_runtime(name: str, dtype: str = "float32", threads: int = 1, lanes: int | None = None) -> Runtime:
     """Return a runtime, by default of one thread, as the tests run everything else, with a lane for each."""
     if name == "onnxruntime":
         return ONNXRuntime(threads=threads)
     precision: Literal["f32", "bf16"] = "bf16" if dtype == "bfloat16" else "f32"
-    return OpenVINORuntime(OpenVINOSettings(precision=precision, threads=threads, lanes=threads))
+    return OpenVINORuntime(OpenVINOSettings(precision=precision, threads=threads, lanes=lanes or threads))
 
 
 @kept
@@ -45,8 +45,11 @@ def compiled(
     dtype: str = "float32",
     buckets: tuple[int, ...] = (1, 2, 4, 8),
     threads: int = 1,
+    lanes: int | None = None,
 ) -> CompiledBackend:
     """Return a backend on the export of a model."""
     return CompiledBackend(
-        exported(root, adapter), make_runtime(runtime, dtype, threads), CompiledSettings(buckets=buckets)
+        exported(root, adapter),
+        make_runtime(runtime, dtype, threads, lanes),
+        CompiledSettings(buckets=buckets),
     )

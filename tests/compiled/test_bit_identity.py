@@ -20,9 +20,9 @@ from tests.equivalence.harness import Case, Engine, portrait
 from tests.keeping import kept
 from tests.tinymodels import build_tiny_model
 
-ROWS = 24
+ROWS = 32
 REFERENCES = (1, 0, 1, 2, 1, 4, 1)
-BUCKETS = (1, 2, 3, 4, 8)
+BUCKETS = (1, 2, 3, 4, 8, 32)
 SAMPLERS = ("ddim", "euler", "euler_ancestral", "dpmpp_2m_karras", "unipc", "lcm")
 QUICK = settings(
     deadline=None,
@@ -38,9 +38,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @kept
-def placed(runtime: str, root: Path, dtype: str, threads: int = 1) -> tuple[CompiledBackend, list[int]]:
+def placed(
+    runtime: str, root: Path, dtype: str, threads: int = 1, lanes: int | None = None
+) -> tuple[CompiledBackend, list[int]]:
     """Return a backend that holds many different rows, some without a reference, some with several."""
-    backend = compiled(runtime, root, dtype=dtype, buckets=BUCKETS, threads=threads)
+    backend = compiled(runtime, root, dtype=dtype, buckets=BUCKETS, threads=threads, lanes=lanes)
     prompts = backend.encode_prompts(["a portrait of a woman", "a man smiling", "", "a red hat"])
     generator = torch.Generator().manual_seed(0)
     shape = (MAX_REFERENCES, backend.facts.reference_tokens, backend.facts.token_width)
@@ -59,9 +61,9 @@ def inputs() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @kept
-def alone(runtime: str, root: Path, dtype: str, threads: int) -> torch.Tensor:
+def alone(runtime: str, root: Path, dtype: str, threads: int, lanes: int | None) -> torch.Tensor:
     """Return each row's noise, predicted by itself in the smallest bucket."""
-    backend, slots = placed(runtime, root, dtype, threads)
+    backend, slots = placed(runtime, root, dtype, threads, lanes)
     sample, step = inputs()
     return torch.cat(
         [backend.predict_noise(slots[i : i + 1], sample[i : i + 1], step[i : i + 1], 1) for i in range(ROWS)]
@@ -69,27 +71,28 @@ def alone(runtime: str, root: Path, dtype: str, threads: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("runtime", "dtype", "threads"),
+    ("runtime", "dtype", "threads", "lanes"),
     [
-        ("openvino", "float32", 1),
-        ("openvino", "bfloat16", 1),
-        # Two threads are two lanes, but for odd buckets: there one lane has both.
-        ("openvino", "float32", 2),
-        ("openvino", "bfloat16", 2),
-        ("onnxruntime", "float32", 1),
+        ("openvino", "float32", 1, 1),
+        ("openvino", "bfloat16", 1, 1),
+        ("openvino", "bfloat16", 2, 1),
+        # In odd buckets one lane has both threads.
+        ("openvino", "float32", 2, 2),
+        ("openvino", "bfloat16", 2, 2),
+        ("onnxruntime", "float32", 1, None),
     ],
 )
 @given(data=st.data())
 @QUICK
 def test_a_row_is_the_same_in_every_bucket_position_and_company(
-    root: Path, runtime: str, dtype: str, threads: int, data: st.DataObject
+    root: Path, runtime: str, dtype: str, threads: int, lanes: int | None, data: st.DataObject
 ) -> None:
-    backend, slots = placed(runtime, root, dtype, threads)
+    backend, slots = placed(runtime, root, dtype, threads, lanes)
     sample, step = inputs()
     bucket = data.draw(st.sampled_from(BUCKETS))
     rows = data.draw(st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=bucket, unique=True))
     found = backend.predict_noise([slots[row] for row in rows], sample[rows], step[rows], bucket)
-    assert torch.equal(found, alone(runtime, root, dtype, threads)[rows])
+    assert torch.equal(found, alone(runtime, root, dtype, threads, lanes)[rows])
 
 
 @kept

@@ -12,6 +12,7 @@ import pytest
 import torch
 from openvino import opset13 as ops
 
+from engine.backends.compiled import openvino_rewrites
 from engine.backends.compiled.by_layer import ConditioningByLayer, LayerInput
 from engine.backends.compiled.openvino_rewrites import (
     CHANNELS,
@@ -22,7 +23,7 @@ from engine.backends.compiled.openvino_rewrites import (
     static,
     widen_convolutions,
 )
-from engine.backends.compiled.openvino_runtime import OpenVINORuntime, OpenVINOSettings
+from engine.backends.compiled.openvino_runtime import OpenVINORuntime, OpenVINOSettings, best_dtype
 from tests.compiled import exported
 from tests.tinymodels import build_tiny_model
 
@@ -48,8 +49,8 @@ def unet(root: Path) -> Any:
     return model
 
 
-def run(model: Any, inputs: dict[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-    compiled = openvino.Core().compile_model(model, "CPU", EXACT)
+def run(model: Any, inputs: dict[str, np.ndarray[Any, Any]], precision: str = "f32") -> np.ndarray[Any, Any]:
+    compiled = openvino.Core().compile_model(model, "CPU", EXACT | {"INFERENCE_PRECISION_HINT": precision})
     found: np.ndarray[Any, Any] = compiled(inputs)[0]
     return found
 
@@ -139,8 +140,16 @@ def test_a_layer_that_is_cut_becomes_two(last: int) -> None:
         gated([(0, 4, 1, 1), (4, 8, 1, 1)]),
         gated([(0, 8, 2, 2), (1, 8, 2, 2)]),
         gated([(0, 4, 1, 2), (4, 8, 1, 2)], turned=False),
+        gated([(0, 5, 1, 2), (4, 8, 1, 2)]),
     ],
-    ids=["read whole too", "one cut", "another axis", "in steps of two", "weights the other way round"],
+    ids=[
+        "read whole too",
+        "one cut",
+        "another axis",
+        "in steps of two",
+        "weights the other way round",
+        "cuts that overlap",
+    ],
 )
 def test_other_layers_are_left_alone(model: Any) -> None:
     before = kinds(model)
@@ -148,16 +157,26 @@ def test_other_layers_are_left_alone(model: Any) -> None:
     assert kinds(model)["MatMul"] == before["MatMul"]
 
 
+def test_a_large_layer_stays_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuts = [(0, 4, 1, 2), (4, 8, 1, 2)]
+    monkeypatch.setattr(openvino_rewrites, "LARGEST_PARTED_BYTES", 8 * 6 * 4 - 1)
+    assert cut_before_linear(gated(cuts)) == 0
+    monkeypatch.setattr(openvino_rewrites, "LARGEST_PARTED_BYTES", 8 * 6 * 4)
+    assert cut_before_linear(gated(cuts)) == 2
+
+
 def activated(kind: str) -> Any:
     x = ops.parameter([1, 2001], openvino.Type.f32)
     x.output(0).set_names({"x"})
     sigmoid = ops.sigmoid(x)
+    halves = ops.split(ops.concat([x, x], 1), 1, 2)
     results = {
         "sigmoid first": lambda: [ops.multiply(sigmoid, x)],
         "x first": lambda: [ops.multiply(x, sigmoid)],
         "gate": lambda: [ops.multiply(sigmoid, ops.relu(x))],
         "read twice": lambda: [ops.multiply(x, sigmoid), ops.relu(sigmoid)],
         "sum": lambda: [ops.add(x, sigmoid)],
+        "halves of one": lambda: [ops.multiply(ops.sigmoid(halves.output(0)), halves.output(1))],
     }[kind]()
     return openvino.Model(results, [x], kind)
 
@@ -174,7 +193,7 @@ def test_silu_is_that_of_torch(kind: str) -> None:
     assert bool((error <= 2e-6 * (1 + torch.from_numpy(x).abs())).all())
 
 
-@pytest.mark.parametrize("kind", ["gate", "read twice", "sum"])
+@pytest.mark.parametrize("kind", ["gate", "read twice", "sum", "halves of one"])
 def test_other_sigmoids_are_left_alone(kind: str) -> None:
     assert silu_by_tanh(activated(kind)) == 0
 
@@ -213,6 +232,20 @@ def test_a_unet_with_all_rewrites_predicts_the_same(root: Path) -> None:
     assert all(width % CHANNELS == 0 for width in widths)
     inputs = given(exact)
     np.testing.assert_allclose(run(rewritten, inputs), run(exact, inputs), rtol=0, atol=1e-5)
+
+
+@pytest.mark.skipif(best_dtype() != "bfloat16", reason="this CPU does not compute in bfloat16")
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_in_bfloat16_a_rewritten_unet_errs_about_as_exported(root: Path, lanes: int) -> None:
+    exact, exported_, rewritten = unet(root), unet(root), unet(root)
+    OpenVINORuntime(OpenVINOSettings(precision="bf16", threads=2, lanes=lanes))._for_bfloat16(rewritten)
+    inputs = given(exact)
+    wanted = run(exact, inputs)
+    errors = [
+        float(np.sqrt(((run(model, inputs, precision="bf16") - wanted) ** 2).mean()))
+        for model in (exported_, rewritten)
+    ]
+    assert 0 < errors[1] <= 1.5 * errors[0], errors
 
 
 @pytest.mark.parametrize(("precision", "rewritten"), [("bf16", True), ("f32", False)])

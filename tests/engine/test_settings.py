@@ -55,6 +55,7 @@ def test_a_lane_has_a_thread_of_its_own() -> None:
         ({"backend": "torch", "threads": 6}, 6),
         ({"backend": "torch"}, None),
         ({"device": "cuda", "threads": 3}, 3),
+        ({"backend": "tensorrt", "device": "cuda", "threads": 6}, 6),
     ],
 )
 def test_torch_has_one_thread_beside_another_library(settings: dict[str, Any], threads: int | None) -> None:

@@ -115,16 +115,18 @@ def test_a_paused_tree_takes_no_time_and_goes_on_when_it_is_awake(tmp_path: Path
         end = time.monotonic() + 20
         while len(tree(process.pid)) < 2 and time.monotonic() < end:
             time.sleep(0.01)
-        pause(process.pid)
-        family = tree(process.pid)
-        assert [member.status() for member in family] == [psutil.STATUS_STOPPED] * 2
-        before = spent()
-        time.sleep(0.3)
-        assert spent() == before
-        with awake(process.pid):
-            assert spent() > before
-        assert [member.status() for member in family] == [psutil.STATUS_STOPPED] * 2
-        resume(process.pid)
+        try:
+            pause("busy", process.pid)
+            family = tree(process.pid)
+            assert [member.status() for member in family] == [psutil.STATUS_STOPPED] * 2
+            before = spent()
+            time.sleep(0.3)
+            assert spent() == before
+            with awake("busy", process.pid):
+                assert spent() > before
+            assert [member.status() for member in family] == [psutil.STATUS_STOPPED] * 2
+        finally:
+            resume(process.pid)
 
 
 def test_peers_are_shown_the_pictures_that_limner_is_shown(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ class OpenVINORuntime:
             content = (entry.onnx.sha256, entry.data.sha256 if entry.data else "")
             here = (
                 REWRITES,
-                self._spread,
+                self._spread and precision == "bf16",
                 self._openvino.__version__,
                 *self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
             )
