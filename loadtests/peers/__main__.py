@@ -162,7 +162,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--open-seconds", type=positive, help="of arrivals, each time, in place of the scenario's"
     )
-    parser.add_argument("--max-batch", type=int, default=8, help="requests a batch, of peers that batch")
+    parser.add_argument("--max-batch", type=int, default=16, help="requests a batch, of peers that batch")
     parser.add_argument(
         "--batch-seconds", type=float, default=0.05, help="that such a peer waits for a batch"
     )

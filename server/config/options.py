@@ -163,8 +163,8 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Meta(
             ge=0,
             le=1024,
-            description="CPU threads of the backend; 0 leaves their number to it. Beside OpenVINO or ONNX Runtime torch "
-            "itself has one.",
+            description="CPU threads of the backend; 0 leaves their number to it. Beside OpenVINO or ONNX Runtime "
+            "torch itself has one.",
         ),
     ] = 0
     lanes: Annotated[

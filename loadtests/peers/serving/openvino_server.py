@@ -11,7 +11,8 @@ from loadtests.peers.serving.settings import parse_settings
 
 def main() -> None:
     settings = parse_settings(__doc__)
-    torch.set_num_threads(settings.threads)
+    # OpenVINO has the threads; torch's would wait for work on its cores (docs/peers.md).
+    torch.set_num_threads(1)
     pipeline = OpenVinoPipeline(
         settings.model, settings.references, threads=settings.threads, precision=settings.dtype
     )
