@@ -18,7 +18,7 @@ from engine.models.lora_choice import add_lora_option
 SPIN_COUNT = "20000"
 """How often OpenMP's threads look for work before they sleep; the engine shares its cores with the server.
 
-It counts where torch itself computes on the CPU; beside another library it has one thread (`EngineConfig.torch_threads`).
+It counts where torch itself computes on the CPU: beside another library it has one thread (`config.torch_threads`).
 Without a bound that fits, a thread spins for one that has lost its core (11 times the CPU time for a tick was seen);
 without spinning, waking up doubles the time of a small tick.
 """
