@@ -58,13 +58,18 @@ class RowProjection:
     adapters: Collection[str]
     vectors: Callable[[RowConditioning], Mapping[str, torch.Tensor]]
 
-    def kv(self, row: RowConditioning) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return the K/V of a row's prompt and of all its references. Raises ``UnknownAdapterError``."""
+    def kv(
+        self, row: RowConditioning, text: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the K/V of a row's prompt, unless they are given, and of all its references.
+
+        Raises ``UnknownAdapterError``.
+        """
         for reference in row.references:
             if reference.adapter not in self.adapters:
                 raise UnknownAdapterError(reference.adapter, list(self.adapters))
         references = [self.reference(reference) for reference in row.references]
-        return self.text(row.prompt), torch.cat(references) if references else None
+        return self.text(row.prompt) if text is None else text, torch.cat(references) if references else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +131,10 @@ class SlottedRows:
         self._regions: dict[int, RowRegions] = {}
 
     def place(self, row: RowConditioning) -> int:
-        """Compute the row's K/V, or copy them from a slot that holds this very row, and write them to a free slot.
+        """Compute the row's K/V, or copy what another slot holds of them, and write them to a free slot.
 
+        That is all of it where the slot holds this very row, as for a request of several images, and what comes from
+        the prompt where it holds the same: most images that run at once share their negative prompt.
         Raises ``SlotsExhaustedError``, ``ReferenceTooLongError``, ``UnknownAdapterError`` and
         ``RegionsUnsupportedError``.
         """
@@ -135,7 +142,7 @@ class SlottedRows:
             raise RegionsUnsupportedError
         with torch.inference_mode():
             twin = next((slot for slot, placed in self._rows.items() if placed is row), None)
-            kv_text, kv_ip = self._projection.kv(row) if twin is None else self.slots.values(twin)
+            kv_text, kv_ip = self._kv(row) if twin is None else self.slots.values(twin)
             slot = self.slots.place(kv_text, kv_ip, self._projection.vectors(row))
             if row.boxes and self._masks is not None:
                 known = None if twin is None else self._regions[twin]
@@ -144,6 +151,10 @@ class SlottedRows:
                 )
         self._rows[slot] = row
         return slot
+
+    def _kv(self, row: RowConditioning) -> tuple[torch.Tensor, torch.Tensor | None]:
+        same = next((slot for slot, placed in self._rows.items() if placed.prompt is row.prompt), None)
+        return self._projection.kv(row, None if same is None else self.slots.kv_text[same])
 
     def release(self, slot: int) -> None:
         """Free a slot. Raises ``SlotError`` if it is not taken."""

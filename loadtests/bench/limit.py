@@ -133,6 +133,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--backend", default=DEFAULT_BACKENDS["cpu"])
+    parser.add_argument("--lanes", type=int, default=1)
+    parser.add_argument("--buckets", type=int, nargs="+")
+    parser.add_argument("--torch-threads", type=int, help="in place of what the engine gives it")
     arguments = parser.parse_args()
     settings = BenchSettings()
     config = EngineConfig(
@@ -140,8 +143,12 @@ def main() -> None:
         backend=arguments.backend,
         dtype=arguments.dtype,
         threads=arguments.threads,
+        lanes=arguments.lanes,
+        buckets=None if arguments.buckets is None else tuple(arguments.buckets),
     )
     bare = BareLoop(settings, config)
+    if arguments.torch_threads is not None:
+        torch.set_num_threads(arguments.torch_threads)
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
         if "images" in request:

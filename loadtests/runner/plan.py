@@ -70,7 +70,7 @@ def make_plan(scenario: Scenario, seed: int, speed: Speed) -> Plan:
         draw = Draw(stream, seed, speed, scenario.known)
         for phase in stream.phases or spans:
             begin, end = spans[phase]
-            chance = Random(f"{seed}/{stream.name}/{phase}/arrivals")
+            chance = Random(f"{seed}/{stream.name}/{'' if stream.alike else phase}/arrivals")
             for at, person in moments(stream.arrivals, begin, end, speed.capacity, chance):
                 requests.append(draw.request(at, phase, person, newcomers.__next__))
     requests.sort(key=lambda request: request.at)

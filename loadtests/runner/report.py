@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from loadtests.runner.arrivals import wanted_rate
 from loadtests.runner.errors import ReportError
 from loadtests.runner.measures import Figures, figures
 from loadtests.runner.plan import Speed
@@ -105,7 +104,7 @@ def find_figure(
     if path == "capacity":
         return speed.capacity
     if path == "rest_capacity":
-        return _rest_capacity(scenario, speed)
+        return _rest_capacity(table, scenario, speed)
     phase, _, rest = path.partition(".")
     stream, _, measure = rest.partition(".")
     value: Any = table.get(phase, {}).get(stream)
@@ -123,14 +122,11 @@ def find_figure(
     return value
 
 
-def _rest_capacity(scenario: Scenario, speed: Speed) -> float:
-    last = scenario.phases[-1].name
-    taken = sum(
-        wanted_rate(stream.arrivals, speed.capacity)
-        for stream in scenario.streams
-        if not isinstance(stream.arrivals, Closed) and last in (stream.phases or (last,))
-    )
-    return speed.capacity - taken
+def _rest_capacity(table: dict[str, dict[str, Figures]], scenario: Scenario, speed: Speed) -> float:
+    """Return the capacity less what came, by chance more or less than was planned."""
+    came = table[scenario.phases[-1].name]
+    at_a_rate = {stream.name for stream in scenario.streams if not isinstance(stream.arrivals, Closed)}
+    return speed.capacity - sum(came[name].offered for name in at_a_rate & came.keys())
 
 
 def write_report(report: Report, path: Path) -> None:

@@ -100,12 +100,16 @@ class Mix(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Stream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Callers of one kind, in the named phases of the scenario; in all of them when none is named."""
+    """Callers of one kind, in the named phases of the scenario; in all of them when none is named.
+
+    alike: in every phase they come at the same moments from its begin, so that what differs is not their chance.
+    """
 
     name: Name
     arrivals: Arrivals
     mix: Mix = Mix()
     phases: tuple[str, ...] = ()
+    alike: bool = False
     priority: Priority = "interactive"
     deadline: Span | None = None
     cancel: Cancel | None = None
@@ -130,8 +134,8 @@ class Expectation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """What must hold of a run: a figure, or its ratio to `against`, is at least or at most so much.
 
     Figures are named ``phase.stream.measure``; ``all`` stands for every phase or stream, and ``capacity``,
-    ``rest_capacity`` (what the streams that come at a rate leave of it, in the last phase) and ``unloaded`` for
-    what calibration found.
+    ``rest_capacity`` (what the streams that came at a rate left of it, in the last phase) and ``unloaded`` for what
+    calibration found.
     """
 
     about: str

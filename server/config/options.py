@@ -159,13 +159,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         ),
     ] = "auto"
     threads: Annotated[
-        int,
-        Meta(
-            ge=0,
-            le=1024,
-            description="CPU threads of the backend; 0 leaves their number to it. Beside OpenVINO or ONNX Runtime "
-            "torch itself has one.",
-        ),
+        int, Meta(ge=0, le=1024, description="CPU threads of the backend; 0 leaves their number to it.")
     ] = 0
     lanes: Annotated[
         int,

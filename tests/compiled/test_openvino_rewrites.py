@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,47 +11,19 @@ import pytest
 import torch
 from openvino import opset13 as ops
 
-from engine.backends.compiled import openvino_rewrites
-from engine.backends.compiled.by_layer import ConditioningByLayer, LayerInput
+from engine.backends.compiled import openvino_rewrites, openvino_runtime
 from engine.backends.compiled.openvino_rewrites import (
     CHANNELS,
     cut_before_linear,
-    read_by_layer,
+    rewrite_for_bfloat16,
     silu_by_tanh,
     spread_group_norms,
-    static,
     widen_convolutions,
 )
 from engine.backends.compiled.openvino_runtime import OpenVINORuntime, OpenVINOSettings, best_dtype
 from tests.compiled import exported
+from tests.compiled.graphs import EXACT, given, kinds, run, unet
 from tests.tinymodels import build_tiny_model
-
-ROWS = 3
-EXACT = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-
-
-def unet(root: Path) -> Any:
-    """Read the tiny UNet for three rows."""
-    path, entry = exported(root).graph("unet")
-    model = openvino.Core().read_model(path)
-    named = {"rows": ROWS, "height": 8, "width": 8}
-    free = iter((8, 8))
-    shapes: dict[str, list[int]] = {}
-    for spec in entry.inputs:
-        sizes = [size if isinstance(size, int) else named.get(size) for size in spec.shape]
-        shapes[spec.name] = [
-            ROWS if place == 0 else size or (next(free, 4) if spec.name == "sample" else 4)
-            for place, size in enumerate(sizes)
-        ]
-    model.reshape(shapes)
-    assert static(model)
-    return model
-
-
-def run(model: Any, inputs: dict[str, np.ndarray[Any, Any]], precision: str = "f32") -> np.ndarray[Any, Any]:
-    compiled = openvino.Core().compile_model(model, "CPU", EXACT | {"INFERENCE_PRECISION_HINT": precision})
-    found: np.ndarray[Any, Any] = compiled(inputs)[0]
-    return found
 
 
 def normalised(shape: list[int], groups: int) -> Any:
@@ -90,20 +61,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
 
 
-def kinds(model: Any) -> Counter[str]:
-    """Count the operators by type."""
-    return Counter(op.get_type_name() for op in model.get_ops())
-
-
-def given(model: Any) -> dict[str, np.ndarray[Any, Any]]:
-    """Draw every input."""
-    generator = np.random.default_rng(0)
-    return {
-        port.any_name: generator.standard_normal(list(port.shape)).astype(port.element_type.to_dtype())
-        for port in model.inputs
-    }
-
-
 def gated(cuts: list[tuple[int, int, int, int]], *, read_whole: bool = False, turned: bool = True) -> Any:
     """A linear layer of six inputs and eight outputs, cut as (first, end, step, axis) say."""
     generator = np.random.default_rng(1)
@@ -133,14 +90,14 @@ def test_a_layer_that_is_cut_becomes_two(last: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "model",
+    ("cuts", "layer"),
     [
-        gated([(0, 4, 1, 2), (4, 8, 1, 2)], read_whole=True),
-        gated([(0, 4, 1, 2)]),
-        gated([(0, 4, 1, 1), (4, 8, 1, 1)]),
-        gated([(0, 8, 2, 2), (1, 8, 2, 2)]),
-        gated([(0, 4, 1, 2), (4, 8, 1, 2)], turned=False),
-        gated([(0, 5, 1, 2), (4, 8, 1, 2)]),
+        ([(0, 4, 1, 2), (4, 8, 1, 2)], {"read_whole": True}),
+        ([(0, 4, 1, 2)], {}),
+        ([(0, 4, 1, 1), (4, 8, 1, 1)], {}),
+        ([(0, 8, 2, 2), (1, 8, 2, 2)], {}),
+        ([(0, 4, 1, 2), (4, 8, 1, 2)], {"turned": False}),
+        ([(0, 5, 1, 2), (4, 8, 1, 2)], {}),
     ],
     ids=[
         "read whole too",
@@ -151,7 +108,8 @@ def test_a_layer_that_is_cut_becomes_two(last: int) -> None:
         "cuts that overlap",
     ],
 )
-def test_other_layers_are_left_alone(model: Any) -> None:
+def test_other_layers_are_left_alone(cuts: list[tuple[int, int, int, int]], layer: dict[str, bool]) -> None:
+    model = gated(cuts, **layer)
     before = kinds(model)
     assert cut_before_linear(model) == 0
     assert kinds(model)["MatMul"] == before["MatMul"]
@@ -222,7 +180,7 @@ def test_a_unet_with_all_rewrites_predicts_the_same(root: Path) -> None:
     exact, rewritten = unet(root), unet(root)
     before = kinds(exact)
     assert before["Sigmoid"] > 0 and before["Gelu"] > 0
-    OpenVINORuntime(OpenVINOSettings(precision="bf16", threads=2, lanes=2))._for_bfloat16(rewritten)
+    rewrite_for_bfloat16(rewritten, spread=True)
     after = kinds(rewritten)
     assert after["Sigmoid"] == after["GroupNormalization"] == 0
     assert after["MatMul"] == before["MatMul"] + before["Gelu"], "every GEGLU is two products"
@@ -235,79 +193,35 @@ def test_a_unet_with_all_rewrites_predicts_the_same(root: Path) -> None:
 
 
 @pytest.mark.skipif(best_dtype() != "bfloat16", reason="this CPU does not compute in bfloat16")
-@pytest.mark.parametrize("lanes", [1, 2])
-def test_in_bfloat16_a_rewritten_unet_errs_about_as_exported(root: Path, lanes: int) -> None:
-    exact, exported_, rewritten = unet(root), unet(root), unet(root)
-    OpenVINORuntime(OpenVINOSettings(precision="bf16", threads=2, lanes=lanes))._for_bfloat16(rewritten)
+@pytest.mark.parametrize(("spread", "most"), [(False, 1.2), (True, 1.5)])
+def test_in_bfloat16_a_rewritten_unet_errs_about_as_exported(
+    root: Path, most: float, *, spread: bool
+) -> None:
+    exact, plain, rewritten = unet(root), unet(root), unet(root)
+    rewrite_for_bfloat16(rewritten, spread=spread)
     inputs = given(exact)
     wanted = run(exact, inputs)
     errors = [
         float(np.sqrt(((run(model, inputs, precision="bf16") - wanted) ** 2).mean()))
-        for model in (exported_, rewritten)
+        for model in (plain, rewritten)
     ]
-    assert 0 < errors[1] <= 1.5 * errors[0], errors
+    assert 0 < errors[1] <= most * errors[0], errors
 
 
-@pytest.mark.parametrize(("precision", "rewritten"), [("bf16", True), ("f32", False)])
+@pytest.mark.parametrize(
+    ("precision", "lanes", "spread"),
+    [("bf16", 1, [False]), ("bf16", 2, [True]), ("f32", 1, []), ("f32", 2, [])],
+)
 def test_only_bfloat16_is_rewritten(
     root: Path,
     monkeypatch: pytest.MonkeyPatch,
     precision: Literal["bf16", "f32"],
-    *,
-    rewritten: bool,
+    lanes: int,
+    spread: list[bool],
 ) -> None:
-    seen: list[object] = []
-    monkeypatch.setattr(OpenVINORuntime, "_for_bfloat16", lambda _, model: seen.append(model))
-    runtime = OpenVINORuntime(OpenVINOSettings(precision=precision, threads=1))
+    seen: list[bool] = []
+    monkeypatch.setattr(openvino_runtime, "rewrite_for_bfloat16", lambda _, spread: seen.append(spread))
+    runtime = OpenVINORuntime(OpenVINOSettings(precision=precision, threads=2, lanes=lanes))
     runtime.compile(exported(root), "unet", {port.any_name: tuple(port.shape) for port in unet(root).inputs})
     runtime.compile(exported(root), "text_kv", {"embedding": (1, 4, 32)})
-    assert len(seen) == int(rewritten), "the UNet, and nothing that stays in float32"
-
-
-def test_a_unet_that_reads_by_layer_predicts_the_same(root: Path) -> None:
-    packed, by_layer = unet(root), unet(root)
-    assert read_by_layer(by_layer, ("kv_text", "kv_ip"), "f32")
-    inputs = given(packed)
-    rows = {name: torch.from_numpy(inputs.pop(name)) for name in ("kv_text", "kv_ip")}
-    layers = [
-        LayerInput.of(port.any_name, torch.zeros(list(port.shape)))
-        for port in by_layer.inputs
-        if "/" in port.any_name
-    ]
-    assert {each.packed for each in layers} == set(rows)
-    assert len(layers) == 4 * len(exported(root).manifest.columns)
-    ConditioningByLayer(layers).hold(rows, range(ROWS))
-    laid_out = {
-        f"{each.packed}/{each.first}/{'keys' if each.keys else 'values'}": each.memory.numpy()
-        for each in layers
-    }
-    expected = run(packed, inputs | {name: tensor.numpy() for name, tensor in rows.items()})
-    np.testing.assert_allclose(run(by_layer, inputs | laid_out), expected, rtol=0, atol=1e-6)
-
-
-def test_a_graph_that_uses_its_conditioning_in_another_way_keeps_it_packed() -> None:
-    kv = ops.parameter([1, 4, 8], openvino.Type.f32)
-    kv.output(0).set_names({"kv_text"})
-    model = openvino.Model([ops.relu(kv)], [kv], "other")
-    assert not read_by_layer(model, ("kv_text",), "f32")
-    assert [port.any_name for port in model.inputs] == ["kv_text"]
-
-
-def test_a_row_is_laid_out_once_for_its_life() -> None:
-    memory = {part: torch.full((2, 2, 3, 3), torch.nan) for part in ("keys", "values")}
-    layers = [
-        LayerInput.of(f"kv/{first}/{part}", memory[part]) for part, first in (("keys", 0), ("values", 6))
-    ]
-    held = ConditioningByLayer(layers)
-    rows = torch.arange(2 * 3 * 12.0).view(2, 3, 12)
-    held.hold({"kv": rows}, ["a", None])
-    assert held.writes == 1
-    assert memory["keys"][1].isnan().all(), "padding is not laid out"
-    assert torch.equal(memory["keys"][0, 1], rows[0, :, 3:6].T)
-    assert torch.equal(memory["values"][0, 1], rows[0, :, 9:12])
-    held.hold({"kv": rows + 100}, ["a", "b"])
-    assert held.writes == 2
-    assert torch.equal(memory["keys"][0, 0], rows[0, :, :3].T), "the row of the same key was not touched"
-    assert torch.equal(memory["values"][1, 0], rows[1, :, 6:9] + 100)
-    held.hold({"kv": rows}, ["b", "b"])
-    assert held.writes == 3
+    assert seen == spread, "the UNet, and nothing that stays in float32"

@@ -92,6 +92,19 @@ def test_phases_share_the_duration_and_streams_keep_to_theirs() -> None:
     assert {request.phase for request in made.requests if request.stream == "late"} == {"second"}
 
 
+@pytest.mark.parametrize("alike", [True, False])
+def test_a_stream_that_is_alike_comes_at_the_same_moments_of_each_phase(*, alike: bool) -> None:
+    phases = (Phase(name="one"), Phase(name="two"))
+    callers = Stream(name="callers", arrivals=Poisson(per_second=5.0), alike=alike)
+    made = plan(callers, phases=phases, seconds=60.0)
+    one, two = (
+        [round(request.at - begin, 6) for request in made.requests if request.phase == phase]
+        for phase, (begin, _) in made.scenario.spans().items()
+    )
+    assert len(one) > 10
+    assert (one == two) is alike
+
+
 def test_people_follow_zipfs_law() -> None:
     made = plan(stream(arrivals=Poisson(per_second=200.0), people=10, zipf=1.0))
     counts = Counter(request.person for request in made.requests)

@@ -22,7 +22,7 @@ class LayerInput:
 
     @classmethod
     def of(cls, name: str, memory: torch.Tensor) -> LayerInput:
-        """Read what the input holds from its name, as ``openvino_rewrites.read_by_layer`` gave it."""
+        """Read what the input holds from its name, as ``openvino_conditioning.read_by_layer`` gave it."""
         packed, first, part = name.split("/")
         return cls(packed=packed, first=int(first), keys=part == "keys", memory=memory)
 

@@ -8,16 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-REWRITES = "2"
-"""Says what this module does, in the key of a compiled graph: to be counted on when it changes."""
+from engine.backends.compiled.openvino_surgery import fold, only_reader, replace
 
-Part = Literal["keys", "values"]
-_PARTS: dict[tuple[int, ...], Part] = {(0, 2, 3, 1): "keys", (0, 2, 1, 3): "values"}
-"""What follows a layer's columns ``[B, T, heads, d]``: keys as ``[B, heads, d, T]``, values as ``[B, heads, T, d]``."""
+REWRITES = "2"
+"""Stands in the key of a compiled graph: to be counted on when this module or `openvino_conditioning` changes."""
 
 LARGEST_PARTED_BYTES = 16 << 20
 """Weights of a linear layer that is parted, at most: those of SD 1.5 at 640 channels have 13 MB."""
@@ -26,9 +24,16 @@ CHANNELS = 16
 """float32 values in a vector register of 512 bits, which is how many channels a block of OpenVINO's has."""
 
 
-def static(model: Any) -> bool:
-    """Whether every dimension of every input is known."""
-    return all(port.partial_shape.is_static for port in model.inputs)
+def rewrite_for_bfloat16(model: Any, *, spread: bool) -> None:
+    """Rewrite what is faster in bfloat16 alone, where arithmetic is so quick that all else counts.
+
+    ``spread`` asks for ``spread_group_norms``, whose many small kernels cost memory.
+    """
+    if spread:
+        spread_group_norms(model)
+    cut_before_linear(model)
+    silu_by_tanh(model)
+    widen_convolutions(model)
 
 
 def spread_group_norms(model: Any) -> int:
@@ -40,7 +45,7 @@ def spread_group_norms(model: Any) -> int:
     """
     found = [op for op in model.get_ordered_ops() if op.get_type_name() == "GroupNormalization"]
     for op in found:
-        _replace(op.output(0), _spread(op))
+        replace(op.output(0), _spread(op))
     if found:
         model.validate_nodes_and_infer_types()
     return len(found)
@@ -85,7 +90,7 @@ def cut_before_linear(model: Any) -> int:
     two products, the gate's has GELU fused in, and nothing is copied. Large layers stay whole: there the copies are
     little beside the product, while the weights are held twice until the graph is compiled.
     """
-    _fold(model)
+    fold(model)
     found = 0
     for op in model.get_ordered_ops():
         layer = _linear(op)
@@ -96,7 +101,7 @@ def cut_before_linear(model: Any) -> int:
         if len(readers) < 2 or len(cuts) < len(readers) or not layer.is_parted_by([cut for _, cut in cuts]):
             continue
         for reader, cut in cuts:
-            _replace(reader.output(0), layer.part(cut))
+            replace(reader.output(0), layer.part(cut))
             found += 1
     if found:
         model.validate_nodes_and_infer_types()
@@ -186,12 +191,12 @@ def silu_by_tanh(model: Any) -> int:
     """
     found = 0
     for op in model.get_ordered_ops():
-        product = _only_reader(op) if op.get_type_name() == "Sigmoid" else None
+        product = only_reader(op) if op.get_type_name() == "Sigmoid" else None
         if product is None or product.get_type_name() != "Multiply":
             continue
         x = op.input_value(0)
         if any(_same(x, factor) for factor in product.input_values()):
-            _replace(product.output(0), _by_tanh(x))
+            replace(product.output(0), _by_tanh(x))
             found += 1
     if found:
         model.validate_nodes_and_infer_types()
@@ -207,70 +212,3 @@ def _by_tanh(x: Any) -> Any:
 
     half = ops.multiply(x, np.float32(0.5))
     return ops.add(ops.multiply(half, ops.tanh(half)), half).output(0)
-
-
-def read_by_layer(model: Any, packed: Sequence[str], dtype: str) -> bool:
-    """Replace inputs ``[B, T, D]`` by one for each layer's keys and values; return whether the graph allowed it.
-
-    Packed, every tick cuts the conditioning of all rows into layers, converts it to the UNet's type and transposes it,
-    though it is the same as in the last tick. The new inputs are ``NAME/FIRST COLUMN/keys`` ``[B, heads, d, T]`` and
-    ``NAME/FIRST COLUMN/values`` ``[B, heads, T, d]``, as the products of attention read them.
-    """
-    import openvino
-    from openvino import opset13 as ops
-
-    _fold(model)
-    cuts = []
-    for name in packed:
-        parameter = model.input(name).get_node()
-        for target in parameter.output(0).get_target_inputs():
-            cut = _cut(target.get_node())
-            if cut is None:
-                return False
-            cuts.append((name, *cut))
-    for name, first, part, end in cuts:
-        parameter = ops.parameter(end.get_shape(), getattr(openvino.Type, dtype))
-        parameter.output(0).set_names({f"{name}/{first}/{part}"})
-        model.add_parameters([parameter])
-        _replace(end, ops.convert(parameter, end.get_element_type().to_string()).output(0))
-    for name in packed:
-        model.remove_parameter(model.input(name).get_node())
-    model.validate_nodes_and_infer_types()
-    return True
-
-
-def _cut(cut: Any) -> tuple[int, Part, Any] | None:
-    """Return first column, part and output of a slice's way into attention; None for anything else."""
-    if cut.get_type_name() != "Slice":
-        return None
-    first = cut.input_value(1).get_node()
-    split = _only_reader(cut)
-    turned = None if split is None else _only_reader(split)
-    if turned is None or first.get_type_name() != "Constant":
-        return None
-    if (split.get_type_name(), turned.get_type_name()) != ("Reshape", "Transpose"):
-        return None
-    order = turned.input_value(1).get_node()
-    if order.get_type_name() != "Constant":
-        return None
-    part = _PARTS.get(tuple(int(axis) for axis in order.data))
-    return None if part is None else (int(first.data.reshape(-1)[0]), part, turned.output(0))
-
-
-def _fold(model: Any) -> None:
-    """Compute what is constant once shapes are known: where a layer's columns begin, and where a slice ends."""
-    from openvino.passes import ConstantFolding, Manager
-
-    folding = Manager()
-    folding.register_pass(ConstantFolding())
-    folding.run_passes(model)
-
-
-def _only_reader(node: Any) -> Any:
-    readers = node.output(0).get_target_inputs()
-    return next(iter(readers)).get_node() if len(readers) == 1 else None
-
-
-def _replace(output: Any, by: Any) -> None:
-    for reader in output.get_target_inputs():
-        reader.replace_source_output(by)

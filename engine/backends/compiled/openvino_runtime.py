@@ -14,16 +14,10 @@ import torch
 
 from engine.backends.compiled.blobs import HEADER, BlobCache
 from engine.backends.compiled.mapped import Mapped
+from engine.backends.compiled.openvino_conditioning import read_by_layer
 from engine.backends.compiled.openvino_graph import CONDITIONING, OpenVINOGraph
-from engine.backends.compiled.openvino_rewrites import (
-    REWRITES,
-    cut_before_linear,
-    read_by_layer,
-    silu_by_tanh,
-    spread_group_norms,
-    static,
-    widen_convolutions,
-)
+from engine.backends.compiled.openvino_rewrites import REWRITES, rewrite_for_bfloat16
+from engine.backends.compiled.openvino_surgery import static
 from engine.backends.compiled.runtime import CompiledGraph, Shape
 from engine.export.directory import ExportDirectory
 from engine.export.errors import GraphCompileError
@@ -121,7 +115,7 @@ class OpenVINORuntime:
             if static(model):
                 hint = options["INFERENCE_PRECISION_HINT"]
                 if hint == "bf16":
-                    self._for_bfloat16(model)
+                    rewrite_for_bfloat16(model, spread=self._spread)
                 if set(CONDITIONING) <= shapes.keys() and not read_by_layer(model, CONDITIONING, hint):
                     log.warning("the graph does not let keys and values be read by layer", path=str(path))
             self.compiled += 1
@@ -130,14 +124,6 @@ class OpenVINORuntime:
             raise GraphCompileError(
                 "OpenVINO cannot compile the graph", path=path, found=str(error).strip()[:500]
             ) from error
-
-    def _for_bfloat16(self, model: Any) -> None:
-        """Rewrite what is faster in bfloat16 alone, where arithmetic is so quick that all else counts."""
-        if self._spread:
-            spread_group_norms(model)
-        cut_before_linear(model)
-        silu_by_tanh(model)
-        widen_convolutions(model)
 
     def _read(self, kept: Path, options: dict[str, Any]) -> tuple[Any, Mapped] | None:
         """Return the compiled graph of a file, and the file; None if there is none that this OpenVINO takes."""

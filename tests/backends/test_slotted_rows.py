@@ -1,0 +1,97 @@
+"""What a row's K/V are computed from, and what is copied from a slot that has it already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+
+from engine.backends.base import EncodedPrompt, PlacedReference, RowConditioning, UnknownAdapterError
+from engine.backends.slots import SlotBuffers
+from engine.backends.slotted import RowProjection, SlottedRows
+
+TOKENS, WIDTH = 3, 4
+
+
+@dataclass
+class Counted:
+    """Rows in eight slots, and how often a prompt and a reference were projected."""
+
+    prompts: list[float] = field(default_factory=list)
+    references: int = 0
+
+    def __post_init__(self) -> None:
+        slots = SlotBuffers(
+            capacity=8, text_tokens=TOKENS, ip_tokens=2, width=WIDTH, masked=True, dtype=torch.float32
+        )
+        projection = RowProjection(
+            text=self._text, reference=self._reference, adapters=("one",), vectors=lambda row: {}
+        )
+        self.rows = SlottedRows(slots, 8, projection)
+
+    def _text(self, prompt: EncodedPrompt) -> torch.Tensor:
+        self.prompts.append(prompt.embedding[0, 0].item())
+        return prompt.embedding * 10
+
+    def _reference(self, reference: PlacedReference) -> torch.Tensor:
+        self.references += 1
+        return reference.tokens
+
+
+def prompt(value: float) -> EncodedPrompt:
+    return EncodedPrompt(embedding=torch.full((TOKENS, WIDTH), value), dropped="")
+
+
+def row(of: EncodedPrompt, *tokens: float, adapter: str = "one") -> RowConditioning:
+    references = tuple(
+        PlacedReference(tokens=torch.full((1, WIDTH), value), adapter=adapter, scales=(1.0,))
+        for value in tokens
+    )
+    return RowConditioning(prompt=of, references=references)
+
+
+def test_the_same_row_is_copied_whole() -> None:
+    made = Counted()
+    one = row(prompt(1.0), 5.0)
+    first, second = made.rows.place(one), made.rows.place(one)
+    assert (made.prompts, made.references) == ([1.0], 1)
+    for held in zip(made.rows.slots.values(first), made.rows.slots.values(second), strict=True):
+        assert torch.equal(*held)
+
+
+def test_rows_of_one_prompt_share_its_projection_and_keep_their_references() -> None:
+    made = Counted()
+    negative = prompt(2.0)
+    slots = [made.rows.place(row(negative, value)) for value in (5.0, 6.0)]
+    assert (made.prompts, made.references) == ([2.0], 2)
+    for slot, value in zip(slots, (5.0, 6.0), strict=True):
+        text, reference = made.rows.slots.values(slot)
+        assert torch.equal(text, torch.full((TOKENS, WIDTH), 20.0))
+        assert reference is not None
+        assert torch.equal(reference, torch.full((1, WIDTH), value))
+
+
+def test_a_prompt_that_left_its_slot_is_projected_again() -> None:
+    made = Counted()
+    negative = prompt(2.0)
+    slot = made.rows.place(row(negative))
+    made.rows.release(slot)
+    made.rows.place(row(prompt(3.0)))
+    made.rows.place(row(negative))
+    assert made.prompts == [2.0, 3.0, 2.0]
+
+
+def test_an_equal_prompt_that_was_encoded_by_itself_is_another() -> None:
+    made = Counted()
+    made.rows.place(row(prompt(1.0)))
+    made.rows.place(row(prompt(1.0)))
+    assert made.prompts == [1.0, 1.0]
+
+
+def test_an_unknown_adapter_is_refused_although_the_prompt_is_known() -> None:
+    made = Counted()
+    known = prompt(1.0)
+    made.rows.place(row(known))
+    with pytest.raises(UnknownAdapterError):
+        made.rows.place(row(known, 5.0, adapter="two"))
