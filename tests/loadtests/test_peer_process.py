@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 import pytest
@@ -127,6 +128,25 @@ def test_a_paused_tree_takes_no_time_and_goes_on_when_it_is_awake(tmp_path: Path
             assert [member.status() for member in family] == [psutil.STATUS_STOPPED] * 2
         finally:
             resume(process.pid)
+
+
+def test_limners_engine_is_not_replaced_after_a_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def refused(*options: str, log: Path) -> NoReturn:
+        asked.extend(options)
+        raise RuntimeError("no server")
+
+    monkeypatch.setattr(sides, "local_server", refused)
+    with (
+        pytest.raises(PeerNotStartedError, match="no server"),
+        start(parse_side("limner"), settings(tmp_path), GALLERY, ASK),
+    ):
+        pass
+    stall = asked.index("--engine-stall-timeout-seconds")
+    assert asked[stall + 1] == "0"
 
 
 def test_peers_are_shown_the_pictures_that_limner_is_shown(tmp_path: Path) -> None:
