@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from engine.backends.compiled.openvino_activations import activations_by_polynomials
 from engine.backends.compiled.openvino_conditioning import read_by_layer
 from engine.backends.compiled.openvino_graph import CONDITIONING, OpenVINOGraph
 from engine.backends.compiled.openvino_rewrites import (
     cut_before_linear,
-    silu_by_tanh,
     spread_group_norms,
     widen_convolutions,
 )
@@ -44,10 +44,10 @@ def _only(rewrite: Callable[[Any], object]) -> Rewrite:
     return lambda model, _: rewrite(model)
 
 
-_NORMS, _CUTS, _SILU, _WIDE = map(
-    _only, (spread_group_norms, cut_before_linear, silu_by_tanh, widen_convolutions)
+_NORMS, _CUTS, _ACTS, _WIDE = map(
+    _only, (spread_group_norms, cut_before_linear, activations_by_polynomials, widen_convolutions)
 )
-EVERYTHING = (_NORMS, _CUTS, _SILU, _WIDE, _layers)
+EVERYTHING = (_NORMS, _CUTS, _ACTS, _WIDE, _layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,12 @@ FLOAT32 = (Variant("as exported"), Variant("K/V by layer", (_layers,)))
 VARIANTS = (
     *FLOAT32,
     Variant("... and GEGLU as two layers", (_layers, _CUTS)),
-    Variant("... and SiLU by tanh", (_layers, _CUTS, _SILU)),
-    Variant("... and first convolution of 16 channels: the default", (_layers, _CUTS, _SILU, _WIDE)),
+    Variant("... and SiLU and GELU by polynomials", (_layers, _CUTS, _ACTS)),
+    Variant("... and first convolution of 16 channels: the default", (_layers, _CUTS, _ACTS, _WIDE)),
     Variant("... and GroupNorm channels-last", EVERYTHING),
     Variant("K/V and GroupNorm, a lane for each thread", (_layers, _NORMS), None),
     Variant("... and GEGLU", (_layers, _NORMS, _CUTS), None),
-    Variant("... and SiLU", (_layers, _NORMS, _CUTS, _SILU), None),
+    Variant("... and SiLU and GELU", (_layers, _NORMS, _CUTS, _ACTS), None),
     Variant("... and first convolution: `--engine-lanes`", EVERYTHING, None),
 )
 

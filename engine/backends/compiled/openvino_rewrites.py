@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from engine.backends.compiled.openvino_surgery import fold, only_reader, replace
+from engine.backends.compiled.openvino_activations import activations_by_polynomials
+from engine.backends.compiled.openvino_surgery import fold, replace
 
-REWRITES = "2"
-"""Stands in the key of a compiled graph: to be counted on when this module or `openvino_conditioning` changes."""
+REWRITES = "3"
+"""Stands in the key of a compiled graph: to be counted on when a module of rewrites changes."""
 
 LARGEST_PARTED_BYTES = 16 << 20
 """Weights of a linear layer that is parted, at most: those of SD 1.5 at 640 channels have 13 MB."""
@@ -32,7 +33,7 @@ def rewrite_for_bfloat16(model: Any, *, spread: bool) -> None:
     if spread:
         spread_group_norms(model)
     cut_before_linear(model)
-    silu_by_tanh(model)
+    activations_by_polynomials(model)
     widen_convolutions(model)
 
 
@@ -182,33 +183,3 @@ def widen_convolutions(model: Any) -> int:
     if found:
         model.validate_nodes_and_infer_types()
     return found
-
-
-def silu_by_tanh(model: Any) -> int:
-    """Write each SiLU, ``x * sigmoid(x)``, as ``h + h * tanh(h)`` with ``h = x / 2``; return how many they were.
-
-    The two are equal. OpenVINO's tanh is a polynomial, its sigmoid an exponential and a division.
-    """
-    found = 0
-    for op in model.get_ordered_ops():
-        product = only_reader(op) if op.get_type_name() == "Sigmoid" else None
-        if product is None or product.get_type_name() != "Multiply":
-            continue
-        x = op.input_value(0)
-        if any(_same(x, factor) for factor in product.input_values()):
-            replace(product.output(0), _by_tanh(x))
-            found += 1
-    if found:
-        model.validate_nodes_and_infer_types()
-    return found
-
-
-def _same(one: Any, other: Any) -> bool:
-    return one.get_node() is other.get_node() and one.get_index() == other.get_index()
-
-
-def _by_tanh(x: Any) -> Any:
-    from openvino import opset13 as ops
-
-    half = ops.multiply(x, np.float32(0.5))
-    return ops.add(ops.multiply(half, ops.tanh(half)), half).output(0)

@@ -56,8 +56,9 @@ class OpenVINORuntime:
         self._openvino = openvino
         self._core = openvino.Core()
         self._blobs = None if settings.cache is None else BlobCache(settings.cache)
-        # It costs 40 MB a bucket, which only a setting that spends memory anyway may.
-        self._spread = settings.lanes > 1
+        # It costs 40 MB a bucket, which only a setting that spends memory anyway may: several lanes, or an engine of
+        # one thread, which has others beside it.
+        self._spread = settings.lanes > 1 or settings.threads == 1
         self.compiled = 0
         """Graphs that were compiled and not read from the cache."""
 
