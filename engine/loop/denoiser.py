@@ -46,6 +46,8 @@ class Composition:
     uncond_index: torch.Tensor
     scale: torch.Tensor
     rescale: torch.Tensor | None
+    planes: int
+    """How many planes of their states the images' samplers use, at most."""
 
     @classmethod
     def of(cls, images: Sequence[ImageInFlight], device: torch.device) -> Composition:
@@ -68,6 +70,7 @@ class Composition:
             uncond_index=torch.tensor(uncond, device=device),
             scale=torch.tensor([submit.guidance_scale for submit in submits], device=device),
             rescale=torch.tensor(rescale, device=device) if any(rescale) else None,
+            planes=max(image.job.table.table.planes for image in images),
         )
 
     def holds(self, images: Sequence[ImageInFlight]) -> bool:
@@ -117,7 +120,7 @@ class Denoiser:
             composition.scale,
             composition.rescale,
         )
-        advanced = advance(state, guided, self._noise(images), coefficients.matrix)
+        advanced = advance(state, guided, self._noise(images), coefficients.matrix, composition.planes)
         estimates = None
         if previewed:
             picked = torch.tensor(previewed, device=state.device)

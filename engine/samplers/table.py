@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,7 @@ class SamplerTable:
             does in the last step of `euler_ancestral`.
         matrix: `[N, STATE_PLANES, INPUT_PLANES]` float64.
         x0: `[N, 2]` float64: the picture that step n expects is `x0[n, 0] * x + x0[n, 1] * e`, for previews.
+        planes: how many of the first planes of the state it uses; no step reads or writes those beyond.
     """
 
     sampler: str
@@ -50,6 +51,7 @@ class SamplerTable:
     draws_noise: NDArray[np.bool_]
     matrix: FloatArray
     x0: FloatArray
+    planes: int = field(init=False)
 
     def __post_init__(self) -> None:
         steps = len(self.timesteps)
@@ -60,6 +62,9 @@ class SamplerTable:
         assert np.isfinite(self.x0).all(), self.sampler
         for array in (self.timesteps, self.input_scale, self.draws_noise, self.matrix, self.x0):
             array.setflags(write=False)
+        _, written, read = np.nonzero(self.matrix)
+        used = np.concatenate((written, read[read < STATE_PLANES]))
+        object.__setattr__(self, "planes", int(used.max()) + 1)
 
     @property
     def steps(self) -> int:

@@ -29,7 +29,13 @@ def model_input(state: Tensor, input_scale: Tensor) -> Tensor:
     return state[:, 0] * input_scale.to(state.dtype).view(-1, 1, 1, 1)
 
 
-def advance(state: Tensor, prediction: Tensor, noise: Tensor | None, matrix: Tensor) -> Tensor:
+def advance(
+    state: Tensor,
+    prediction: Tensor,
+    noise: Tensor | None,
+    matrix: Tensor,
+    planes: int = STATE_PLANES,
+) -> Tensor:
     """Return the next state of every row; no argument is written to, and the device is never waited for.
 
     Args:
@@ -38,21 +44,23 @@ def advance(state: Tensor, prediction: Tensor, noise: Tensor | None, matrix: Ten
         prediction: `[B, C, h, w]`, the guided output of the UNet; converted to the state's dtype.
         noise: `[B, C, h, w]` fresh noise, zeros in rows that draw none; None when no row draws.
         matrix: `[B, STATE_PLANES, INPUT_PLANES]`, each row's own step of its own `SamplerTable.matrix`.
+        planes: `SamplerTable.planes` at its largest: what lies beyond is zero in every row, and stays so.
 
     Returns:
         The next state, of the same shape and dtype. When the step was an image's last, plane 0 holds its
         latents.
     """
-    weights = matrix.to(state.dtype)[..., None, None, None]
-    planes = [*torch.split(state, 1, dim=1), prediction.to(state.dtype).unsqueeze(1)]
+    weights = matrix.to(state.dtype)[:, :planes, :, None, None, None]
+    terms = [(weights[:, :, plane], state[:, plane : plane + 1]) for plane in range(planes)]
+    terms.append((weights[:, :, STATE_PLANES], prediction.to(state.dtype).unsqueeze(1)))
     if noise is not None:
-        planes.append(noise.to(state.dtype).unsqueeze(1))
-    total: Tensor = weights[:, :, 0] * planes[0]
-    term = torch.empty_like(total)
-    for index, plane in enumerate(planes[1:], start=1):
-        torch.mul(weights[:, :, index], plane, out=term)
-        total += term
-    return total
+        terms.append((weights[:, :, STATE_PLANES + 1], noise.to(state.dtype).unsqueeze(1)))
+    following = torch.zeros_like(state)
+    total = following[:, :planes]
+    torch.mul(*terms[0], out=total)
+    for weight, plane in terms[1:]:
+        total += weight * plane
+    return following
 
 
 def estimate_x0(state: Tensor, prediction: Tensor, x0: Tensor) -> Tensor:

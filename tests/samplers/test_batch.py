@@ -46,7 +46,8 @@ def tick(bank: CoefficientBank, images: list[Image]) -> None:
     for row, image in enumerate(images):
         if image.banked.table.draws_noise[image.step]:
             noise[row] = image.source.draw()
-    states = advance(states, prediction, noise, step.matrix)
+    planes = max(image.banked.table.planes for image in images)
+    states = advance(states, prediction, noise, step.matrix, planes)
     for row, image in enumerate(images):
         image.state, image.step = states[row].clone(), image.step + 1
         image.after.append(image.state)
@@ -132,3 +133,17 @@ def test_advance_leaves_its_arguments_alone() -> None:
 def test_half_predictions_advance_float32_states() -> None:
     state, prediction = torch.ones(1, STATE_PLANES, *SHAPE), torch.ones(1, *SHAPE, dtype=torch.bfloat16)
     assert advance(state, prediction, None, torch.ones(1, 4, 6)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", sampler_names())
+def test_planes_that_no_step_uses_are_left_out_and_nothing_else(name: str) -> None:
+    bank = CoefficientBank(schedule_of(SD15))
+    table = bank.table(name, 8).table
+    assert table.planes == {"dpmpp_2m": 2, "dpmpp_2m_karras": 2, "unipc": 4}.get(name, 1)
+    generator = torch.Generator().manual_seed(3)
+    prediction, noise = (torch.randn(1, *SHAPE, generator=generator) for _ in range(2))
+    state = torch.zeros(1, STATE_PLANES, *SHAPE)
+    state[:, : table.planes] = torch.randn(1, table.planes, *SHAPE, generator=generator)
+    for matrix in torch.tensor(table.matrix, dtype=torch.float32):
+        few = advance(state, prediction, noise, matrix[None], table.planes)
+        assert torch.equal(few, advance(state, prediction, noise, matrix[None]))
