@@ -44,8 +44,9 @@ def _run(config: Config, launcher: Launcher | None, warnings: Sequence[str]) -> 
         log.warning("configuration", problem=warning)
     settle_pillow_warnings()
     launchers = [
-        launcher or ProcessLauncher(engine_arguments(model.options, log_level=config.log.level))
+        launcher or ProcessLauncher(engine_arguments(engine, log_level=config.log.level))
         for model in served_models(config.engine)
+        for engine in model.engines
     ]
     return asyncio.run(serve(config, launchers, log))
 

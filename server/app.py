@@ -55,7 +55,7 @@ STOP_SECONDS = 1.0
 class App:
     """One server. ``start``, then ``drain`` or ``stop``; build it inside a running event loop. Raises ``ConfigError``.
 
-    ``launchers`` start the engines of ``served_models``, one each.
+    ``launchers`` start the engines of ``served_models``, one each, in their order.
     """
 
     def __init__(self, config: Config, launchers: Sequence[Launcher], log: FilteringBoundLogger) -> None:

@@ -1,4 +1,4 @@
-"""The engines out of their options: one process for each model, each with its metrics and its lines in the log."""
+"""The engines out of their options: processes for each model, each with its metrics and its lines in the log."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 from structlog.typing import FilteringBoundLogger
 
-from server.config.models import served_models
-from server.config.options import EngineOptions
+from server.config.engine_options import EngineOptions
+from server.config.models import ServedModel, served_models
+from server.engine_link.engine import Engine
 from server.engine_link.engines import Engines
 from server.engine_link.launcher import Launcher
 from server.engine_link.link import EngineLink
@@ -24,7 +25,7 @@ def build_engines(
     log: FilteringBoundLogger,
     on_readiness: Callable[[bool], None],
 ) -> Engines:
-    """Return the engines of ``served_models``, one for each of ``launchers``; none is started yet."""
+    """Return the engines of ``served_models``, one for each of ``launchers``, in their order; none is started yet."""
     supervision = SupervisorOptions(
         start_timeout=options.start_timeout_seconds,
         stall_timeout=options.stall_timeout_seconds,
@@ -32,18 +33,27 @@ def build_engines(
         restart_delay=options.restart_delay_seconds,
         restart_delay_max=options.restart_delay_max_seconds,
     )
-    models = zip(served_models(options), launchers, strict=True)
+    starts = iter(enumerate(launchers))
+
+    def engine(model: ServedModel) -> Engine:
+        number, launcher = next(starts)
+        return Engine(
+            launcher,
+            observer=OneEngineMetrics(metrics, str(number)),
+            log=log.bind(engine=str(number)),
+            options=supervision,
+            name=model.name,
+        )
+
     return Engines(
         [
             EngineLink(
-                launcher,
-                observer=OneEngineMetrics(metrics, str(number)),
-                log=log.bind(engine=str(number)),
+                [engine(model) for _ in model.engines],
+                log=log,
                 on_readiness=on_readiness,
-                options=supervision,
                 patience=options.patience_seconds,
                 name=model.name,
             )
-            for number, (model, launcher) in enumerate(models)
+            for model in served_models(options)
         ]
     )

@@ -1,14 +1,16 @@
-"""Which models are served, and with which options each one's engine runs."""
+"""Which models are served, and with which options each of their engines runs."""
 
 from __future__ import annotations
 
-import os.path
+import os
 from collections import Counter
 from dataclasses import dataclass
 
 import msgspec
 
-from server.config.options import EngineOptions
+from server.config.engine_options import EngineOptions
+
+CPU = "cpu"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +19,22 @@ class ServedModel:
 
     name: str
     options: EngineOptions
+
+    @property
+    def engines(self) -> tuple[EngineOptions, ...]:
+        """The options of each of its engines: one a device. Those on the CPU share its cores evenly."""
+        devices = self.options.devices or (self.options.device,)
+        on_cpu = devices.count(CPU)
+        share = max(1, len(os.sched_getaffinity(0)) // on_cpu) if on_cpu > 1 else 0
+        return tuple(
+            msgspec.structs.replace(
+                self.options,
+                device=device,
+                devices=(),
+                threads=self.options.threads or (share if device == CPU else 0),
+            )
+            for device in devices
+        )
 
 
 def served_models(options: EngineOptions) -> tuple[ServedModel, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from server.config.options import EngineOptions
+from server.config.engine_options import EngineOptions
 
 
 def engine_arguments(options: EngineOptions, *, log_level: str) -> list[str]:

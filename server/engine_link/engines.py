@@ -22,12 +22,12 @@ class Engines:
 
     @property
     def default(self) -> EngineLink:
-        """The engine of requests that name no model."""
+        """The engines of requests that name no model."""
         return self._links[0]
 
     @property
     def are_ready(self) -> bool:
-        """Whether every one takes work now."""
+        """Whether every model can be asked for now."""
         return all(link.is_ready for link in self._links)
 
     @property
@@ -37,7 +37,7 @@ class Engines:
         return self.default.name if taken else ""
 
     def find(self, model: str, *, field: str = "portrait.model") -> EngineLink:
-        """Return the engine of a model; '' is the default.
+        """Return the engines of a model; '' is the default.
 
         Raises ``ModelUnknownError`` about ``field``, and ``EngineUnavailableError`` while not all names are known.
         """

@@ -1,10 +1,10 @@
-"""The engine as the server sees it: run a job, encode a reference, ask what the model is."""
+"""The engines of a model as the server sees them: run a job, encode a reference, ask what the model is."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -22,13 +22,10 @@ from engine.protocol.messages import (
     Submit,
     TickReport,
 )
-from server.engine_link.connection import Connection
-from server.engine_link.launcher import Launcher
+from server.engine_link.choice import choose_engine
+from server.engine_link.engine import Engine
 from server.engine_link.ledger import Ledger
-from server.engine_link.model_facts import encoder_facts, named
-from server.engine_link.observer import EngineObserver
-from server.engine_link.refusals import Refusals
-from server.engine_link.supervisor import Supervisor, SupervisorOptions
+from server.engine_link.model_facts import encoder_facts
 from server.engine_link.traces import trace_of, trace_tick
 from server.engine_link.work import Encoding, Inbox, Job, Work
 from server.errors import EngineUnavailableError, InternalError, LimnerError, PoisonError
@@ -37,58 +34,55 @@ from server.tracing.trace import within
 
 
 class EngineLink:
-    """One engine, whichever process it is at the moment. Belongs to one event loop.
+    """One model, and the engines that run it: one a device. Belongs to one event loop.
 
-    ``on_readiness`` is told whether an engine takes work, whenever that changes. When none came back ``patience``
-    seconds after the loss of one, all that waits fails with ``EngineUnavailableError``, and so does what comes before
-    the next is ready. ``cannot_start`` is set when the first engine says that none will ever be. ``name`` is what the
-    model is served as, in place of what it calls itself.
+    Work goes to the engine that has the least to do (``choose_engine``) and stays there; when that one dies, what it
+    had goes to the others, or waits for the next. ``on_readiness`` is told whether the model can be asked for, whenever
+    that may have changed. When no engine came back ``patience`` seconds after the loss of the last one, all that waits
+    fails with ``EngineUnavailableError``, and so does what comes before one is ready. ``cannot_start`` is set when an
+    engine says that it will never be. ``name`` is what the model is called until an engine has told it.
     """
 
     def __init__(
         self,
-        launcher: Launcher,
+        engines: Sequence[Engine],
         *,
-        observer: EngineObserver,
         log: FilteringBoundLogger,
         on_readiness: Callable[[bool], None],
-        options: SupervisorOptions,
         patience: float,
         name: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.engines = tuple(engines)
         self._name = name
-        self._observer = observer
         self._log = log
         self._on_readiness = on_readiness
         self._patience = patience
         self._clock = clock
         self._ledger = Ledger()
-        self._refusals = Refusals()
-        self._connection: Connection | None = None
         self._ready: Ready | None = None
         self._giving_up: asyncio.TimerHandle | None = None
         self._gave_up = False
         self._is_stopping = False
-        self._supervisor = Supervisor(launcher, self, log, clock, options)
         self._encodings = 0
         self.cannot_start = asyncio.Event()
 
     def start(self) -> None:
-        """Start the engine."""
-        self._supervisor.start()
+        """Start the engines."""
+        for engine in self.engines:
+            engine.start(self)
 
     async def stop(self, *, at_once: bool = False) -> None:
-        """Shut the engine down; what is in flight fails."""
+        """Shut the engines down; what is in flight fails."""
         self._is_stopping = True
-        await self._supervisor.stop(at_once=at_once)
+        await asyncio.gather(*(engine.stop(at_once=at_once) for engine in self.engines))
         self._stop_giving_up()
         self._fail_all("the server is shutting down")
 
     @property
     def is_ready(self) -> bool:
-        """Whether an engine takes work now."""
-        return self._connection is not None
+        """Whether the model can be asked for: every engine has been ready, and at least one is."""
+        return all(engine.was_ready for engine in self.engines) and bool(self._takers())
 
     @property
     def name(self) -> str:
@@ -100,13 +94,8 @@ class EngineLink:
         """Jobs and encodes that are not done."""
         return len(self._ledger)
 
-    @property
-    def pid(self) -> int | None:
-        """The engine's process id."""
-        return self._supervisor.pid
-
     def ready(self) -> Ready:
-        """Return what the model is and takes, also while an engine that died is replaced.
+        """Return what the model is and takes, also while engines that died are replaced.
 
         Raises ``EngineUnavailableError`` before the first engine is ready, and when none came back for too long.
         """
@@ -115,7 +104,7 @@ class EngineLink:
         return self.last_ready()
 
     def last_ready(self) -> Ready:
-        """Return the same however long the engine is away. Raises ``EngineUnavailableError`` before the first one."""
+        """Return the same however long they are away. Raises ``EngineUnavailableError`` before the first is ready."""
         if self._ready is None:
             raise EngineUnavailableError("the engine is not ready yet")
         return self._ready
@@ -123,8 +112,12 @@ class EngineLink:
     # --- work -------------------------------------------------------------------------------------------------------
 
     def check(self, submit: Submit, *, deadline: float | None) -> None:
-        """Raise what the engine would say of a job, where that is known."""
-        self._refusals.check(submit, deadline=deadline, now=self._clock())
+        """Raise what every engine would say of a job, where that is known."""
+        now = self._clock()
+        told = [engine.refusals.of(submit, deadline=deadline, now=now) for engine in self._takers()]
+        refusals = [refusal for refusal in told if refusal is not None]
+        if refusals and len(refusals) == len(told):
+            raise min(refusals, key=lambda refusal: refusal.retry_after or 0.0)
 
     @contextmanager
     def run(
@@ -173,22 +166,24 @@ class EngineLink:
 
     def _enter(self, work: Work) -> None:
         self._ledger.add(work)
-        if self._connection is not None and self._ledger.may_send(work):
-            self._send(work, self._connection)
+        if self._ledger.may_send(work):
+            self._send(work)
 
     def _leave(self, work: Work) -> None:
+        engine = work.sent_to
         if self._ledger.remove(work):
             message = work.cancellation()
-            if work.sent and message is not None and self._connection is not None:
-                self._connection.send(message)
-                self._refusals.forget(self._clock())
+            if engine is not None and message is not None:
+                engine.cancel(message, now=self._clock())
             self._let_suspects_in(work)
 
-    def _send(self, work: Work, connection: Connection) -> None:
+    def _send(self, work: Work) -> None:
+        engine = choose_engine(self._takers(), work, self._ledger, now=self._clock())
+        if engine is None:
+            return
         try:
-            frame = work.frame(self._clock())
-            connection.send(frame.message, frame.tensor)
-            work.sent = True
+            engine.send(work.frame(self._clock()))
+            work.sent_to = engine
         except LimnerError as error:
             self._ledger.remove(work)
             work.fail(error)
@@ -198,91 +193,77 @@ class EngineLink:
             self._ledger.remove(work)
             work.fail(InternalError())
 
-    def _send_all(self, connection: Connection) -> None:
+    def _send_all(self) -> None:
         for work in self._ledger.sendable():
-            self._send(work, connection)
+            self._send(work)
 
     def _let_suspects_in(self, left: Work) -> None:
-        if left.deaths and self._connection is not None:
-            self._send_all(self._connection)
+        if left.deaths:
+            self._send_all()
 
-    # --- what the supervisor tells ----------------------------------------------------------------------------------
+    def _takers(self) -> list[Engine]:
+        return [engine for engine in self.engines if engine.is_ready]
 
-    def on_started(self, *, again: bool) -> None:
-        """Count the restart."""
-        if again:
-            self._observer.engine_restarted()
+    # --- what the engines tell --------------------------------------------------------------------------------------
 
-    def on_ready(self, ready: Ready, connection: Connection) -> None:
+    def engine_ready(self, engine: Engine, ready: Ready) -> None:
         """Send everything that waits, the dead engine's work included."""
-        if self._name:
-            ready = named(ready, self._name)
         if self._ready is not None and self._ready.model.weights_hash != ready.model.weights_hash:
-            self._log.error("model_changed", was=self._ready.model.weights_hash, now=ready.model.weights_hash)
+            engine.log.error(
+                "model_changed", was=self._ready.model.weights_hash, now=ready.model.weights_hash
+            )
         self._stop_giving_up()
         self._gave_up = False
         self._ready = ready
-        self._connection = connection
-        self._observer.engine_ready(ready)
-        self._log.info(
-            "engine_ready",
-            model=ready.model.name,
-            weights=ready.model.weights_hash[:12],
-            backend=ready.backend,
-            device=ready.device,
-            buckets=list(ready.buckets),
-            load_seconds=round(ready.load_seconds, 3),
-            warmup_seconds=round(ready.warmup_seconds, 3),
-        )
-        self._send_all(connection)
-        self._on_readiness(True)
+        self._send_all()
+        self._on_readiness(self.is_ready)
 
-    def on_lost(self, how: str) -> None:
+    def engine_lost(self, engine: Engine, how: str) -> None:
         """Convict or replay."""
-        self._connection = None
-        self._refusals.forget(self._clock())
-        self._giving_up = asyncio.get_running_loop().call_later(self._patience, self._give_up)
-        self._observer.engine_lost()
-        self._on_readiness(False)
+        engine.refusals.forget(self._clock())
+        if not self._takers():
+            self._stop_giving_up()
+            self._giving_up = asyncio.get_running_loop().call_later(self._patience, self._give_up)
+        self._on_readiness(self.is_ready)
         if self._is_stopping:
-            self._log.info("engine_stopped", how=how)
+            engine.log.info("engine_stopped", how=how)
             return
-        convicted, replayed = self._ledger.engine_died()
+        convicted, replayed = self._ledger.engine_died(engine)
         if convicted is not None:
-            self._observer.job_poisoned()
-            self._log.error("job_poisoned", work=convicted.id)
+            engine.observer.job_poisoned()
+            engine.log.error("job_poisoned", work=convicted.id)
             convicted.fail(PoisonError(convicted.id))
-        self._observer.jobs_replayed(replayed)
-        self._log.warning("engine_lost", how=how, to_replay=replayed)
+        engine.observer.jobs_replayed(replayed)
+        engine.log.warning("engine_lost", how=how, to_replay=replayed)
+        self._send_all()
 
-    def on_cannot_start(self, how: str) -> None:
-        """Say so; the engine's own words are in the log above."""
-        self._log.critical("engine_cannot_start", how=how)
+    def engine_cannot_start(self) -> None:
+        """Have the server end."""
         self.cannot_start.set()
 
-    def on_frame(self, frame: Frame) -> None:
+    def engine_said(self, engine: Engine, frame: Frame) -> None:
         """Observe the message, and route it to its work."""
         work_id: str = getattr(frame.message, "job_id", "") or getattr(frame.message, "request_id", "")
         work = self._ledger.find(work_id)
         with within(trace_of(work)):
-            self._observe(frame.message)
+            self._observe(engine, frame.message)
         if isinstance(work, Job) and isinstance(frame.message, Failed):
-            self._refusals.note(work, frame.message, now=self._clock())
+            engine.refusals.note(work, frame.message, now=self._clock())
         if work is not None and work.hear(frame):
             self._ledger.remove(work)
             self._let_suspects_in(work)
 
-    def _observe(self, message: Message) -> None:
+    def _observe(self, engine: Engine, message: Message) -> None:
         match message:
             case TickReport() as report:
-                self._observer.tick(report)
+                engine.observer.tick(report)
                 trace_tick(report, self._ledger, model=self.name, now=self._clock())
             case Started(queue_seconds=seconds):
-                self._observer.job_started(seconds)
+                engine.observer.job_started(seconds)
             case Finished() as finished:
-                self._observer.job_finished(finished)
+                engine.observer.job_finished(finished)
             case Failed(job_id=job_id, reason=FailureReason.INTERNAL, message=why):
-                self._log.error("job_failed", work=job_id, why=why)
+                engine.log.error("job_failed", work=job_id, why=why)
 
     def _give_up(self) -> None:
         self._giving_up = None

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from engine.protocol.messages import Failed, FailureReason, Submit
 from server.engine_link.failures import failure_of
+from server.errors import LimnerError
 
 MEMORY_SECONDS = 0.25
 """How long a refusal speaks for others; the engine is asked at least so often."""
@@ -66,11 +67,11 @@ class Refusals:
         self._forgotten = now
         self._latest.clear()
 
-    def check(self, submit: Submit, *, deadline: float | None, now: float) -> None:
-        """Raise ``DeadlineInfeasibleError`` for a job that the engine would refuse, and would have time for later."""
+    def of(self, submit: Submit, *, deadline: float | None, now: float) -> LimnerError | None:
+        """Return what the engine would say of a job that it would refuse, and would have time for later; else None."""
         refused = self._latest.get(_kind(submit))
         if deadline is None or refused is None or now >= refused.until:
-            return
+            return None
         late = refused.finish - deadline
         if late > 0 and deadline - now >= refused.least:
             failed = Failed(
@@ -81,7 +82,8 @@ class Refusals:
                 retry_after=late,
                 least_seconds=refused.least,
             )
-            raise failure_of(failed, deadline - now)
+            return failure_of(failed, deadline - now)
+        return None
 
 
 def _kind(submit: Submit) -> tuple[object, ...]:

@@ -35,12 +35,23 @@ Inbox = asyncio.Queue[object]
 """Where a job's news go: ``Frame`` from the engine, or a ``LimnerError`` that ended the job."""
 
 
+class Recipient(Protocol):
+    """An engine, as work knows it."""
+
+    def cancel(self, message: Message, *, now: float) -> None:
+        """Send the cancellation of a job."""
+        ...
+
+
 class Work(Protocol):
     """What the ledger keeps."""
 
     id: str
-    sent: bool
+    sent_to: Recipient | None
+    """The engine that has it."""
     deaths: int
+    effort: float
+    """How much it asks of an engine: rows of a step, by the pixels of each."""
 
     def frame(self, now: float) -> Frame:
         """Return what to send. Raises ``LimnerError`` when it is too late."""
@@ -75,8 +86,9 @@ class Job:
         self, submit: Submit, tokens: NDArray[np.float32] | None, *, deadline: float | None, inbox: Inbox
     ) -> None:
         self.id = submit.job_id
-        self.sent = False
+        self.sent_to: Recipient | None = None
         self.deaths = 0
+        self.effort = _effort(submit)
         self.phase = "queued"
         self.submit = submit
         self.deadline = deadline
@@ -156,7 +168,7 @@ class Job:
     def died(self) -> None:
         """Be sent again."""
         self.deaths += 1
-        self.sent = False
+        self.sent_to = None
         self.trace.died()
 
     def cancellation(self) -> Message | None:
@@ -171,8 +183,10 @@ class Encoding:
         self, request_id: str, pixels: Tensor, future: asyncio.Future[EncodedReference], *, adapter: str = ""
     ) -> None:
         self.id = request_id
-        self.sent = False
+        self.sent_to: Recipient | None = None
         self.deaths = 0
+        self.effort = float(pixels.shape[0] * pixels.shape[1])
+        """About that of a row of its size."""
         self._pixels = pixels
         self._adapter = adapter
         self._future = future
@@ -202,8 +216,13 @@ class Encoding:
     def died(self) -> None:
         """Be sent again."""
         self.deaths += 1
-        self.sent = False
+        self.sent_to = None
 
     def cancellation(self) -> Message | None:
         """Return None: an encode is short, and its answer is dropped."""
         return None
+
+
+def _effort(submit: Submit) -> float:
+    guided = max(0.0, submit.guidance_end - submit.guidance_start) if submit.guidance_scale > 1 else 0.0
+    return len(submit.seeds) * submit.steps * (1 + guided) * submit.width * submit.height

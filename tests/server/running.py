@@ -16,8 +16,9 @@ from limner.v1 import model_service_pb2_grpc, portrait_service_pb2_grpc, referen
 
 from server.app import App
 from server.config import Config
+from server.config.engine_options import EngineOptions
 from server.config.listen_options import ListenOptions
-from server.config.options import DrainOptions, EngineOptions
+from server.config.options import DrainOptions
 from tests.server.fake_engine import FakeLauncher, Script
 
 

@@ -231,6 +231,24 @@ def test_models_have_names_and_engines_of_their_own() -> None:
     assert (alone.name, alone.options.model) == ("mine", "/m/sd15")
 
 
+def test_a_model_has_an_engine_on_each_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(5)))
+
+    def engines(*flags: str) -> list[tuple[str, int]]:
+        (model,) = served_models(load(list(flags), {}).engine)
+        return [(each.device, each.threads) for each in model.engines]
+
+    assert engines() == [("cpu", 0)]
+    assert engines("--engine-device", "cuda:1") == [("cuda:1", 0)]
+    assert engines("--engine-devices", "cuda:0,cuda:1") == [("cuda:0", 0), ("cuda:1", 0)]
+    # Several on the CPU share its cores, unless they are told how many each has.
+    assert engines("--engine-devices", "cpu,cpu") == [("cpu", 2), ("cpu", 2)]
+    assert engines("--engine-devices", "cpu,cuda:0,cpu") == [("cpu", 2), ("cuda:0", 0), ("cpu", 2)]
+    assert engines("--engine-devices", "cpu," * 7 + "cpu") == [("cpu", 1)] * 8
+    assert engines("--engine-devices", "cpu,cpu", "--engine-threads", "4") == [("cpu", 4), ("cpu", 4)]
+    assert engines("--engine-devices", "cpu") == [("cpu", 0)]
+
+
 @pytest.mark.parametrize(
     ("flags", "name"),
     [

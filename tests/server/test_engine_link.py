@@ -15,6 +15,7 @@ from engine.protocol.messages import FailureReason, Finished, ImageReady, Starte
 from server.config import load
 from server.engine_link.arguments import engine_arguments
 from server.engine_link.connection import Connection
+from server.engine_link.engine import Engine
 from server.engine_link.link import EngineLink
 from server.engine_link.supervisor import CANNOT_START, SupervisorOptions
 from server.engine_link.work import Job
@@ -64,7 +65,7 @@ class Linked:
 
     def patiently(self) -> None:
         """Have no further engine killed for being slow."""
-        self.link._supervisor._options = SupervisorOptions(
+        self.link.engines[0]._supervisor._options = SupervisorOptions(
             stall_timeout=0, restart_delay=0.001, restart_delay_max=0.004
         )
 
@@ -103,13 +104,14 @@ async def linked(
         None, processors=[keep], wrapper_class=structlog.make_filtering_bound_logger(0)
     )
     launcher = FakeLauncher(script)
-    link = EngineLink(
+    engine = Engine(
         launcher,
         observer=ServerMetrics(version="0"),
         log=log,
-        on_readiness=lambda ready: outer.on_readiness(ready),
         options=SupervisorOptions(**({"restart_delay": 0.001, "restart_delay_max": 0.004} | options)),
-        patience=patience,
+    )
+    link = EngineLink(
+        [engine], log=log, on_readiness=lambda ready: outer.on_readiness(ready), patience=patience
     )
     outer = Linked(link, script, launcher, logs)
     link.start()
@@ -313,7 +315,7 @@ async def test_an_engine_that_is_not_ready_in_time_is_killed() -> None:
 
     script = Script()
     async with linked(script, wait=False, start_timeout=0.02) as at:
-        at.link._supervisor._launcher = silent = Silent(script)
+        at.link.engines[0]._supervisor._launcher = silent = Silent(script)
         await at.until_ready()
         assert len(silent.engines) == 2
         (line,) = [line for line in at.logs if line["event"] == "engine_failed_to_load"]
@@ -363,7 +365,7 @@ async def test_a_bug_of_ours_in_hearing_an_engine_costs_that_engine_alone(
         raise IndexError("ours")
 
     async with linked() as at:
-        monkeypatch.setattr(at.link._observer, "tick", broken)
+        monkeypatch.setattr(at.link.engines[0].observer, "tick", broken)
         assert images(await at.job(submit("a"))) == [(0, 10)]
         assert at.script.lives == 2
         (line,) = [line for line in at.logs if line["event"] == "engine_link_failed"]
@@ -391,7 +393,7 @@ async def test_a_bug_of_ours_when_an_engine_is_lost_or_launched_ends_nothing(
         raise RuntimeError("ours")
 
     async with linked() as at:
-        monkeypatch.setattr(at.link._observer, "engine_lost", broken)
+        monkeypatch.setattr(at.link.engines[0].observer, "engine_lost", broken)
         at.launcher.engines[0].kill()
         await at.script.until(lambda: at.script.lives == 2)
         assert "supervision_failed" in [line["event"] for line in at.logs]

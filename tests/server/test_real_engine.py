@@ -156,6 +156,33 @@ def test_two_models_of_different_families_in_one_server(tmp_path: Path) -> None:
         assert not any(is_alive(pid) for pid in pids.values())
 
 
+def test_two_engines_of_a_model_draw_the_same_pictures_and_one_goes_on_alone(tmp_path: Path) -> None:
+    build_tiny_model(tmp_path / "sd")
+    flags = ["--model", f"{tmp_path / 'sd'}", "--engine-devices", "cpu,cpu", "--engine-threads", "1"]
+    flags += ["--engine-buckets", "1,2"]
+    with process(tmp_path, *flags, module="server") as server, server.channel() as channel:
+        server.until_ready()
+        pids = {line["engine"]: line["pid"] for line in server.lines("engine_started")}
+        assert sorted(pids) == ["0", "1"]
+        spec: dict[str, Any] = {"prompt": "a sailor", "seed": 7, "steps": 40, "deterministic": True}
+        with ThreadPoolExecutor(4) as threads:
+            answers = list(threads.map(lambda _: generate(channel, **spec), range(4)))
+            assert len({pixels(picture(answer)) for answer in answers}) == 1
+            assert min(busy_seconds(server)) > 0
+            started = jobs_started(server)
+            again = [threads.submit(generate, channel, **spec) for _ in range(4)]
+            server.until(lambda: jobs_started(server) >= started + 2)
+            os.kill(pids["0"], signal.SIGKILL)
+            assert {pixels(picture(answer.result())) for answer in again} == {pixels(picture(answers[0]))}
+        assert server.stop() == 0
+
+
+def busy_seconds(server: Process) -> list[float]:
+    """Return how long each engine has worked."""
+    found = re.findall(r"^limner_engine_busy_seconds_total\{.*\} (\S+)$", server.metrics(), re.MULTILINE)
+    return [float(value) for value in found]
+
+
 def images_known(server: Process) -> float:
     """Return how many images wait or run in the engine."""
     found = re.findall(r"^limner_(?:queue_depth|images_running)\{.*\} (\S+)$", server.metrics(), re.MULTILINE)

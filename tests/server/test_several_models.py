@@ -19,7 +19,8 @@ from limner.v1.reference_service_pb2 import (
 )
 
 from engine.protocol.messages import AdapterInfo
-from server.config.options import DrainOptions, EngineOptions
+from server.config.engine_options import EngineOptions
+from server.config.options import DrainOptions
 from server.imaging.encode import read_parameters
 from tests.server.answers import refused
 from tests.server.fake_engine import ADAPTERS, Script, ready_message
