@@ -33,7 +33,7 @@ from loadtests.runner.scenario_file import load_scenario
 from loadtests.runner.target import Status, Target
 
 SIDES = (
-    "limner", "limner-lanes", "limner:float32", "diffusers:float32", "diffusers:bfloat16",
+    "limner", "limner-lanes", "limner-engines", "limner:float32", "diffusers:float32", "diffusers:bfloat16",
     "litserve:bfloat16", "litserve:float32", "ray:bfloat16", "pytriton:bfloat16", "openvino",
 )  # fmt: skip
 LOADS = ("homogenous", "mixed")

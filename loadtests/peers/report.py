@@ -133,7 +133,7 @@ def targets(sides: Sequence[SideReport]) -> list[Target]:
     torch = [name for name in asked if name.split(":")[0] in TORCH_PEERS]
     openvino = [name for name in asked if name.split(":")[0] == "openvino"]
     full = [name for name in torch if not name.endswith(":bfloat16")]
-    for ours in ("limner", "limner-lanes"):
+    for ours in ("limner", "limner-lanes", "limner-engines"):
         judge(ours, "mixed", torch, 3.0, "images/s")
         judge(ours, "mixed", torch, 1 / 3, "p99", latency=True)
         judge(ours, "mixed", openvino, 1.3, "images/s")
