@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 from structlog.typing import FilteringBoundLogger
 
 from server.config.engine_options import EngineOptions
-from server.config.models import ServedModel, served_models
+from server.config.models import served_models
 from server.engine_link.engine import Engine
 from server.engine_link.engines import Engines
 from server.engine_link.launcher import Launcher
@@ -33,27 +34,29 @@ def build_engines(
         restart_delay=options.restart_delay_seconds,
         restart_delay_max=options.restart_delay_max_seconds,
     )
-    starts = iter(enumerate(launchers))
-
-    def engine(model: ServedModel) -> Engine:
-        number, launcher = next(starts)
-        return Engine(
-            launcher,
-            observer=OneEngineMetrics(metrics, str(number)),
-            log=log.bind(engine=str(number)),
-            options=supervision,
-            name=model.name,
-        )
-
+    models = served_models(options)
+    wanted = [model for model in models for _ in model.engines]
+    engines = iter(
+        [
+            Engine(
+                launcher,
+                observer=OneEngineMetrics(metrics, str(number)),
+                log=log.bind(engine=str(number)),
+                options=supervision,
+                name=model.name,
+            )
+            for number, (model, launcher) in enumerate(zip(wanted, launchers, strict=True))
+        ]
+    )
     return Engines(
         [
             EngineLink(
-                [engine(model) for _ in model.engines],
-                log=log,
+                list(islice(engines, len(model.engines))),
+                log=log.bind(model=model.name or "default"),
                 on_readiness=on_readiness,
                 patience=options.patience_seconds,
                 name=model.name,
             )
-            for model in served_models(options)
+            for model in models
         ]
     )

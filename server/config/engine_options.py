@@ -24,7 +24,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         tuple[str, ...],
         Meta(
             description="Further models that requests can name, each a path or `name=path`; without a name it is the "
-            "directory's. Each has an engine process of its own with all options of this section but `adapter` and "
+            "directory's. Each has engine processes of its own with all options of this section but `adapter` and "
             "`loras`, which are the default model's alone (docs/models.md)."
         ),
     ] = ()
@@ -60,7 +60,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         str, Meta(description="Device to compute on, as torch names it, such as `cpu` or `cuda:0`.")
     ] = "cpu"
     devices: Annotated[
-        tuple[str, ...],
+        tuple[Annotated[str, Meta(min_length=1)], ...],
         Meta(
             description="In place of `device`, several: each model has an engine on each, so `cpu,cpu` is two on the "
             "CPU. Requests go to the one that has the least to do (docs/backends.md)."
@@ -79,7 +79,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             ge=0,
             le=1024,
             description="CPU threads of an engine's backend; 0 leaves their number to it, or shares the cores out "
-            "among several engines on the CPU.",
+            "among a model's engines on the CPU.",
         ),
     ] = 0
     lanes: Annotated[

@@ -10,8 +10,6 @@ import msgspec
 
 from server.config.engine_options import EngineOptions
 
-CPU = "cpu"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
@@ -24,14 +22,14 @@ class ServedModel:
     def engines(self) -> tuple[EngineOptions, ...]:
         """The options of each of its engines: one a device. Those on the CPU share its cores evenly."""
         devices = self.options.devices or (self.options.device,)
-        on_cpu = devices.count(CPU)
+        on_cpu = sum(map(_is_cpu, devices))
         share = max(1, len(os.sched_getaffinity(0)) // on_cpu) if on_cpu > 1 else 0
         return tuple(
             msgspec.structs.replace(
                 self.options,
                 device=device,
                 devices=(),
-                threads=self.options.threads or (share if device == CPU else 0),
+                threads=self.options.threads or (share if _is_cpu(device) else 0),
             )
             for device in devices
         )
@@ -51,17 +49,24 @@ def served_models(options: EngineOptions) -> tuple[ServedModel, ...]:
 
 
 def model_problems(options: EngineOptions) -> list[str]:
-    """Return what is wrong with the names and the directories of the models, taken together."""
+    """Return what is wrong with the names, the directories and the engines of the models, taken together."""
     default, *further = served_models(options)
     nameless = [text for model, text in zip(further, options.models, strict=True) if not model.name]
     if nameless:
         return [f"engine.models: {text!r} names no directory" for text in nameless]
+    lanes = options.lanes
+    if few := next((each.threads for each in default.engines if 0 < each.threads < lanes), 0):
+        return [f"engine.lanes: {lanes} is more than the CPU threads of an engine ({few})"]
     names = Counter([default.name or _folder(default.options.model), *(model.name for model in further)])
     return [
         f"engine.models: the name {name!r} is used {count} times; tell the models apart with `name=path`"
         for name, count in names.items()
         if name and count > 1
     ]
+
+
+def _is_cpu(device: str) -> bool:
+    return device.partition(":")[0] == "cpu"
 
 
 def _name_and_path(text: str) -> tuple[str, str]:

@@ -126,9 +126,12 @@ class Engine:
         """Pass it on."""
         self._told.engine_said(self, frame)
 
-    def on_lost(self, how: str) -> None:
-        """Take no work until the next process is ready."""
+    def on_closed(self) -> None:
+        """Take no work until the next process is ready: this one may need a moment to end."""
         self._connection = None
+
+    def on_lost(self, how: str) -> None:
+        """Say so."""
         self._told.engine_lost(self, how)
         self.observer.engine_lost()
 

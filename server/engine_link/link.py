@@ -235,7 +235,9 @@ class EngineLink:
             convicted.fail(PoisonError(convicted.id))
         engine.observer.jobs_replayed(replayed)
         engine.log.warning("engine_lost", how=how, to_replay=replayed)
-        self._send_all()
+        # Not before it is known who else has died: what takes one engine often takes all, and a job that is sent to a
+        # dead one has a death too many.
+        asyncio.get_running_loop().call_soon(self._send_all)
 
     def engine_cannot_start(self) -> None:
         """Have the server end."""

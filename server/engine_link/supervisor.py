@@ -48,6 +48,10 @@ class EngineEvents(Protocol):
         """The engine said something."""
         ...
 
+    def on_closed(self) -> None:
+        """A ready engine has closed its socket, or is given up: it takes no more work. ``on_lost`` follows."""
+        ...
+
     def on_lost(self, how: str) -> None:
         """A ready engine is gone."""
         ...
@@ -156,6 +160,8 @@ class Supervisor:
             why, grace = "a fault of the server's own", 0.0
         finally:
             self._connection, self._is_ready = None, False
+            if ready_at is not None:
+                self._events.on_closed()
             how = await self._end(process, connection, grace)
             self._process = None
             if ready_at is not None:

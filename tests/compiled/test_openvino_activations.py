@@ -1,4 +1,4 @@
-"""SiLU and GELU by polynomials are those of torch, to less than bfloat16 tells apart."""
+"""SiLU and GELU by polynomials are those of torch, to less of x than bfloat16 rounds it by."""
 
 from __future__ import annotations
 
@@ -46,6 +46,9 @@ def close(values: torch.Tensor, expected: torch.Tensor, rise: float) -> None:
     """Hold an activation to the error of its rise, and to half of what bfloat16 rounds large results by."""
     x = torch.from_numpy(X).double()
     error = (values - expected).abs()
+    # It ends where the function is flat: nothing grows with x. float32's own rounding is what is left.
+    assert float(error[x.abs() > 8].max()) <= 3e-3
+    assert float(values[x < -50].abs().max()) <= 2e-5
     assert float((error / x.abs().clamp(min=1e-9))[x != 0].max()) <= rise
     large = expected.abs() >= 1
     assert float((error / expected.abs())[large].max()) <= 2**-9 / 2
@@ -54,11 +57,11 @@ def close(values: torch.Tensor, expected: torch.Tensor, rise: float) -> None:
 
 @pytest.mark.parametrize("kind", ["sigmoid first", "x first"])
 def test_silu_is_that_of_torch(kind: str) -> None:
-    close(found(kind), torch.nn.functional.silu(torch.from_numpy(X).double()), 3.9e-4)
+    close(found(kind), torch.nn.functional.silu(torch.from_numpy(X).double()), 4.8e-4)
 
 
 def test_gelu_is_that_of_torch() -> None:
-    close(found("gelu"), torch.nn.functional.gelu(torch.from_numpy(X).double()), 6e-5)
+    close(found("gelu"), torch.nn.functional.gelu(torch.from_numpy(X).double()), 7.3e-5)
 
 
 @pytest.mark.parametrize("rise", [SIGMOID, NORMAL], ids=["sigmoid", "normal"])
@@ -68,7 +71,7 @@ def test_a_rise_is_flat_beyond_its_limit_and_odd_about_a_half(rise: Rise) -> Non
     given = np.array([[rise.limit, 2 * rise.limit, 1e30, 1.0, -1.0]], np.float32)
     over_x = ops.divide(rise.times(x), x)
     limit, double, huge, one, minus_one = run(openvino.Model([over_x], [x], "rise"), {"x": given})[0]
-    assert limit == pytest.approx(double, rel=1e-6) == pytest.approx(huge, rel=1e-6)
+    assert [limit, double, huge] == pytest.approx([1, 1, 1], abs=2e-7)
     assert one + minus_one == pytest.approx(1, abs=1e-6)
 
 

@@ -246,7 +246,22 @@ def test_a_model_has_an_engine_on_each_device(monkeypatch: pytest.MonkeyPatch) -
     assert engines("--engine-devices", "cpu,cuda:0,cpu") == [("cpu", 2), ("cuda:0", 0), ("cpu", 2)]
     assert engines("--engine-devices", "cpu," * 7 + "cpu") == [("cpu", 1)] * 8
     assert engines("--engine-devices", "cpu,cpu", "--engine-threads", "4") == [("cpu", 4), ("cpu", 4)]
+    assert engines("--engine-devices", "cpu:0,cpu:0") == [("cpu:0", 2), ("cpu:0", 2)]
     assert engines("--engine-devices", "cpu") == [("cpu", 0)]
+
+
+def test_lanes_for_which_an_engine_has_too_few_threads_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(2)))
+    (problem,) = problems(["--engine-devices", "cpu,cpu", "--engine-lanes", "2"], {})
+    assert problem == "engine.lanes: 2 is more than the CPU threads of an engine (1)"
+    assert load(["--engine-lanes", "2"], {}).engine.lanes == 2
+
+
+def test_a_device_has_a_name(tmp_path: Path) -> None:
+    file = tmp_path / "limner.toml"
+    file.write_text('[engine]\ndevices = [""]\n')
+    (problem,) = problems(["--config", str(file)], {})
+    assert "engine.devices" in problem
 
 
 @pytest.mark.parametrize(

@@ -223,3 +223,31 @@ def test_a_job_is_as_much_work_as_its_rows_have_pixels(changes: dict[str, Any], 
 async def test_an_encode_is_as_much_as_a_row_of_its_size() -> None:
     future = asyncio.get_running_loop().create_future()
     assert Encoding("encode", np.zeros((32, 32, 3), np.uint8), future).effort == 32 * 32
+
+
+async def test_what_kills_all_engines_at_once_is_nobodys_fault() -> None:
+    async with pair() as serving:
+        calls = [await held(serving, f"HOLD {number}") for number in range(4)]
+        for launcher in serving.launchers:
+            launcher.engines[0].kill()
+        await until(lambda: [launcher.script.lives for launcher in serving.launchers] == [2, 2])
+        release(serving)
+        assert [len((await call).images) for call in calls] == [1] * 4
+
+
+async def test_an_engine_that_takes_its_time_to_end_is_sent_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with pair() as serving:
+        dying = serving.launcher.engines[0]
+        ended = asyncio.Event()
+        wait = dying.wait
+
+        async def slowly() -> str:
+            await ended.wait()
+            return await wait()
+
+        monkeypatch.setattr(dying, "wait", slowly)
+        dying._writer.transport.abort()
+        await until(lambda: not serving.app.engines.default.engines[0].is_ready)
+        assert len((await generate(serving, "a sailor")).images) == 1
+        assert prompts(serving) == [[], ["a sailor"]]
+        ended.set()

@@ -56,8 +56,8 @@ class OpenVINORuntime:
         self._openvino = openvino
         self._core = openvino.Core()
         self._blobs = None if settings.cache is None else BlobCache(settings.cache)
-        # It costs 40 MB a bucket, which only a setting that spends memory anyway may: several lanes, or an engine of
-        # one thread, which has others beside it.
+        # It costs 40 MB a bucket, for who asks for it alone: by several lanes, or by one thread, as where an engine
+        # is one of several.
         self._spread = settings.lanes > 1 or settings.threads == 1
         self.compiled = 0
         """Graphs that were compiled and not read from the cache."""
