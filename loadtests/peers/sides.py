@@ -24,23 +24,9 @@ START_SECONDS = 240.0
 POLL_SECONDS = 0.2
 ROOT = Path(__file__).resolve().parents[2]
 LIMNER = {
-    "limner": ("--engine-threads", "{threads}"),
-    "limner-lanes": (
-        "--engine-threads",
-        "{threads}",
-        "--engine-buckets",
-        "2,8,32",
-        "--engine-lanes",
-        "{threads}",
-    ),
-    "limner-engines": (
-        "--engine-threads",
-        "1",
-        "--engine-buckets",
-        "2,8,16",
-        "--engine-devices",
-        "{devices}",
-    ),
+    "limner": "--engine-threads {threads}",
+    "limner-lanes": "--engine-threads {threads} --engine-buckets 2,8,32 --engine-lanes {threads}",
+    "limner-engines": "--engine-threads 1 --engine-buckets 2,8,16 --engine-devices {devices}",
 }
 """Limner's own sides and their flags: as it comes, and with a lane or an engine for each thread (docs/backends.md)."""
 
@@ -168,7 +154,7 @@ def start_peer(side: Side, settings: StartSettings, first: Ask) -> Iterator[Star
 def start_limner(side: Side, settings: StartSettings, gallery: Gallery) -> Iterator[Started]:
     """Start Limner's server with its engine. Raises ``PeerNotStartedError`` with the end of its log."""
     devices = ",".join(["cpu"] * settings.threads)
-    options = [flag.format(threads=settings.threads, devices=devices) for flag in LIMNER[side.name]]
+    options = LIMNER[side.name].format(threads=settings.threads, devices=devices).split()
     # Paused for longer than an engine may say nothing, it would be replaced by a new one when it goes on.
     options += ["--log-level", "warning", "--engine-stall-timeout-seconds", "0"]
     if side.dtype is not None:

@@ -80,11 +80,6 @@ class Engine:
         """Whether it takes work now."""
         return self._connection is not None
 
-    @property
-    def pid(self) -> int | None:
-        """The process id."""
-        return self._supervisor.pid
-
     def send(self, frame: Frame) -> None:
         """Send a message. Raises ``ProtocolError`` for one that no frame can hold."""
         if self._connection is not None:

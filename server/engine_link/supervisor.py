@@ -85,11 +85,6 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    @property
-    def pid(self) -> int | None:
-        """The present engine's process id."""
-        return self._process.pid if self._process is not None else None
-
     def start(self) -> None:
         """Start the first engine."""
         self._task = asyncio.create_task(self._run(), name="engine supervisor")

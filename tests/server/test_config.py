@@ -9,11 +9,11 @@ import trustme
 
 from server.config import Config, ConfigError, load
 from server.config.document import render
-from server.config.models import served_models
 from server.config.redis import shown_address
 from server.config.sources import from_environment
 from server.config.table import all_options
 from server.references.shared.redis_client import RedisClient
+from tests.server.configuring import problems, write
 from tests.server.tls import roots
 
 ROOT = Path(__file__).parents[2]
@@ -25,18 +25,6 @@ def ca(tmp_path_factory: pytest.TempPathFactory) -> str:
     file = tmp_path_factory.mktemp("redis") / "ca.pem"
     file.write_bytes(roots(trustme.CA()))
     return str(file)
-
-
-def write(path: Path, text: str) -> str:
-    file = path / "limner.toml"
-    file.write_text(text)
-    return str(file)
-
-
-def problems(arguments: list[str], environment: dict[str, str]) -> tuple[str, ...]:
-    with pytest.raises(ConfigError) as caught:
-        load(arguments, environment)
-    return caught.value.problems
 
 
 def test_no_configuration_is_the_defaults() -> None:
@@ -204,85 +192,6 @@ def test_redis_that_can_be_used_is_taken(flags: list[str], ca: str) -> None:
 def test_the_address_of_redis_is_shown_without_secrets() -> None:
     config = load(["--redis-url", "rediss://ada:open-sesame@[::1]:6380/2"], {})
     assert shown_address(config.redis) == "rediss://[::1]:6380/2"
-
-
-def test_models_have_names_and_engines_of_their_own() -> None:
-    flags = [
-        "--model",
-        "/m/sd15",
-        "--engine-models",
-        "/m/sdxl/, turbo=/m/b,./a=b",
-        "--engine-adapter",
-        "plus",
-    ]
-    models = served_models(load([*flags, "--engine-loras", "/l", "--engine-threads", "3"], {}).engine)
-    assert [(model.name, model.options.model) for model in models] == [
-        ("", "/m/sd15"),
-        ("sdxl", "/m/sdxl/"),
-        ("turbo", "/m/b"),
-        ("a=b", "./a=b"),
-    ]
-    assert [(model.options.adapter, model.options.loras) for model in models] == [
-        ("plus", ("/l",)),
-        *[("", ())] * 3,
-    ]
-    assert {model.options.threads for model in models} == {3}
-    (alone,) = served_models(load(["--model", "mine=/m/sd15"], {}).engine)
-    assert (alone.name, alone.options.model) == ("mine", "/m/sd15")
-
-
-def test_a_model_has_an_engine_on_each_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(5)))
-
-    def engines(*flags: str) -> list[tuple[str, int]]:
-        (model,) = served_models(load(list(flags), {}).engine)
-        return [(each.device, each.threads) for each in model.engines]
-
-    assert engines() == [("cpu", 0)]
-    assert engines("--engine-device", "cuda:1") == [("cuda:1", 0)]
-    assert engines("--engine-devices", "cuda:0,cuda:1") == [("cuda:0", 0), ("cuda:1", 0)]
-    # Several on the CPU share its cores, unless they are told how many each has.
-    assert engines("--engine-devices", "cpu,cpu") == [("cpu", 2), ("cpu", 2)]
-    assert engines("--engine-devices", "cpu,cuda:0,cpu") == [("cpu", 2), ("cuda:0", 0), ("cpu", 2)]
-    assert engines("--engine-devices", "cpu," * 7 + "cpu") == [("cpu", 1)] * 8
-    assert engines("--engine-devices", "cpu,cpu", "--engine-threads", "4") == [("cpu", 4), ("cpu", 4)]
-    assert engines("--engine-devices", "cpu:0,cpu:0") == [("cpu:0", 2), ("cpu:0", 2)]
-    assert engines("--engine-devices", "cpu") == [("cpu", 0)]
-
-
-def test_lanes_for_which_an_engine_has_too_few_threads_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(2)))
-    (problem,) = problems(["--engine-devices", "cpu,cpu", "--engine-lanes", "2"], {})
-    assert problem == "engine.lanes: 2 is more than the CPU threads of an engine (1)"
-    assert load(["--engine-lanes", "2"], {}).engine.lanes == 2
-
-
-def test_a_device_has_a_name(tmp_path: Path) -> None:
-    file = tmp_path / "limner.toml"
-    file.write_text('[engine]\ndevices = [""]\n')
-    (problem,) = problems(["--config", str(file)], {})
-    assert "engine.devices" in problem
-
-
-@pytest.mark.parametrize(
-    ("flags", "name"),
-    [
-        (["--engine-models", "/a/sd15,/b/sd15"], "sd15"),
-        (["--engine-models", "x=/a,x=/b"], "x"),
-        (["--model", "/a/sd15", "--engine-models", "/b/sd15"], "sd15"),
-        (["--model", "x=/a", "--engine-models", "/b/x"], "x"),
-    ],
-)
-def test_a_model_name_that_is_used_twice_is_refused(flags: list[str], name: str) -> None:
-    (problem,) = problems(flags, {})
-    assert f"engine.models: the name '{name}' is used 2 times" in problem
-
-
-def test_a_model_without_a_directory_is_refused(tmp_path: Path) -> None:
-    assert problems(["--engine-models", "x="], {}) == ("engine.models: 'x=' names no directory",)
-    file = write(tmp_path, "[engine]\nmodels = ['']\n")
-    assert problems(["--config", file], {}) == ("engine.models: '' names no directory",)
-    assert "names no directory" in problems(["--engine-models", "/"], {})[0]
 
 
 def test_what_kubernetes_sets_beside_a_service_is_no_option() -> None:

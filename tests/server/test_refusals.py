@@ -14,8 +14,8 @@ from server.engine_link.refusals import MEMORY_SECONDS, Refusals
 from server.engine_link.work import Job
 from server.errors import DeadlineInfeasibleError
 from tests.server.fake_engine import Script
-from tests.server.test_engine_link import linked
-from tests.server.test_engine_link import submit as plain
+from tests.server.linked import linked
+from tests.server.linked import submit as plain
 
 NOW = 100.0
 

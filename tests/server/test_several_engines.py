@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -20,8 +22,8 @@ from server.errors import DeadlineInfeasibleError
 from tests.server.answers import refused
 from tests.server.fake_engine import Script, ready_message
 from tests.server.imaging.pictures import file_of, scenery
+from tests.server.linked import submit
 from tests.server.running import Serving, run_server, until, until_ready
-from tests.server.test_engine_link import submit
 
 PNG = file_of(scenery(), "PNG")
 
@@ -235,19 +237,38 @@ async def test_what_kills_all_engines_at_once_is_nobodys_fault() -> None:
         assert [len((await call).images) for call in calls] == [1] * 4
 
 
+@asynccontextmanager
+async def dying(serving: Serving, number: int, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """Have an engine close its socket, and end no sooner than the block does."""
+    engine = serving.launchers[number].engines[0]
+    ended, wait = asyncio.Event(), engine.wait
+
+    async def slowly() -> str:
+        await ended.wait()
+        return await wait()
+
+    monkeypatch.setattr(engine, "wait", slowly)
+    engine._writer.transport.abort()
+    await until(lambda: not serving.app.engines.default.engines[number].is_ready)
+    yield
+    ended.set()
+
+
 async def test_an_engine_that_takes_its_time_to_end_is_sent_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with pair() as serving:
-        dying = serving.launcher.engines[0]
-        ended = asyncio.Event()
-        wait = dying.wait
-
-        async def slowly() -> str:
-            await ended.wait()
-            return await wait()
-
-        monkeypatch.setattr(dying, "wait", slowly)
-        dying._writer.transport.abort()
-        await until(lambda: not serving.app.engines.default.engines[0].is_ready)
+    async with pair() as serving, dying(serving, 0, monkeypatch):
         assert len((await generate(serving, "a sailor")).images) == 1
         assert prompts(serving) == [[], ["a sailor"]]
-        ended.set()
+
+
+async def test_what_a_dead_engine_had_is_not_sent_to_one_that_is_dying(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would have a second death there, of which it knew nothing."""
+    async with pair() as serving:
+        calls = [await held(serving, f"HOLD {number}") for number in range(2)]
+        async with dying(serving, 1, monkeypatch):
+            serving.launcher.engines[0].kill()
+            await until(lambda: serving.launcher.script.lives == 2)
+        release(serving)
+        assert [len((await call).images) for call in calls] == [1, 1]
+        assert not serving.lines("job_poisoned")

@@ -15,7 +15,7 @@ import numpy as np
 from engine.backends.compiled.openvino_activations import activations_by_polynomials
 from engine.backends.compiled.openvino_surgery import fold, replace
 
-REWRITES = "3"
+REWRITES = "4"
 """Stands in the key of a compiled graph: to be counted on when a module of rewrites changes."""
 
 LARGEST_PARTED_BYTES = 16 << 20
@@ -87,9 +87,9 @@ def _spread(norm: Any) -> Any:
 def cut_before_linear(model: Any) -> int:
     """Compute the parts that are cut from a linear layer's output as layers of their own; return how many parts.
 
-    GEGLU does that: one product, cut into the values and their gate. OpenVINO copies both parts before it goes on. As
-    two products, the gate's has GELU fused in, and nothing is copied. Large layers stay whole: there the copies are
-    little beside the product, while the weights are held twice until the graph is compiled.
+    GEGLU does that: one product, cut into the values and their gate. OpenVINO copies both parts before it goes on; of
+    two products nothing is copied. Large layers stay whole: there the copies are little beside the product, while the
+    weights are held twice until the graph is compiled.
     """
     fold(model)
     found = 0
