@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino
@@ -10,8 +11,10 @@ import pytest
 import torch
 from openvino import opset13 as ops
 
-from engine.backends.compiled.by_layer import ConditioningByLayer, LayerInput
+from engine.backends.compiled.by_layer import ConditioningByLayer, layer_input
+from engine.backends.compiled.openvino_attention import join_attention
 from engine.backends.compiled.openvino_conditioning import read_by_layer
+from engine.models.projection import scale_values
 from tests.compiled import exported
 from tests.compiled.graphs import ROWS, given, run, unet
 from tests.tinymodels import build_tiny_model
@@ -22,25 +25,76 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
 
 
+def conditioned(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Lay out the rows of packed inputs as a graph that reads by layer has them."""
+    memory = {port.any_name: torch.zeros(list(port.shape)) for port in model.inputs if "/" in port.any_name}
+    held = ConditioningByLayer([layer_input(name, tensor) for name, tensor in memory.items()])
+    held.hold({name: torch.from_numpy(array) for name, array in inputs.items()}, range(ROWS))
+    names = {port.any_name for port in model.inputs} - memory.keys()
+    return {
+        **{name: inputs[name] for name in names},
+        **{name: tensor.numpy() for name, tensor in memory.items()},
+    }
+
+
 def test_a_unet_that_reads_by_layer_predicts_the_same(root: Path) -> None:
     packed, by_layer = unet(root), unet(root)
     assert read_by_layer(by_layer, ("kv_text", "kv_ip"), "f32")
+    names = [port.any_name for port in by_layer.inputs if "/" in port.any_name]
+    assert {name.partition("/")[0] for name in names} == {"kv_text", "kv_ip"}
+    assert len(names) == 4 * len(exported(root).manifest.columns)
     inputs = given(packed)
-    rows = {name: torch.from_numpy(inputs.pop(name)) for name in ("kv_text", "kv_ip")}
-    layers = [
-        LayerInput.of(port.any_name, torch.zeros(list(port.shape)))
-        for port in by_layer.inputs
-        if "/" in port.any_name
-    ]
-    assert {each.packed for each in layers} == set(rows)
-    assert len(layers) == 4 * len(exported(root).manifest.columns)
-    ConditioningByLayer(layers).hold(rows, range(ROWS))
-    laid_out = {
-        f"{each.packed}/{each.first}/{'keys' if each.keys else 'values'}": each.memory.numpy()
-        for each in layers
-    }
-    expected = run(packed, inputs | {name: tensor.numpy() for name, tensor in rows.items()})
-    np.testing.assert_allclose(run(by_layer, inputs | laid_out), expected, rtol=0, atol=1e-6)
+    found = run(by_layer, conditioned(by_layer, inputs))
+    np.testing.assert_allclose(found, run(packed, inputs), rtol=0, atol=1e-6)
+
+
+def masked(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Give the rows of a batch all reference tokens, some of them, and zeros for none."""
+    mask = np.zeros_like(inputs["ip_mask"])
+    mask[1, 2:] = -np.inf
+    kv_ip = inputs["kv_ip"].copy()
+    kv_ip[2] = 0
+    return inputs | {"ip_mask": mask, "kv_ip": kv_ip}
+
+
+def joined(root: Path) -> Any:
+    model = unet(root)
+    assert read_by_layer(model, ("kv_text", "kv_ip"), "f32")
+    assert join_attention(model) == len(exported(root).manifest.columns)
+    return model
+
+
+def test_a_unet_whose_attentions_are_joined_predicts_the_same(root: Path) -> None:
+    packed, model = unet(root), joined(root)
+    names = {port.any_name for port in model.inputs}
+    assert {name.partition("/")[0] for name in names} == {"sample", "timestep", "kv_text+kv_ip"}
+    inputs = masked(given(packed))
+    found = run(model, conditioned(model, inputs))
+    np.testing.assert_allclose(found, run(packed, inputs), rtol=0, atol=2e-6)
+
+
+def test_an_attention_beside_whose_scores_the_others_vanish_finds_nothing(root: Path) -> None:
+    """It is not what softmax gives, but finite, and none of the other's."""
+    packed, model = unet(root), joined(root)
+    inputs = masked(given(packed))
+    loud = inputs | {"kv_ip": 1e4 * inputs["kv_ip"]}
+    assert np.isfinite(run(model, conditioned(model, loud))).all()
+
+
+def test_a_reference_of_scale_0_is_none_to_the_bit(root: Path) -> None:
+    model = joined(root)
+    inputs = masked(given(unet(root)))
+    silent, none = inputs["kv_ip"].copy(), np.zeros_like(inputs["kv_ip"])
+    columns = exported(root).manifest.columns
+    scale_values(torch.from_numpy(silent), columns, [0.0] * len(columns))
+    assert silent[1].any()
+    found, expected = (run(model, conditioned(model, inputs | {"kv_ip": kv})) for kv in (silent, none))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_graph_without_references_keeps_its_attentions() -> None:
+    x = ops.parameter([1, 2], openvino.Type.f32)
+    assert join_attention(openvino.Model([ops.add(x, x)], [x], "plain")) == 0
 
 
 def test_a_graph_that_uses_its_conditioning_in_another_way_keeps_it_packed() -> None:
@@ -53,9 +107,7 @@ def test_a_graph_that_uses_its_conditioning_in_another_way_keeps_it_packed() -> 
 
 def test_a_row_is_laid_out_once_for_its_life() -> None:
     memory = {part: torch.full((2, 2, 3, 3), torch.nan) for part in ("keys", "values")}
-    layers = [
-        LayerInput.of(f"kv/{first}/{part}", memory[part]) for part, first in (("keys", 0), ("values", 6))
-    ]
+    layers = [layer_input(f"kv/{first}/{part}", memory[part]) for part, first in (("keys", 0), ("values", 6))]
     held = ConditioningByLayer(layers)
     rows = torch.arange(2 * 3 * 12.0).view(2, 3, 12)
     held.hold({"kv": rows}, ["a", None])

@@ -36,7 +36,7 @@ def normalised(shape: list[int], groups: int) -> Any:
 
 @pytest.mark.parametrize("shape", [[2, 12, 4, 6], [3, 8, 10]], ids=["picture", "sequence"])
 @pytest.mark.parametrize("groups", [1, 4])
-@pytest.mark.parametrize("mean", [0.0, 300.0])
+@pytest.mark.parametrize("mean", [0.0, 30.0])
 def test_a_group_norm_is_that_of_torch(shape: list[int], groups: int, mean: float) -> None:
     model = normalised(shape, groups)
     weight = torch.linspace(0.5, 2.0, shape[1])
@@ -46,8 +46,59 @@ def test_a_group_norm_is_that_of_torch(shape: list[int], groups: int, mean: floa
     assert spread_group_norms(model) == 1
     assert not [op for op in model.get_ops() if op.get_type_name() == "GroupNormalization"]
     found = torch.from_numpy(run(model, {"x": x.numpy()}))
-    # float32 holds 300 to 1.5e-5 of its own.
-    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5 if mean == 0 else 2e-4)
+    # A channel's centre is rounded, and a mean of 30 squared takes 10 of float32's 24 bits.
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5 if mean == 0 else 1e-3)
+
+
+def test_an_openvino_that_cannot_keep_float32_keeps_its_group_norms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino_rewrites, "keeps_float32", lambda: False)
+    assert spread_group_norms(normalised([2, 12, 4, 6], 4)) == 0
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0, 100.0])
+def test_a_group_of_equal_values_is_normalised_to_its_bias(value: float) -> None:
+    model = normalised([2, 12, 4, 6], 4)
+    assert spread_group_norms(model) == 1
+    found = run(model, {"x": np.full((2, 12, 4, 6), value, dtype=np.float32)})
+    expected = np.linspace(-1.0, 1.0, 12, dtype=np.float32)[None, :, None, None]
+    # The sums leave a rounding of the value, which a deviation of almost 0 divides by, at most by sqrt(1e-5).
+    np.testing.assert_allclose(
+        found, np.broadcast_to(expected, found.shape), rtol=0, atol=1e-3 + 2e-4 * value
+    )
+
+
+def between_convolutions(side: int, *, spread: bool) -> Any:
+    """A normalisation where it lies in a UNet: what the CPU computes in bfloat16 ends and begins with products."""
+    x = ops.parameter([4, 96, side, side], openvino.Type.f32)
+    x.output(0).set_names({"x"})
+    same = ops.constant(np.eye(96, dtype=np.float32).reshape(96, 96, 1, 1))
+
+    def convolved(value: Any) -> Any:
+        return ops.convolution(value, same, [1, 1], [0, 0], [0, 0], [1, 1])
+
+    weight, bias = np.linspace(0.5, 2.0, 96, dtype=np.float32), np.linspace(-1.0, 1.0, 96, dtype=np.float32)
+    norm = ops.group_normalization(convolved(x), weight, bias, 32, 1e-5)
+    model = openvino.Model([convolved(norm)], [x], "norm")
+    if spread:
+        assert spread_group_norms(model) == 1
+    return model
+
+
+@pytest.mark.skipif(best_dtype() != "bfloat16", reason="this CPU does not compute in bfloat16")
+@pytest.mark.parametrize(("mean", "side"), [(0.0, 16), (1.0, 16), (10.0, 16), (100.0, 16), (10.0, 64)])
+def test_in_bfloat16_a_spread_group_norm_errs_as_openvinos_own(mean: float, side: int) -> None:
+    """Also where channels have means of many deviations, each its own: the sums are kept in float32."""
+    generator = np.random.default_rng(0)
+    means = mean * (1 + 0.01 * generator.standard_normal((4, 96, 1, 1)))
+    x = torch.from_numpy((generator.standard_normal((4, 96, side, side)) + means).astype(np.float32))
+    inputs = {"x": x.bfloat16().float().numpy()}
+    exact = run(between_convolutions(side, spread=False), inputs)
+    own, found = (
+        np.abs(run(between_convolutions(side, spread=spread), inputs, precision="bf16") - exact)
+        for spread in (False, True)
+    )
+    assert 0 < found.mean() <= 1.2 * own.mean()
+    assert found.max() <= 2 * own.max()
 
 
 def test_a_graph_without_group_norms_is_left_alone() -> None:
@@ -166,10 +217,8 @@ def test_a_unet_with_all_rewrites_predicts_the_same(
 
 
 @pytest.mark.skipif(best_dtype() != "bfloat16", reason="this CPU does not compute in bfloat16")
-@pytest.mark.parametrize(("spread", "most"), [(False, 1.2), (True, 1.5)])
-def test_in_bfloat16_a_rewritten_unet_errs_about_as_exported(
-    root: Path, most: float, *, spread: bool
-) -> None:
+@pytest.mark.parametrize("spread", [False, True])
+def test_in_bfloat16_a_rewritten_unet_errs_about_as_exported(root: Path, *, spread: bool) -> None:
     exact, plain, rewritten = unet(root), unet(root), unet(root)
     rewrite_for_bfloat16(rewritten, spread=spread)
     inputs = given(exact)
@@ -178,7 +227,7 @@ def test_in_bfloat16_a_rewritten_unet_errs_about_as_exported(
         float(np.sqrt(((run(model, inputs, precision="bf16") - wanted) ** 2).mean()))
         for model in (plain, rewritten)
     ]
-    assert 0 < errors[1] <= most * errors[0], errors
+    assert 0 < errors[1] <= 1.2 * errors[0], errors
 
 
 @pytest.mark.parametrize(

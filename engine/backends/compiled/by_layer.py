@@ -4,34 +4,112 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
+MASK = "ip_mask"
+"""Input that is 0 for the reference tokens that a row has, ``-inf`` for those that it has not: ``[B, T]``."""
+
+
+class LayerInput(Protocol):
+    """One input of a graph, in which each row of a batch has a place."""
+
+    @property
+    def packed(self) -> tuple[str, ...]:
+        """The inputs ``[B, T, D]`` of the exported graph that it takes its columns from."""
+
+    def write(self, position: int, packed: Mapping[str, torch.Tensor]) -> None:
+        """Lay out one row of a batch."""
+
+
+def layer_input(name: str, memory: torch.Tensor) -> LayerInput:
+    """Return the input of a name as ``read_by_layer`` or ``join_attention`` gave it, in ``memory`` of zeros.
+
+    Keys are ``[B, heads, d, T]``, values ``[B, heads, T, d]``, of whatever type the graph reads.
+    """
+    packed, first, part = name.split("/")
+    keys = part == "keys"
+    wide = memory.shape[2] if keys else memory.shape[3]
+    if "+" not in packed:
+        return _Part(source=_Columns.of(packed, first, memory, wide), keys=keys, memory=memory)
+    wide = wide if keys else wide // 2 - 1
+    (text, reference), firsts = packed.split("+"), first.split("+")
+    columns = [
+        _Columns.of(name, column, memory, wide)
+        for name, column in zip((text, reference, reference), firsts, strict=True)
+    ]
+    return _Joint(text=columns[0], reference=columns[1], values=columns[2], keys=keys, memory=memory)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LayerInput:
-    """One input: columns ``[first, first + heads * d)`` of the packed input ``packed``.
-
-    ``memory`` is ``[B, heads, d, T]`` for keys, ``[B, heads, T, d]`` for values, of whatever type the graph reads.
-    """
+class _Columns:
+    """Columns ``[first, first + heads * wide)`` of the input ``packed``."""
 
     packed: str
     first: int
+    heads: int
+    wide: int
+
+    @classmethod
+    def of(cls, packed: str, first: str, memory: torch.Tensor, wide: int) -> _Columns:
+        return cls(packed=packed, first=int(first), heads=memory.shape[1], wide=wide)
+
+    def row(self, position: int, packed: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return a row's ``[heads, T, wide]``."""
+        columns = packed[self.packed][position][:, self.first : self.first + self.heads * self.wide]
+        return columns.view(-1, self.heads, self.wide).transpose(0, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """The keys or the values of one attention."""
+
+    source: _Columns
     keys: bool
     memory: torch.Tensor
 
-    @classmethod
-    def of(cls, name: str, memory: torch.Tensor) -> LayerInput:
-        """Read what the input holds from its name, as ``openvino_conditioning.read_by_layer`` gave it."""
-        packed, first, part = name.split("/")
-        return cls(packed=packed, first=int(first), keys=part == "keys", memory=memory)
+    @property
+    def packed(self) -> tuple[str, ...]:
+        return (self.source.packed,)
 
-    def write(self, position: int, packed: torch.Tensor) -> None:
-        """Lay out one row's ``[T, D]``."""
-        heads = self.memory.shape[1]
-        wide = self.memory.shape[2 if self.keys else 3]
-        columns = packed[:, self.first : self.first + heads * wide].unflatten(1, (heads, wide))
-        self.memory[position] = columns.permute(1, 2, 0) if self.keys else columns.transpose(0, 1)
+    def write(self, position: int, packed: Mapping[str, torch.Tensor]) -> None:
+        row = self.source.row(position, packed)
+        self.memory[position] = row.transpose(1, 2) if self.keys else row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Joint:
+    """The keys of two attentions side by side, or their values as ``join_attention`` has them, with columns of ones.
+
+    A reference whose ``values`` are all zero, as at scale 0, has no keys: so it says nothing, not even by what its
+    scores would leave of the prompt's weights to the last bit.
+    """
+
+    text: _Columns
+    reference: _Columns
+    values: _Columns
+    keys: bool
+    memory: torch.Tensor
+
+    @property
+    def packed(self) -> tuple[str, ...]:
+        return (self.text.packed, self.reference.packed)
+
+    def write(self, position: int, packed: Mapping[str, torch.Tensor]) -> None:
+        text, reference = self.text.row(position, packed), self.reference.row(position, packed)
+        memory, between = self.memory[position], text.shape[1]
+        end, wide = between + reference.shape[1], self.text.wide
+        if self.keys:
+            memory[:, :, :between] = text.transpose(1, 2)
+            silent = not self.values.row(position, packed).any()
+            memory[:, :, between:end] = 0 if silent else reference.transpose(1, 2)
+            return
+        there = (packed[MASK][position] == 0).to(memory.dtype)
+        memory[:, :between, :wide] = text
+        memory[:, :between, wide] = 1
+        memory[:, between:end, wide + 1 : -1] = reference * there[:, None]
+        memory[:, between:end, -1] = there
 
 
 class ConditioningByLayer:
@@ -39,8 +117,6 @@ class ConditioningByLayer:
 
     def __init__(self, inputs: Sequence[LayerInput]) -> None:
         self._inputs = inputs
-        self.packed = frozenset(each.packed for each in inputs)
-        """The inputs of the exported graph that these stand for."""
         self._held: dict[int, Hashable] = {}
         self.writes = 0
         """Rows laid out so far."""
@@ -54,6 +130,6 @@ class ConditioningByLayer:
             if key is None or self._held.get(position) == key:
                 continue
             for each in self._inputs:
-                each.write(position, packed[each.packed][position])
+                each.write(position, packed)
             self._held[position] = key
             self.writes += 1

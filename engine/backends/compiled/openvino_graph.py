@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.backends.compiled.by_layer import ConditioningByLayer, LayerInput
+from engine.backends.compiled.by_layer import ConditioningByLayer, LayerInput, layer_input
 from engine.backends.compiled.mapped import Mapped
 from engine.backends.compiled.runtime import Rows, Tensors
 
 CONDITIONING = ("kv_text", "kv_ip")
 """Inputs of the UNet that it reads layer by layer."""
-_LAYER_INPUTS = tuple(f"{name}/" for name in CONDITIONING)
 
 
 class OpenVINOGraph:
@@ -66,42 +65,44 @@ class Lane:
         self._tensor = openvino.Tensor
         self.request = compiled.create_infer_request()
         layers: list[LayerInput] = []
+        self._shared: set[str] = set()
         for port in compiled.inputs:
-            if (found := layer_input(port)) is not None:
-                self.request.set_tensor(port, found[0])
-                layers.append(found[1])
-        self._conditioning = ConditioningByLayer(layers)
+            if (name := layer_name(port)) is None:
+                self._shared |= port.names
+            else:
+                tensor, memory = zeros(port)
+                self.request.set_tensor(port, tensor)
+                layers.append(layer_input(name, memory))
+        self._conditioning = ConditioningByLayer(layers) if layers else None
         self._given: dict[str, Any] = {}
 
     def give(self, inputs: Tensors, rows: Rows | None) -> None:
         """Set the inputs of the next run: conditioning where it is new, all else shared, not copied."""
-        held = self._conditioning.packed
-        if held:
+        if self._conditioning is not None:
             count = len(inputs[CONDITIONING[0]])
             self._conditioning.hold(inputs, [object() for _ in range(count)] if rows is None else rows)
         # OpenVINO does not keep shared memory alive; this does, until the next run.
         self._given = {
-            name: tensor.contiguous().numpy() for name, tensor in inputs.items() if name not in held
+            name: tensor.contiguous().numpy() for name, tensor in inputs.items() if name in self._shared
         }
         for name, array in self._given.items():
             self.request.set_tensor(name, self._tensor(array, shared_memory=True))
 
 
-def layer_input(port: Any) -> tuple[Any, LayerInput] | None:
-    """Return memory for an input by layer, as OpenVINO's tensor and as ours: zeros, so that padding is finite.
+def layer_name(port: Any) -> str | None:
+    """Return the name of an input by layer; None for all other inputs."""
+    return next((name for name in port.names if name.startswith(CONDITIONING) and "/" in name), None)
 
-    None for all other inputs.
-    """
+
+def zeros(port: Any) -> tuple[Any, torch.Tensor]:
+    """Return memory for an input, as OpenVINO's tensor and as ours: zeros, so that padding is finite."""
     import openvino
 
-    name = next((name for name in port.names if name.startswith(_LAYER_INPUTS)), None)
-    if name is None:
-        return None
     tensor = openvino.Tensor(port.element_type, port.shape)
     bits = torch.from_numpy(tensor.data.view(f"int{8 * port.element_type.size}"))
     bits.zero_()
     kind = {"bf16": torch.bfloat16, "f32": torch.float32}[port.element_type.to_string()]
-    return tensor, LayerInput.of(name, bits.view(kind))
+    return tensor, bits.view(kind)
 
 
 def _run_together(requests: Sequence[Any]) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from engine.backends.compiled.blobs import HEADER, BlobCache
 from engine.backends.compiled.mapped import Mapped
+from engine.backends.compiled.openvino_attention import join_attention
 from engine.backends.compiled.openvino_conditioning import read_by_layer
 from engine.backends.compiled.openvino_graph import CONDITIONING, OpenVINOGraph
 from engine.backends.compiled.openvino_rewrites import REWRITES, rewrite_for_bfloat16
@@ -117,8 +118,11 @@ class OpenVINORuntime:
                 hint = options["INFERENCE_PRECISION_HINT"]
                 if hint == "bf16":
                     rewrite_for_bfloat16(model, spread=self._spread)
-                if set(CONDITIONING) <= shapes.keys() and not read_by_layer(model, CONDITIONING, hint):
-                    log.warning("the graph does not let keys and values be read by layer", path=str(path))
+                if set(CONDITIONING) <= shapes.keys():
+                    if not read_by_layer(model, CONDITIONING, hint):
+                        log.warning("the graph does not let keys and values be read by layer", path=str(path))
+                    elif hint == "bf16":
+                        join_attention(model)
             self.compiled += 1
             return self._core.compile_model(model, "CPU", options)
         except RuntimeError as error:
