@@ -220,10 +220,18 @@ class Backend(Protocol):
         """Free a slot. Releasing a slot twice is a bug and raises."""
 
     def predict_noise(
-        self, slots: Sequence[int], sample: torch.Tensor, timestep: torch.Tensor, bucket: int
+        self,
+        slots: Sequence[int],
+        sample: torch.Tensor,
+        timestep: torch.Tensor,
+        bucket: int,
+        images: Sequence[int] | None = None,
     ) -> torch.Tensor:
         """Run one tick: ``sample [R, C, h, w]`` f32 (already input-scaled), ``timestep [R]`` f32, row i conditioned by
         ``slots[i]``, padded to ``bucket`` rows. Return the model's output ``[R, C, h, w]`` f32.
+
+        ``images`` may say which image each row is of: one or two rows of an image have the same latents and timestep,
+        so a backend may compute once what depends on nothing else. The result is the same to the bit.
         """
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:

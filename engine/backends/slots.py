@@ -116,6 +116,11 @@ class SlotBuffers:
             raise SlotError(f"a slot comes twice in {list(slots)}")
 
 
+def single_seats(bucket: int) -> list[tuple[int]]:
+    """Return seats of one position each, for ``Staging.arrange``."""
+    return [(position,) for position in range(bucket)]
+
+
 class Staging:
     """A batch's copy of the conditioning of rows whose slots do not lie side by side.
 
@@ -134,22 +139,38 @@ class Staging:
         self.vectors = {name: torch.zeros_like(buffer[:rows]) for name, buffer in slots.vectors.items()}
         self._held: list[tuple[int, int] | None] = [None] * rows
 
-    def arrange(self, slots: Sequence[int], bucket: int) -> list[int]:
-        """Bring these slots into the first ``bucket`` positions; return the position of each."""
-        wanted = {(slot, self.slots.writes[slot]): index for index, slot in enumerate(slots)}
-        positions = [-1] * len(slots)
-        vacant: list[int] = []
-        for position in range(bucket):
-            held = self._held[position]
-            index = wanted.pop(held, None) if held is not None else None
-            if index is None:
-                vacant.append(position)
+    def arrange(
+        self,
+        slots: Sequence[int],
+        seats: Sequence[Sequence[int]],
+        units: Sequence[Sequence[int]] | None = None,
+    ) -> list[int]:
+        """Bring these slots into positions of the batch; return the position of each.
+
+        ``seats`` are positions that go together, and ``units`` indices of slots that do: a unit takes a seat, from its
+        first position on. By default each slot is a unit of its own.
+        """
+        rows = [(slot, self.slots.writes[slot]) for slot in slots]
+        wanted = {rows[unit[0]]: unit for unit in units or [(index,) for index in range(len(slots))]}
+        seated: list[tuple[Sequence[int], Sequence[int]]] = []
+        vacant: list[Sequence[int]] = []
+        for seat in seats:
+            held = self._held[seat[0]]
+            unit = None if held is None else wanted.pop(held, None)
+            if unit is None:
+                vacant.append(seat)
             else:
+                seated.append((unit, seat))
+        seated += zip(wanted.values(), vacant, strict=False)
+        assert sum(len(unit) for unit, _ in seated) == len(slots), "there are fewer seats than units"
+        positions = [-1] * len(slots)
+        for unit, seat in seated:
+            assert len(unit) <= len(seat), "a unit has more rows than a seat"
+            for index, position in zip(unit, seat, strict=False):
+                if self._held[position] != rows[index]:
+                    self._copy(slots[index], position)
+                    self._held[position] = rows[index]
                 positions[index] = position
-        for (row, index), position in zip(wanted.items(), vacant, strict=False):
-            self._copy(row[0], position)
-            self._held[position] = row
-            positions[index] = position
         return positions
 
     def _copy(self, slot: int, position: int) -> None:

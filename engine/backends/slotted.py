@@ -16,7 +16,7 @@ from engine.backends.base import (
     RowConditioning,
     UnknownAdapterError,
 )
-from engine.backends.slots import SlotBuffers, Staging
+from engine.backends.slots import SlotBuffers, Staging, single_seats
 from engine.models.regions import LevelMasks
 
 
@@ -191,10 +191,18 @@ class SlottedRows:
         return [groups[kind] for kind in sorted(groups)]
 
     def batch(
-        self, slots: Sequence[int], sample: torch.Tensor, timestep: torch.Tensor, bucket: int
+        self,
+        slots: Sequence[int],
+        sample: torch.Tensor,
+        timestep: torch.Tensor,
+        bucket: int,
+        *,
+        seats: Sequence[Sequence[int]] = (),
+        units: Sequence[Sequence[int]] = (),
     ) -> RowBatch:
         """Lay out a tick: ``sample [R, C, h, w]`` and ``timestep [R]`` padded to ``bucket``, with their conditioning.
 
+        Rows that go together take ``seats`` that do (``Staging.arrange``), where there are any.
         Raises ``SlotError`` for a slot that is not taken and ``ValueError`` for a bucket that does not fit.
         """
         rows = len(slots)
@@ -203,9 +211,9 @@ class SlottedRows:
         self.slots.check(slots)
         source: SlotBuffers | Staging = self.slots
         places = list(slots)
-        if max(slots) >= bucket:
+        if seats or max(slots) >= bucket:
             source = self._staging
-            places = self._staging.arrange(slots, bucket)
+            places = self._staging.arrange(slots, seats or single_seats(bucket), units or None)
         held: list[tuple[int, int] | None] = [None] * bucket
         for slot, place in zip(slots, places, strict=True):
             held[place] = (slot, self.slots.writes[slot])

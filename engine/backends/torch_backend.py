@@ -104,7 +104,12 @@ class TorchBackend:
         self._rows.release(slot)
 
     def predict_noise(
-        self, slots: Sequence[int], sample: torch.Tensor, timestep: torch.Tensor, bucket: int
+        self,
+        slots: Sequence[int],
+        sample: torch.Tensor,
+        timestep: torch.Tensor,
+        bucket: int,
+        images: Sequence[int] | None = None,
     ) -> torch.Tensor:
         """Run one tick; see ``Backend.predict_noise`` and, for what it raises, ``SlottedRows.batch``."""
         with torch.inference_mode():

@@ -30,8 +30,8 @@ class Composition:
     """What the choice of images fixes about a tick; it is reused until an image joins or leaves, or its guidance
     begins or ends.
 
-    Rows are ordered: every image's prompt, then the negative prompts of the guided ones. ``image_of_row`` is
-    None when no image is guided; ``rescale`` is None when no image asks for it.
+    Rows are ordered: every image's prompt, then the negative prompts of the guided ones. ``image_of_row``, the same as
+    ``image_by_row`` on the device, is None when no image is guided; ``rescale`` is None when no image asks for it.
     """
 
     images: tuple[ImageInFlight, ...]
@@ -41,6 +41,7 @@ class Composition:
     """Whether each image's step is guided."""
     slots: tuple[int, ...]
     """The slot of each row."""
+    image_by_row: tuple[int, ...]
     image_of_row: torch.Tensor | None
     cond_index: torch.Tensor
     uncond_index: torch.Tensor
@@ -65,6 +66,7 @@ class Composition:
             seats=tuple(image.slots for image in images),
             guided=tuple(image.guided for image in images),
             slots=(*(image.slots[0] for image in images), *(images[index].slots[1] for index in guided)),
+            image_by_row=tuple(order),
             image_of_row=torch.tensor(order, device=device) if guided else None,
             cond_index=torch.arange(count, device=device),
             uncond_index=torch.tensor(uncond, device=device),
@@ -112,6 +114,7 @@ class Denoiser:
             composition.rows(model_input(state, coefficients.input_scale)),
             composition.rows(coefficients.timestep),
             bucket,
+            composition.image_by_row,
         )
         guided = guide(
             prediction,

@@ -14,6 +14,7 @@ import torch
 from engine.backends.base import Backend, LatentShape, RowConditioning
 from engine.scheduling import CostCurve, without_noise
 
+from .announcement import model_info
 from .decoding import DecodePlan, plan_decoding
 from .errors import BackendBrokenError
 from .guard import all_finite
@@ -119,14 +120,20 @@ def _time_ticks(
 
 @contextmanager
 def _ticking(backend: Backend, largest: int, shape: LatentShape) -> Iterator[Callable[[int], None]]:
-    """Hold slots for a tick of so many rows; give a function that runs one, waits for it and looks at its output."""
+    """Hold slots for a tick of so many rows; give a function that runs one, waits for it and looks at its output.
+
+    Its rows are two and two of an image, if requests are guided unless they say otherwise.
+    """
+    facts = backend.facts
+    guided = model_info(facts).default_guidance_scale > 1 and not facts.guidance_embedded
     (prompt,) = backend.encode_prompts([""])
     slots = [backend.place(RowConditioning(prompt=prompt)) for _ in range(largest)]
 
     def tick(rows: int) -> None:
         sample = torch.zeros(rows, *shape, device=backend.device)
         timestep = torch.full((rows,), 500.0, device=backend.device)
-        noise = backend.predict_noise(slots[:rows], sample, timestep, rows)
+        images = [*range(rows // 2)] * 2 if guided and rows % 2 == 0 else None
+        noise = backend.predict_noise(slots[:rows], sample, timestep, rows, images)
         if not isfinite(float(noise.sum())):
             raise BackendBrokenError(f"bucket {rows}: the prediction is not finite at warm-up")
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from engine.backends.compiled.openvino_activations import activations_by_polynomials
+from engine.backends.compiled.openvino_attention import join_attention
 from engine.backends.compiled.openvino_conditioning import read_by_layer
 from engine.backends.compiled.openvino_graph import CONDITIONING, OpenVINOGraph
 from engine.backends.compiled.openvino_rewrites import (
@@ -24,7 +25,8 @@ from engine.backends.compiled.openvino_rewrites import (
     spread_group_norms,
     widen_convolutions,
 )
-from engine.backends.compiled.openvino_runtime import compile_options
+from engine.backends.compiled.openvino_runtime import LEAST_TRUNK, compile_options
+from engine.backends.compiled.openvino_trunk import share_trunk
 from engine.config import default_cache_dir
 from engine.embedded import model_directory
 from engine.export.directory import ExportDirectory
@@ -44,10 +46,18 @@ def _only(rewrite: Callable[[Any], object]) -> Rewrite:
     return lambda model, _: rewrite(model)
 
 
-_NORMS, _CUTS, _ACTS, _WIDE = map(
-    _only, (spread_group_norms, cut_before_linear, activations_by_polynomials, widen_convolutions)
+_NORMS, _CUTS, _ACTS, _WIDE, _JOIN, _TRUNK = map(
+    _only,
+    (
+        spread_group_norms,
+        cut_before_linear,
+        activations_by_polynomials,
+        widen_convolutions,
+        join_attention,
+        share_trunk,
+    ),
 )
-EVERYTHING = (_NORMS, _CUTS, _ACTS, _WIDE, _layers)
+_DEFAULT = (_CUTS, _ACTS, _WIDE, _layers, _JOIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,12 @@ class Variant:
     rewrites: tuple[Rewrite, ...] = ()
     lanes: int | None = 1
 
+    def fits(self, rows: int, threads: int) -> bool:
+        """Say whether a backend would run so many rows in it."""
+        share, rest = divmod(rows, self.lanes or threads)
+        shares = share >= 2 * LEAST_TRUNK and share % 2 == 0 and not rest
+        return _TRUNK not in self.rewrites or shares
+
 
 FLOAT32 = (Variant("as exported"), Variant("K/V by layer", (_layers,)))
 """What is done in float32 too."""
@@ -66,12 +82,16 @@ VARIANTS = (
     *FLOAT32,
     Variant("... and GEGLU as two layers", (_layers, _CUTS)),
     Variant("... and SiLU and GELU by polynomials", (_layers, _CUTS, _ACTS)),
-    Variant("... and first convolution of 16 channels: the default", (_layers, _CUTS, _ACTS, _WIDE)),
-    Variant("... and GroupNorm channels-last", EVERYTHING),
+    Variant("... and first convolution of 16 channels", (_layers, _CUTS, _ACTS, _WIDE)),
+    Variant("... and both attentions of a layer as one: the default", _DEFAULT),
+    Variant("... and GroupNorm channels-last", (_NORMS, *_DEFAULT)),
+    Variant("... and one trunk for both rows of an image", (_NORMS, *_DEFAULT, _TRUNK)),
     Variant("K/V and GroupNorm, a lane for each thread", (_layers, _NORMS), None),
-    Variant("... and GEGLU", (_layers, _NORMS, _CUTS), None),
-    Variant("... and SiLU and GELU", (_layers, _NORMS, _CUTS, _ACTS), None),
-    Variant("... and first convolution: `--engine-lanes`", EVERYTHING, None),
+    Variant("... and GEGLU, SiLU, GELU and first convolution", (_NORMS, _CUTS, _ACTS, _WIDE, _layers), None),
+    Variant("... and both attentions of a layer as one", (_NORMS, *_DEFAULT), None),
+    Variant(
+        "... and one trunk for both rows of an image: `--engine-lanes`", (_NORMS, *_DEFAULT, _TRUNK), None
+    ),
 )
 
 
@@ -100,6 +120,7 @@ def main() -> None:
                 lanes=variant.lanes or arguments.threads,
             )
             for variant in (VARIANTS if arguments.precision == "bf16" else FLOAT32)
+            if variant.fits(rows, arguments.threads)
         }
         for line in _compare(rows, calls, exact, arguments.rounds):
             print(line, flush=True)
@@ -114,7 +135,8 @@ def _inputs(export: ExportDirectory, rows: int) -> dict[str, Array]:
         return generator.standard_normal(shape, dtype=np.float32)
 
     return {
-        "sample": drawn(rows, facts.latent_channels, side, side),
+        # One image's latents, so that any two rows may share a trunk.
+        "sample": np.repeat(drawn(1, facts.latent_channels, side, side), rows, axis=0),
         "timestep": np.full(rows, 500.0, dtype=np.float32),
         "kv_text": drawn(rows, facts.prompt_tokens, width),
         "kv_ip": drawn(rows, facts.reference_tokens, width),

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from engine.backends.base import EncodedPrompt, PlacedReference, RowConditioning, UnknownAdapterError
-from engine.backends.slots import SlotBuffers
+from engine.backends.slots import SlotBuffers, Staging, single_seats
 from engine.backends.slotted import RowProjection, SlottedRows
 
 TOKENS, WIDTH = 3, 4
@@ -95,3 +95,43 @@ def test_an_unknown_adapter_is_refused_although_the_prompt_is_known() -> None:
     made.rows.place(row(known))
     with pytest.raises(UnknownAdapterError):
         made.rows.place(row(known, 5.0, adapter="two"))
+
+
+SEATS = {8: [(0, 4), (1, 5), (2, 6), (3, 7)], 4: [(0, 2), (1, 3)]}
+
+
+def test_units_keep_their_seats_and_every_position_holds_its_row() -> None:
+    """Through other buckets, single seats, a unit of one row beside a stale second, and a slot that is written anew."""
+    made = Counted()
+    slots = [made.rows.place(row(prompt(float(value)), value)) for value in range(8)]
+    staging = Staging(made.rows.slots, 8)
+
+    def arranged(units: list[list[int]], seats: list[tuple[int, ...]]) -> list[int]:
+        rows = [index for unit in units for index in unit]
+        local = iter(range(len(rows)))
+        places = staging.arrange(
+            [slots[index] for index in rows], seats, [[next(local) for _ in unit] for unit in units]
+        )
+        for index, place in zip(rows, places, strict=True):
+            assert torch.equal(staging.kv_text[place], made.rows.slots.kv_text[slots[index]])
+            assert torch.equal(staging.kv_ip[place], made.rows.slots.kv_ip[slots[index]])
+        assert len(set(places)) == len(places)
+        return places
+
+    first = arranged([[0, 1], [2, 3], [4]], SEATS[8])
+    assert first == [0, 4, 1, 5, 2]
+    assert arranged([[6, 7], [4], [2, 3]], SEATS[8]) == [0, 4, 2, 1, 5], "who stays keeps the seat"
+    assert arranged([[4, 5], [6]], SEATS[8]) == [2, 6, 0]
+    arranged([[2, 3], [6]], SEATS[4])
+    arranged([[index] for index in (0, 3, 5)], single_seats(4))
+    arranged([[2, 3], [4, 5], [0]], SEATS[8])
+    made.rows.release(slots[3])
+    slots[3] = made.rows.place(row(prompt(30.0), 30.0))
+    arranged([[2, 3], [4, 5], [0]], SEATS[8])
+
+
+def test_a_unit_of_more_rows_than_a_seat_is_a_bug() -> None:
+    made = Counted()
+    slots = [made.rows.place(row(prompt(1.0))) for _ in range(3)]
+    with pytest.raises(AssertionError, match="more rows than a seat"):
+        Staging(made.rows.slots, 8).arrange(slots, SEATS[8], [[0, 1, 2]])

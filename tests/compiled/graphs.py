@@ -16,17 +16,17 @@ ROWS = 3
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
 
 
-def unet(root: Path) -> Any:
-    """Read the tiny UNet for three rows."""
+def unet(root: Path, rows: int = ROWS) -> Any:
+    """Read the tiny UNet for so many rows."""
     path, entry = exported(root).graph("unet")
     model = openvino.Core().read_model(path)
-    named = {"rows": ROWS, "height": 8, "width": 8}
+    named = {"rows": rows, "height": 8, "width": 8}
     free = iter((8, 8))
     shapes: dict[str, list[int]] = {}
     for spec in entry.inputs:
         sizes = [size if isinstance(size, int) else named.get(size) for size in spec.shape]
         shapes[spec.name] = [
-            ROWS if place == 0 else size or (next(free, 4) if spec.name == "sample" else 4)
+            rows if place == 0 else size or (next(free, 4) if spec.name == "sample" else 4)
             for place, size in enumerate(sizes)
         ]
     model.reshape(shapes)

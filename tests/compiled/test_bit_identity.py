@@ -39,10 +39,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @kept
 def placed(
-    runtime: str, root: Path, dtype: str, threads: int = 1, lanes: int | None = None
+    runtime: str,
+    root: Path,
+    dtype: str,
+    threads: int = 1,
+    lanes: int | None = None,
+    buckets: tuple[int, ...] = BUCKETS,
 ) -> tuple[CompiledBackend, list[int]]:
     """Return a backend that holds many different rows, some without a reference, some with several."""
-    backend = compiled(runtime, root, dtype=dtype, buckets=BUCKETS, threads=threads, lanes=lanes)
+    backend = compiled(runtime, root, dtype=dtype, buckets=buckets, threads=threads, lanes=lanes)
     prompts = backend.encode_prompts(["a portrait of a woman", "a man smiling", "", "a red hat"])
     generator = torch.Generator().manual_seed(0)
     shape = (MAX_REFERENCES, backend.facts.reference_tokens, backend.facts.token_width)
@@ -93,6 +98,55 @@ def test_a_row_is_the_same_in_every_bucket_position_and_company(
     rows = data.draw(st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=bucket, unique=True))
     found = backend.predict_noise([slots[row] for row in rows], sample[rows], step[rows], bucket)
     assert torch.equal(found, alone(runtime, root, dtype, threads, lanes)[rows])
+
+
+GUIDED_BUCKETS = (1, 2, 4, 8, 32)
+
+
+@kept
+def guided(
+    runtime: str, root: Path, dtype: str, threads: int, lanes: int | None
+) -> tuple[CompiledBackend, list[int]]:
+    """Return a backend that holds rows and was warmed up with guided images: the largest bucket shares."""
+    backend, slots = placed(runtime, root, dtype, threads, lanes, GUIDED_BUCKETS)
+    sample, step = inputs()
+    for bucket in GUIDED_BUCKETS[1:]:
+        backend.predict_noise(slots[:2], sample[[0, 0]], step[[0, 0]], bucket, [0, 0])
+    assert list(backend._sharing.seats) == ([GUIDED_BUCKETS[-1]] if runtime == "openvino" else [])
+    return backend, slots
+
+
+@pytest.mark.parametrize(
+    ("runtime", "dtype", "threads", "lanes"),
+    [
+        ("openvino", "float32", 1, 1),
+        ("openvino", "bfloat16", 1, 1),
+        ("openvino", "bfloat16", 2, 2),
+        ("onnxruntime", "float32", 1, None),
+    ],
+)
+@given(data=st.data())
+@QUICK
+def test_the_rows_of_a_guided_image_are_the_same_in_every_company(
+    root: Path, runtime: str, dtype: str, threads: int, lanes: int | None, data: st.DataObject
+) -> None:
+    """Beside other guided images, and images of one row, in every bucket; and so are those of one row."""
+    backend, slots = guided(runtime, root, dtype, threads, lanes)
+    sample, step = inputs()
+    bucket = data.draw(st.sampled_from(GUIDED_BUCKETS[1:]))
+    rows = data.draw(st.lists(st.integers(0, ROWS - 1), min_size=2, max_size=bucket, unique=True))
+    pairs = data.draw(st.integers(1, len(rows) // 2))
+    count = len(rows) - pairs
+    images = [*range(count), *range(pairs)]
+    of = [rows[image] for image in images]
+    found = backend.predict_noise([slots[row] for row in rows], sample[of], step[of], bucket, images)
+    for image in {0, data.draw(st.integers(0, count - 1)), count - 1}:
+        own = [row for row, whose in enumerate(images) if whose == image]
+        drawn = [of[row] for row in own]
+        alone = backend.predict_noise(
+            [slots[rows[row]] for row in own], sample[drawn], step[drawn], 2, [0] * len(own)
+        )
+        assert torch.equal(found[own], alone)
 
 
 @kept

@@ -12,7 +12,7 @@ import torch
 
 from engine.backends.base import Backend, RowConditioning
 from engine.backends.compiled.backend import CompiledBackend, CompiledSettings
-from engine.backends.compiled.runtime import CompiledGraph, Shape
+from engine.backends.compiled.runtime import CompiledGraph, Pairs, Shape
 from engine.backends.slotted import RegionsUnsupportedError
 from engine.backends.torch_backend import TorchBackend, TorchSettings
 from engine.export.directory import ExportDirectory
@@ -128,9 +128,14 @@ class RecordingRuntime:
         self.name, self.device = name, self._runtime.device
         self.graphs: list[str] = []
 
-    def compile(self, export: ExportDirectory, graph: str, shapes: Mapping[str, Shape]) -> CompiledGraph:
+    def pairs(self, rows: int) -> Pairs:
+        return self._runtime.pairs(rows)
+
+    def compile(
+        self, export: ExportDirectory, graph: str, shapes: Mapping[str, Shape], *, paired: bool = False
+    ) -> CompiledGraph:
         self.graphs.append(graph)
-        return self._runtime.compile(export, graph, shapes)
+        return self._runtime.compile(export, graph, shapes, paired=paired)
 
 
 def test_the_graph_for_regions_is_compiled_when_the_first_comes(root: Path) -> None:

@@ -127,10 +127,19 @@ class FakeBackend:
         del self.rows[slot]
 
     def predict_noise(
-        self, slots: Sequence[int], sample: torch.Tensor, timestep: torch.Tensor, bucket: int
+        self,
+        slots: Sequence[int],
+        sample: torch.Tensor,
+        timestep: torch.Tensor,
+        bucket: int,
+        images: Sequence[int] | None = None,
     ) -> torch.Tensor:
         assert len(slots) == len(sample) == len(timestep) <= bucket
         assert len(set(slots)) == len(slots)
+        if images is not None:
+            first = [images.index(image) for image in images]
+            assert torch.equal(sample, sample[first]), "the rows of an image have its latents"
+            assert torch.equal(timestep, timestep[first])
         rows = [self.rows[slot] for slot in slots]
         texts = [self._text(row) for row in rows]
         self.calls.append(("tick", (bucket, tuple(texts))))

@@ -187,11 +187,13 @@ def test_a_bucket_that_raises_for_sound_images_is_given_up_at_the_second_time(
     bench = Bench()
     predict = bench.backend.predict_noise
 
-    def without_eight(slots: object, sample: object, timestep: object, bucket: int) -> torch.Tensor:
+    def without_eight(
+        slots: object, sample: object, timestep: object, bucket: int, images: object
+    ) -> torch.Tensor:
         if bucket == 8:
             bench.backend.calls.append(("refused", bucket))
             raise BoomError("out of memory")
-        return predict(slots, sample, timestep, bucket)  # type: ignore[arg-type]
+        return predict(slots, sample, timestep, bucket, images)  # type: ignore[arg-type]
 
     monkeypatch.setattr(bench.backend, "predict_noise", without_eight)
     with structlog.testing.capture_logs() as logs:

@@ -7,9 +7,11 @@ import math
 import random
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from engine.backends.base import EncodedPrompt, RowConditioning
 from engine.config import EngineConfig
@@ -219,6 +221,22 @@ def test_steps_outside_the_guidance_interval_take_one_row(start: float, end: flo
     assert [report.useful_rows for report in bench.messages(TickReport) if report.bucket] == rows
     (finished,) = bench.messages(Finished)
     assert finished.mean_batch_rows == sum(rows) / 4
+
+
+def test_a_tick_says_which_image_each_row_is_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(buckets=(1, 2, 4, 8))
+    predict, told = bench.backend.predict_noise, []
+
+    def recording(*args: Any) -> torch.Tensor:
+        told.append(list(args[4]))
+        return predict(*args)
+
+    monkeypatch.setattr(bench.backend, "predict_noise", recording)
+    bench.tell(job("one", steps=4))
+    bench.tell(job("two", steps=4, guidance_end=0.5))
+    bench.tell(job("three", steps=4, guidance_scale=1.0))
+    bench.finish()
+    assert [0, 1, 2, 0, 1] in told and [0, 1, 2, 0] in told
 
 
 def test_a_pre_empted_image_keeps_its_own_state_alone() -> None:

@@ -128,9 +128,11 @@ def test_warm_up_does_not_believe_that_fewer_rows_take_longer() -> None:
     backend = FakeBackend(clock=clock)
     predict = backend.predict_noise
 
-    def disturbed(slots: object, sample: torch.Tensor, timestep: torch.Tensor, bucket: int) -> torch.Tensor:
+    def disturbed(
+        slots: object, sample: object, timestep: object, bucket: int, images: object
+    ) -> torch.Tensor:
         clock.now += 5.0 if bucket == 1 else 0.0
-        return predict(slots, sample, timestep, bucket)  # type: ignore[arg-type]
+        return predict(slots, sample, timestep, bucket, images)  # type: ignore[arg-type]
 
     backend.predict_noise = disturbed  # type: ignore[method-assign]
     times = calibrate(
@@ -144,9 +146,9 @@ def test_warm_up_on_a_slow_machine_skips_the_largest_buckets() -> None:
     backend = FakeBackend(clock=clock)
     predict = backend.predict_noise
 
-    def slow(slots: object, sample: torch.Tensor, timestep: torch.Tensor, bucket: int) -> torch.Tensor:
+    def slow(slots: object, sample: object, timestep: object, bucket: int, images: object) -> torch.Tensor:
         clock.now += 20.0 * bucket
-        return predict(slots, sample, timestep, bucket)  # type: ignore[arg-type]
+        return predict(slots, sample, timestep, bucket, images)  # type: ignore[arg-type]
 
     backend.predict_noise = slow  # type: ignore[method-assign]
     times = calibrate(

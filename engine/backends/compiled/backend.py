@@ -17,6 +17,7 @@ from engine.backends.base import (
 from engine.backends.compiled.graphs import Graphs
 from engine.backends.compiled.prompts import PromptGraphs
 from engine.backends.compiled.runtime import Runtime
+from engine.backends.compiled.sharing import SharedTrunks
 from engine.backends.slots import SlotBuffers
 from engine.backends.slotted import RowProjection, SlotSettings, SlottedRows
 from engine.export.directory import ExportDirectory
@@ -25,6 +26,9 @@ from engine.models.image_encoder import normalise
 from engine.models.projection import scale_values
 from engine.models.regions import level_masks
 from engine.models.vae import to_uint8
+
+LARGEST_SHARED_BYTES = 256 << 20
+"""Weights of an exported UNet, at most, for a second graph for rows that share a trunk: it holds them once more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +68,13 @@ class CompiledBackend:
         height, width = manifest.size or size
         self._size = (height // scale, width // scale)
         self._narrow = max(1, self.facts.most_reference_tokens)
+        # With added conditioning (SDXL) the timestep's embedding is each row's own, and so is what follows.
+        weights = sum(file.bytes for file in manifest.graphs["unet"].files)
+        share = weights <= LARGEST_SHARED_BYTES and not manifest.added.widths()
+        # The largest bucket alone: it is what a full engine runs, and each would hold the weights once more.
+        largest = self._buckets[-1]
+        seats = {largest: runtime.pairs(largest)} if share else {}
+        self._sharing = SharedTrunks(self._graphs, seats)
         added = manifest.added
         kv = manifest.graphs["unet"].inputs[2]
         slots = SlotBuffers(
@@ -127,17 +138,25 @@ class CompiledBackend:
         self._rows.release(slot)
 
     def predict_noise(
-        self, slots: Sequence[int], sample: torch.Tensor, timestep: torch.Tensor, bucket: int
+        self,
+        slots: Sequence[int],
+        sample: torch.Tensor,
+        timestep: torch.Tensor,
+        bucket: int,
+        images: Sequence[int] | None = None,
     ) -> torch.Tensor:
         """Run one tick; see ``Backend.predict_noise`` and, for what it raises, ``SlottedRows.batch``."""
         groups = self._rows.by_width(slots, self._narrow)
         with torch.inference_mode():
             if len(groups) == 1:
-                return self._run(slots, sample, timestep, bucket)
+                return self._run(slots, sample, timestep, bucket, images)
             noise = torch.empty_like(sample)
             for group in groups:
                 least = min((size for size in self._buckets if size >= len(group)), default=bucket)
-                noise[group] = self._run([slots[i] for i in group], sample[group], timestep[group], least)
+                own = None if images is None else [images[row] for row in group]
+                noise[group] = self._run(
+                    [slots[row] for row in group], sample[group], timestep[group], least, own
+                )
             return noise
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
@@ -161,14 +180,25 @@ class CompiledBackend:
             self._graphs.compiled(f"adapters/{adapter.name}_kv", {"tokens": tokens})
 
     def _run(
-        self, slots: Sequence[int], sample: torch.Tensor, timestep: torch.Tensor, bucket: int
+        self,
+        slots: Sequence[int],
+        sample: torch.Tensor,
+        timestep: torch.Tensor,
+        bucket: int,
+        images: Sequence[int] | None,
     ) -> torch.Tensor:
         """Run rows of one width: of at most one reference, or of more, for which one graph has dynamic dimensions.
 
         Rows with regions have a graph of their own, with dynamic dimensions too.
         """
-        batch = self._rows.batch(slots, sample, timestep, bucket)
         regions = self._rows.regions(slots[0])
+        wide = self._rows.slots.tokens[slots[0]] > self._narrow
+        dynamic = wide or bucket not in self._buckets or tuple(sample.shape[2:]) != self._size
+        units = (
+            [] if images is None or dynamic or regions is not None else self._sharing.units(images, bucket)
+        )
+        seats = self._sharing.seats[bucket] if units else ()
+        batch = self._rows.batch(slots, sample, timestep, bucket, seats=seats, units=units)
         if regions is not None:
             tokens = batch.tokens[0]
             masks = self._rows.region_masks(slots, batch.places, bucket)
@@ -182,7 +212,6 @@ class CompiledBackend:
             }
             return batch.rows_of(self._graphs.run(REGIONAL, inputs, dynamic=True)["noise"].float())
         assert batch.ip_mask is not None
-        wide = max(batch.tokens) > self._narrow
         width = batch.kv_ip.shape[1] if wide else self._narrow
         inputs = {
             "sample": batch.sample,
@@ -192,8 +221,8 @@ class CompiledBackend:
             "ip_mask": batch.ip_mask[:, :width],
             **batch.vectors,
         }
-        dynamic = wide or bucket not in self._buckets or tuple(sample.shape[2:]) != self._size
-        noise = self._graphs.run("unet", inputs, rows=batch.held, dynamic=dynamic)["noise"]
+        paired = not dynamic and self._sharing.paired(bucket, units, inputs)
+        noise = self._graphs.run("unet", inputs, rows=batch.held, dynamic=dynamic, paired=paired)["noise"]
         return batch.rows_of(noise.float())
 
     def _tokens(self, pixels: torch.Tensor, adapter: AdapterEntry) -> torch.Tensor:

@@ -10,10 +10,11 @@ import torch
 from engine.backends.compiled.runtime import CompiledGraph, Rows, Runtime, Shape, Tensors
 from engine.export.directory import ExportDirectory
 
-KEPT = 16
-"""Compiled graphs of one name that are kept; those used least recently go first."""
+KEPT = 32
+"""Compiled graphs of one name that are kept, two for each bucket; those used least recently go first."""
 
-Shapes = tuple[tuple[str, Shape], ...]
+Key = tuple[object, ...]
+"""Whether a graph is a paired one, then its inputs' names and shapes."""
 
 
 class Graphs:
@@ -22,33 +23,52 @@ class Graphs:
     def __init__(self, export: ExportDirectory, runtime: Runtime) -> None:
         self._export = export
         self._runtime = runtime
-        self._compiled: dict[str, OrderedDict[Shapes, CompiledGraph]] = {}
+        self._compiled: dict[str, OrderedDict[Key, CompiledGraph]] = {}
         self._types = {
             name: {spec.name: getattr(torch, spec.dtype) for spec in graph.inputs}
             for name, graph in export.manifest.graphs.items()
         }
 
     def run(
-        self, graph: str, inputs: Tensors, *, rows: Rows | None = None, dynamic: bool = False
+        self,
+        graph: str,
+        inputs: Tensors,
+        *,
+        rows: Rows | None = None,
+        dynamic: bool = False,
+        paired: bool = False,
     ) -> dict[str, torch.Tensor]:
         """Run a graph; inputs are brought to its types. ``dynamic`` leaves every dimension dynamic that may be."""
         given = {name: inputs[name].to(kind) for name, kind in self._types[graph].items()}
-        shapes = {name: tuple(tensor.shape) for name, tensor in given.items()}
-        return self.compiled(graph, self._free(graph) if dynamic else shapes)(given, rows)
+        shapes = _shapes(given)
+        return self.compiled(graph, self._free(graph) if dynamic else shapes, paired=paired)(given, rows)
 
-    def compiled(self, graph: str, shapes: Mapping[str, Shape]) -> CompiledGraph:
+    def compiled(self, graph: str, shapes: Mapping[str, Shape], *, paired: bool = False) -> CompiledGraph:
         """Return a graph compiled for these shapes. Raises the ``ExportError`` family."""
         kept = self._compiled.setdefault(graph, OrderedDict())
-        key = tuple(shapes.items())
+        key = _key(shapes, paired=paired)
         if key not in kept:
-            kept[key] = self._runtime.compile(self._export, graph, shapes)
+            kept[key] = self._runtime.compile(self._export, graph, shapes, paired=paired)
             while len(kept) > KEPT:
                 kept.popitem(last=False)
         kept.move_to_end(key)
         return kept[key]
+
+    def forget(self, graph: str, inputs: Tensors, *, paired: bool = False) -> None:
+        """Let go of the graph that was compiled for inputs of these shapes."""
+        given = {name: inputs[name] for name in self._types[graph]}
+        del self._compiled[graph][_key(_shapes(given), paired=paired)]
 
     def _free(self, graph: str) -> dict[str, Shape]:
         return {
             spec.name: tuple(size if isinstance(size, int) else None for size in spec.shape)
             for spec in self._export.manifest.graphs[graph].inputs
         }
+
+
+def _shapes(tensors: Tensors) -> dict[str, Shape]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _key(shapes: Mapping[str, Shape], *, paired: bool) -> Key:
+    return (paired, *shapes.items())

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from engine.backends.compiled.runtime import CompiledGraph, Rows, Shape, Tensors
+from engine.backends.compiled.runtime import CompiledGraph, Pairs, Rows, Shape, Tensors
 from engine.export.directory import ExportDirectory
 from engine.export.errors import GraphCompileError
 from engine.export.signature import check_signature
@@ -30,8 +30,15 @@ class ONNXRuntime:
             self._options.intra_op_num_threads = threads
         self._sessions: dict[Path, _Session] = {}
 
-    def compile(self, export: ExportDirectory, graph: str, shapes: Mapping[str, Shape]) -> CompiledGraph:
+    def pairs(self, rows: int) -> Pairs:
+        """Return none: a session runs the graph as exported."""
+        return ()
+
+    def compile(
+        self, export: ExportDirectory, graph: str, shapes: Mapping[str, Shape], *, paired: bool = False
+    ) -> CompiledGraph:
         """Return the graph's session."""
+        assert not paired, "there are no pairs"
         path, entry = export.graph(graph)
         if path not in self._sessions:
             try:

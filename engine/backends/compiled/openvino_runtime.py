@@ -19,7 +19,8 @@ from engine.backends.compiled.openvino_conditioning import read_by_layer
 from engine.backends.compiled.openvino_graph import CONDITIONING, OpenVINOGraph
 from engine.backends.compiled.openvino_rewrites import REWRITES, rewrite_for_bfloat16
 from engine.backends.compiled.openvino_surgery import static
-from engine.backends.compiled.runtime import CompiledGraph, Shape
+from engine.backends.compiled.openvino_trunk import share_trunk
+from engine.backends.compiled.runtime import CompiledGraph, Pairs, Shape
 from engine.export.directory import ExportDirectory
 from engine.export.errors import GraphCompileError
 from engine.export.manifest import GraphEntry
@@ -29,6 +30,9 @@ log = structlog.get_logger()
 
 REDUCED = ("unet", "vae_decoder")
 """Graphs that bfloat16 speeds up; encoders and projections take little of a picture's time: exact."""
+
+LEAST_TRUNK = 2
+"""Rows of a shared trunk: OpenVINO fuses what follows one row otherwise, and its last bits are others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,13 +61,30 @@ class OpenVINORuntime:
         self._openvino = openvino
         self._core = openvino.Core()
         self._blobs = None if settings.cache is None else BlobCache(settings.cache)
-        # It costs 40 MB a bucket, for who asks for it alone: by several lanes, or by one thread, as where an engine
-        # is one of several.
-        self._spread = settings.lanes > 1 or settings.threads == 1
+        # GroupNorm rewritten costs 40 MB a bucket, and pairs a graph more. For who asks for it alone: by several lanes,
+        # or by one thread, as where an engine is one of several.
+        self._memory_for_speed = settings.lanes > 1 or settings.threads == 1
         self.compiled = 0
         """Graphs that were compiled and not read from the cache."""
 
-    def compile(self, export: ExportDirectory, graph: str, shapes: Mapping[str, Shape]) -> CompiledGraph:
+    def pairs(self, rows: int) -> Pairs:
+        """Return the positions that share a trunk (``share_trunk``): within a lane, in its first and second half.
+
+        There are none where memory was not given for speed: a bucket that shares has another graph beside.
+        """
+        lanes = self._most_lanes(rows)
+        share, half = rows // lanes, rows // lanes // 2
+        if not self._memory_for_speed or share % 2 or half < LEAST_TRUNK:
+            return ()
+        return [
+            (first, first + half)
+            for lane in range(lanes)
+            for first in range(lane * share, lane * share + half)
+        ]
+
+    def compile(
+        self, export: ExportDirectory, graph: str, shapes: Mapping[str, Shape], *, paired: bool = False
+    ) -> CompiledGraph:
         """Compile a graph for input shapes, or read what was compiled before."""
         path, entry = export.graph(graph)
         lanes = self._lanes(shapes)
@@ -75,14 +96,15 @@ class OpenVINORuntime:
             content = (entry.onnx.sha256, entry.data.sha256 if entry.data else "")
             here = (
                 REWRITES,
-                self._spread and precision == "bf16",
+                self._memory_for_speed and precision == "bf16",
+                paired,
                 self._openvino.__version__,
                 *self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
             )
             kept = self._blobs.path((*content, *here, *sorted(options.items()), *shapes.items()))
         found = None if kept is None else self._read(kept, options)
         if found is None:
-            compiled = self._compile(path, entry, shapes, options)
+            compiled = self._compile(path, entry, shapes, options, paired=paired)
             if self._blobs is not None and kept is not None:
                 written = io.BytesIO()
                 compiled.export_model(written)
@@ -101,12 +123,19 @@ class OpenVINORuntime:
     def _lanes(self, shapes: Mapping[str, Shape]) -> int:
         """Return among how many lanes the rows of these inputs are shared out: the UNet's alone, and evenly."""
         rows = shapes[CONDITIONING[0]][0] if set(CONDITIONING) <= shapes.keys() else None
-        if rows is None:
-            return 1
+        return 1 if rows is None else self._most_lanes(rows)
+
+    def _most_lanes(self, rows: int) -> int:
         return max(lanes for lanes in range(1, self._settings.lanes + 1) if rows % lanes == 0)
 
     def _compile(
-        self, path: Path, entry: GraphEntry, shapes: Mapping[str, Shape], options: dict[str, Any]
+        self,
+        path: Path,
+        entry: GraphEntry,
+        shapes: Mapping[str, Shape],
+        options: dict[str, Any],
+        *,
+        paired: bool,
     ) -> Any:
         try:
             # Read again for each bucket, which only a first start does: kept, it would hold the weights once more.
@@ -115,14 +144,16 @@ class OpenVINORuntime:
             sizes = {name: [-1 if size is None else size for size in shape] for name, shape in shapes.items()}
             model.reshape(sizes)
             if static(model):
-                hint = options["INFERENCE_PRECISION_HINT"]
-                if hint == "bf16":
-                    rewrite_for_bfloat16(model, spread=self._spread)
+                precision = options["INFERENCE_PRECISION_HINT"]
+                if precision == "bf16":
+                    rewrite_for_bfloat16(model, spread=self._memory_for_speed)
                 if set(CONDITIONING) <= shapes.keys():
-                    if not read_by_layer(model, CONDITIONING, hint):
+                    if not read_by_layer(model, CONDITIONING, precision):
                         log.warning("the graph does not let keys and values be read by layer", path=str(path))
-                    elif hint == "bf16":
+                    elif precision == "bf16":
                         join_attention(model)
+            if paired and not share_trunk(model):
+                raise GraphCompileError("no part of the graph reads latents and timestep alone", path=path)
             self.compiled += 1
             return self._core.compile_model(model, "CPU", options)
         except RuntimeError as error:

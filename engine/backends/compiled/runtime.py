@@ -17,6 +17,9 @@ Tensors = Mapping[str, torch.Tensor]
 Rows = Sequence[Hashable | None]
 """What the conditioning of each position of a batch is: one key is one content. None where there is only padding."""
 
+Pairs = Sequence[tuple[int, int]]
+"""Positions of a batch, two and two."""
+
 
 class CompiledGraph(Protocol):
     """A graph that was compiled for shapes."""
@@ -31,5 +34,13 @@ class Runtime(Protocol):
     name: str
     device: torch.device
 
-    def compile(self, export: ExportDirectory, graph: str, shapes: Mapping[str, Shape]) -> CompiledGraph:
-        """Compile a graph for input shapes. Raises ``GraphCompileError`` and ``GraphMismatchError``."""
+    def pairs(self, rows: int) -> Pairs:
+        """Return which positions of a batch of so many rows can share what two rows of one image have in common."""
+
+    def compile(
+        self, export: ExportDirectory, graph: str, shapes: Mapping[str, Shape], *, paired: bool = False
+    ) -> CompiledGraph:
+        """Compile a graph for input shapes. Raises ``GraphCompileError`` and ``GraphMismatchError``.
+
+        A ``paired`` one, a UNet, reads of each of its ``pairs`` the latents and the timestep of the first.
+        """

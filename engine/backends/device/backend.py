@@ -18,7 +18,7 @@ from engine.backends.base import (
     RowConditioning,
 )
 from engine.backends.device.stream import CapturedCall
-from engine.backends.slots import SlotBuffers, Staging
+from engine.backends.slots import SlotBuffers, Staging, single_seats
 from engine.backends.slotted import RowProjection, SlottedRows
 from engine.models.model import Model
 
@@ -175,7 +175,12 @@ class DeviceBackend:
         self._rows.release(slot)
 
     def predict_noise(
-        self, slots: Sequence[int], sample: torch.Tensor, timestep: torch.Tensor, bucket: int
+        self,
+        slots: Sequence[int],
+        sample: torch.Tensor,
+        timestep: torch.Tensor,
+        bucket: int,
+        images: Sequence[int] | None = None,
     ) -> torch.Tensor:
         """Run one tick; see ``Backend.predict_noise``. Padding rows are zero latents at timestep 0.
 
@@ -216,7 +221,7 @@ class DeviceBackend:
         width = held.kv_ip.shape[1] if wide else self._narrow
         channels, high, across = sample.shape[1:]
         staging = self._staging(width)
-        places = self._index(staging.arrange(slots, bucket))
+        places = self._index(staging.arrange(slots, single_seats(bucket)))
         inputs, program = self._program(staging, ProgramKey(bucket, (channels, high, across), width))
         if len(slots) < bucket:
             inputs.sample.zero_()
