@@ -112,7 +112,7 @@ def guided(
     sample, step = inputs()
     for bucket in GUIDED_BUCKETS[1:]:
         backend.predict_noise(slots[:2], sample[[0, 0]], step[[0, 0]], bucket, [0, 0])
-    assert list(backend._sharing.seats) == ([GUIDED_BUCKETS[-1]] if runtime == "openvino" else [])
+    assert bool(backend._sharing.seats) == (runtime == "openvino")
     return backend, slots
 
 

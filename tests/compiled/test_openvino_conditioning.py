@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from openvino import opset13 as ops
 from engine.backends.compiled.by_layer import ConditioningByLayer, layer_input
 from engine.backends.compiled.openvino_attention import join_attention
 from engine.backends.compiled.openvino_conditioning import read_by_layer
+from engine.backends.compiled.openvino_surgery import only_reader
 from engine.models.projection import scale_values
 from tests.compiled import exported
 from tests.compiled.graphs import ROWS, given, run, unet
@@ -73,6 +75,21 @@ def test_a_unet_whose_attentions_are_joined_predicts_the_same(root: Path) -> Non
     np.testing.assert_allclose(found, run(packed, inputs), rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("shift", [-300, 300])
+def test_a_shift_of_all_scores_changes_nothing(root: Path, shift: int) -> None:
+    """No key that is nobody's may take the weight: not those that fill up, nor those that a mask hides."""
+    packed, model = unet(root), joined(root)
+    inputs = masked(given(packed))
+    generator = np.random.default_rng(1)
+    for layer in exported(root).manifest.columns:
+        keys = shift * generator.standard_normal(layer.width).astype(np.float32)
+        for name in ("kv_text", "kv_ip"):
+            inputs[name][..., layer.start : layer.start + layer.width] += keys
+    inputs["kv_ip"][inputs["ip_mask"] != 0] = 0
+    found = run(model, conditioned(model, inputs))
+    np.testing.assert_allclose(found, run(packed, inputs), rtol=0, atol=1e-3)
+
+
 def test_an_attention_beside_whose_scores_the_others_vanish_finds_nothing(root: Path) -> None:
     """It is not what softmax gives, but finite, and none of the other's."""
     packed, model = unet(root), joined(root)
@@ -90,6 +107,59 @@ def test_a_reference_of_scale_0_is_none_to_the_bit(root: Path) -> None:
     assert silent[1].any()
     found, expected = (run(model, conditioned(model, inputs | {"kv_ip": kv})) for kv in (silent, none))
     np.testing.assert_array_equal(found, expected)
+
+
+Change = Callable[[Any, Any, Any], None]
+"""What is done, in a model, to an attention's product for scores and to its softmax."""
+
+
+def another_query(model: Any, scores: Any, softmax: Any) -> None:
+    scores.input(0).replace_source_output(ops.negative(scores.input_value(0)).output(0))
+
+
+def another_mask(model: Any, scores: Any, softmax: Any) -> None:
+    mask = ops.constant(np.zeros((ROWS, 1, 1, 4), np.float32))
+    softmax.input(0).replace_source_output(ops.add(scores, mask).output(0))
+
+
+def the_references_mask(model: Any, scores: Any, softmax: Any) -> None:
+    mask = ops.unsqueeze(model.input("ip_mask"), np.array([1, 2]))
+    softmax.input(0).replace_source_output(ops.add(scores, mask).output(0))
+
+
+def no_mask(model: Any, scores: Any, softmax: Any) -> None:
+    softmax.input(0).replace_source_output(scores.output(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("kv_text", another_query),
+        ("kv_text", another_mask),
+        ("kv_text", the_references_mask),
+        ("kv_ip", another_query),
+        ("kv_ip", another_mask),
+        ("kv_ip", no_mask),
+    ],
+)
+def test_an_attention_that_is_not_an_adapters_stays_as_it_is(root: Path, name: str, change: Change) -> None:
+    model, changed = unet(root), 0
+    assert read_by_layer(model, ("kv_text", "kv_ip"), "f32")
+    for port in [
+        port for port in model.inputs if port.any_name.startswith(name) and "/keys" in port.any_name
+    ]:
+        (read,) = port.get_target_inputs()
+        (scored,) = read.get_node().output(0).get_target_inputs()
+        scores = scored.get_node()
+        (weighed,) = scores.output(0).get_target_inputs()
+        after = weighed.get_node()
+        softmax = after if after.get_type_name() == "Softmax" else only_reader(after)
+        change(model, scores, softmax)
+        changed += 1
+    assert changed == len(exported(root).manifest.columns)
+    names = {port.any_name for port in model.inputs}
+    assert join_attention(model) == 0
+    assert {port.any_name for port in model.inputs} == names
 
 
 def test_a_graph_without_references_keeps_its_attentions() -> None:

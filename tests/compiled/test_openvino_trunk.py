@@ -19,7 +19,7 @@ from engine.backends.compiled.graphs import Graphs
 from engine.backends.compiled.openvino_runtime import OpenVINORuntime, OpenVINOSettings
 from engine.backends.compiled.openvino_trunk import share_trunk
 from engine.backends.compiled.runtime import Tensors
-from engine.backends.compiled.sharing import SharedTrunks
+from engine.backends.compiled.sharing import SharedTrunk
 from tests.compiled import exported, make_runtime
 from tests.compiled.graphs import given, run, unet
 from tests.tinymodels import build_tiny_model, build_tiny_xl
@@ -125,6 +125,7 @@ def test_pairs_lie_within_a_lane(lanes: int, rows: int, pairs: list[tuple[int, i
 @pytest.mark.parametrize(
     ("images", "units"),
     [
+        (None, []),
         ([0, 1, 0, 1], [[0, 2], [1, 3]]),
         ([0, 1, 2, 1], [[0], [1, 3], [2]]),
         ([0, 1, 2, 3, 1], [[0], [1, 4], [2], [3]]),
@@ -132,8 +133,8 @@ def test_pairs_lie_within_a_lane(lanes: int, rows: int, pairs: list[tuple[int, i
         ([0, 1, 2], []),
     ],
 )
-def test_a_unit_is_the_rows_of_an_image(images: list[int], units: list[list[int]]) -> None:
-    sharing = SharedTrunks(cast(Graphs, None), {8: [(0, 4), (1, 5), (2, 6), (3, 7)], 2: []})
+def test_a_unit_is_the_rows_of_an_image(images: list[int] | None, units: list[list[int]]) -> None:
+    sharing = SharedTrunk(cast(Graphs, None), 8, [(0, 4), (1, 5), (2, 6), (3, 7)])
     assert sharing.units(images, 8) == units
     assert sharing.units(images, 2) == []
 

@@ -17,7 +17,7 @@ from engine.backends.base import (
 from engine.backends.compiled.graphs import Graphs
 from engine.backends.compiled.prompts import PromptGraphs
 from engine.backends.compiled.runtime import Runtime
-from engine.backends.compiled.sharing import SharedTrunks
+from engine.backends.compiled.sharing import SharedTrunk
 from engine.backends.slots import SlotBuffers
 from engine.backends.slotted import RowProjection, SlotSettings, SlottedRows
 from engine.export.directory import ExportDirectory
@@ -73,8 +73,7 @@ class CompiledBackend:
         share = weights <= LARGEST_SHARED_BYTES and not manifest.added.widths()
         # The largest bucket alone: it is what a full engine runs, and each would hold the weights once more.
         largest = self._buckets[-1]
-        seats = {largest: runtime.pairs(largest)} if share else {}
-        self._sharing = SharedTrunks(self._graphs, seats)
+        self._sharing = SharedTrunk(self._graphs, largest, runtime.pairs(largest) if share else ())
         added = manifest.added
         kv = manifest.graphs["unet"].inputs[2]
         slots = SlotBuffers(
@@ -194,10 +193,8 @@ class CompiledBackend:
         regions = self._rows.regions(slots[0])
         wide = self._rows.slots.tokens[slots[0]] > self._narrow
         dynamic = wide or bucket not in self._buckets or tuple(sample.shape[2:]) != self._size
-        units = (
-            [] if images is None or dynamic or regions is not None else self._sharing.units(images, bucket)
-        )
-        seats = self._sharing.seats[bucket] if units else ()
+        units = [] if dynamic or regions is not None else self._sharing.units(images, bucket)
+        seats = self._sharing.seats if units else ()
         batch = self._rows.batch(slots, sample, timestep, bucket, seats=seats, units=units)
         if regions is not None:
             tokens = batch.tokens[0]

@@ -82,8 +82,9 @@ class _Part:
 class _Joint:
     """The keys of two attentions side by side, or their values as ``join_attention`` has them, with columns of ones.
 
-    A reference whose ``values`` are all zero, as at scale 0, has no keys: so it says nothing, not even by what its
-    scores would leave of the prompt's weights to the last bit.
+    Keys beyond those of the prompt and of the tokens that a reference has are the prompt's first, which no softmax has
+    to make room for. A reference whose ``values`` are all zero, as at scale 0, has no keys either: so it says nothing,
+    not even by what its scores would leave of the prompt's weights to the last bit.
     """
 
     text: _Columns
@@ -100,16 +101,18 @@ class _Joint:
         text, reference = self.text.row(position, packed), self.reference.row(position, packed)
         memory, between = self.memory[position], text.shape[1]
         end, wide = between + reference.shape[1], self.text.wide
+        there = packed[MASK][position] == 0
         if self.keys:
             memory[:, :, :between] = text.transpose(1, 2)
-            silent = not self.values.row(position, packed).any()
-            memory[:, :, between:end] = 0 if silent else reference.transpose(1, 2)
+            memory[:, :, between:] = memory[:, :, :1]
+            if self.values.row(position, packed).any():
+                memory[:, :, between:end][:, :, there] = reference[:, there].transpose(1, 2).to(memory.dtype)
             return
-        there = (packed[MASK][position] == 0).to(memory.dtype)
+        ones = there.to(memory.dtype)
         memory[:, :between, :wide] = text
         memory[:, :between, wide] = 1
-        memory[:, between:end, wide + 1 : -1] = reference * there[:, None]
-        memory[:, between:end, -1] = there
+        memory[:, between:end, wide + 1 : -1] = reference * ones[:, None]
+        memory[:, between:end, -1] = ones
 
 
 class ConditioningByLayer:

@@ -10,8 +10,8 @@ import torch
 from engine.backends.compiled.runtime import CompiledGraph, Rows, Runtime, Shape, Tensors
 from engine.export.directory import ExportDirectory
 
-KEPT = 32
-"""Compiled graphs of one name that are kept, two for each bucket; those used least recently go first."""
+KEPT = 16
+"""Compiled graphs of one name that are kept; those used least recently go first."""
 
 Key = tuple[object, ...]
 """Whether a graph is a paired one, then its inputs' names and shapes."""

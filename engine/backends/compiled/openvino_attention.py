@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.backends.compiled.by_layer import MASK
 from engine.backends.compiled.openvino_surgery import only_reader, replace
 
 KEYS = 32
@@ -22,12 +23,16 @@ def join_attention(model: Any) -> int:
     A layer adds what its query finds in the prompt and in the reference, each with a softmax of its own. One softmax
     over the keys of both gives weights that are right but for a factor for each part. Its values ``[T, 2 * (d + 1)]``
     have the prompt's in the first columns and the reference's in the others, with a column of ones for each: so the
-    product has the sums of both parts beside them, to divide by. Keys that only fill up have no values and no ones. It
-    costs little more than the prompt's attention alone, as most of that is not arithmetic.
+    product has the sums of both parts beside them, to divide by. It costs little more than the prompt's attention
+    alone, as most of that is not arithmetic.
 
     The inputs of ``read_by_layer`` become ``kv_text+kv_ip/FIRST+FIRST+VALUES/keys`` and ``.../values``: first columns
-    of prompt and reference, and of the reference's values. Where a reference has fewer tokens there are no ones, in
-    place of a mask. Two parts whose largest scores lie more than 87 apart underflow: the smaller one finds nothing.
+    of prompt and reference, and of the reference's values. Keys that only fill up, and those of tokens that ``ip_mask``
+    hides, have no values and no ones. Nor may they take all the weight, as softmax looks for the largest score among
+    them too: they have to be one of the prompt's own. Two parts whose largest scores lie more than 87 apart underflow:
+    the smaller one finds nothing.
+
+    What is another sum, has a mask over its prompt or another one over its reference stays as it is.
     """
     found = 0
     for op in model.get_ordered_ops():
@@ -35,13 +40,14 @@ def join_attention(model: Any) -> int:
             continue
         parts = [_attention(value) for value in op.input_values()]
         by_input = {part.packed: part for part in parts if part is not None}
-        if by_input.keys() == {"kv_text", "kv_ip"}:
-            replace(op.output(0), _joined(model, by_input["kv_text"], by_input["kv_ip"]))
+        if by_input.keys() != {"kv_text", "kv_ip"}:
+            continue
+        text, reference = by_input["kv_text"], by_input["kv_ip"]
+        if text.query == reference.query and not text.masked and reference.masked:
+            replace(op.output(0), _joined(model, text, reference))
             found += 1
-    for port in model.inputs:
-        if found and not port.get_target_inputs():
-            model.remove_parameter(port.get_node())
     if found:
+        _remove_unread(model)
         model.validate_nodes_and_infer_types()
     return found
 
@@ -54,6 +60,8 @@ class _Attention:
     first: tuple[str, str]
     """The first columns of keys and values."""
     query: Any
+    masked: bool
+    """Whether ``ip_mask`` is added to its scores."""
     keys: list[int]
     """Shape of the keys, ``[B, heads, d, T]``."""
     kind: Any
@@ -69,7 +77,10 @@ def _attention(merged: Any) -> _Attention | None:
     values = _source(transpose, "Transpose")
     softmax = _source(values, "MatMul")
     scores = _source(softmax, "Softmax")
-    if scores is not None and scores.get_type_name() == "Add":
+    masked = scores is not None and scores.get_type_name() == "Add"
+    if masked:
+        if not _is_mask(scores.input_value(1)) or only_reader(scores) is None:
+            return None
         scores = scores.input_value(0).get_node()
     if scores is None or scores.get_type_name() != "MatMul":
         return None
@@ -85,11 +96,34 @@ def _attention(merged: Any) -> _Attention | None:
         packed=keys_of,
         first=(keys_first, values_first),
         query=scores.input_value(0),
+        masked=masked,
         keys=list(scores.input_value(1).get_shape()),
         kind=scores.input_value(1).get_node().input_value(0).get_element_type(),
         transpose=transpose,
         reshape=reshape,
     )
+
+
+def _is_mask(value: Any) -> bool:
+    """Whether a value is ``ip_mask``, brought to the shape of scores."""
+    op = value.get_node()
+    while op.get_type_name() == "Unsqueeze":
+        op = op.input_value(0).get_node()
+    return op.get_type_name() == "Parameter" and MASK in op.output(0).get_names()
+
+
+def _remove_unread(model: Any) -> None:
+    """Remove inputs that no result needs any more: those whose place one for both has taken, and the mask."""
+    needed: set[str] = set()
+    ahead = list(model.get_results())
+    while ahead:
+        op = ahead.pop()
+        if op.get_friendly_name() not in needed:
+            needed.add(op.get_friendly_name())
+            ahead += [value.get_node() for value in op.input_values()]
+    for parameter in model.get_parameters():
+        if parameter.get_friendly_name() not in needed:
+            model.remove_parameter(parameter)
 
 
 def _source(op: Any, kind: str) -> Any:

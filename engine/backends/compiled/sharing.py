@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import structlog
 import torch
@@ -17,45 +17,48 @@ TIMESTEPS = 1000
 """Of the noise on which both are tried: 0 to so many."""
 
 
-class SharedTrunks:
-    """The buckets that have a UNet which computes once what two rows of an image have in common.
+class SharedTrunk:
+    """The UNet of one bucket that computes once what two rows of an image have in common.
 
-    Each has its other UNet as well, for ticks in which too many images have one row. A row's bits may not depend on
-    which of them runs. So a bucket's first tick, which is warm-up's, decides: if it could share, both run on the same
-    noise, and where they differ, as a compiler is free to fuse what it likes, the bucket never shares.
+    The bucket has its other UNet as well, for ticks in which too many images have one row. A row's bits may not depend
+    on which of them runs. So the bucket's first tick, which is warm-up's, decides: if it could share, both run on the
+    same noise, and where they differ, as a compiler is free to fuse what it likes, the bucket never shares.
     """
 
-    def __init__(self, graphs: Graphs, seats: Mapping[int, Pairs]) -> None:
+    def __init__(self, graphs: Graphs, bucket: int, seats: Pairs) -> None:
         self._graphs = graphs
-        self.seats = {bucket: pairs for bucket, pairs in seats.items() if pairs}
-        """Positions that share, by bucket."""
-        self._decided: set[int] = set()
+        self._bucket = bucket
+        self.seats = seats
+        """Positions that share; none where nothing does."""
+        self._decided = False
 
-    def units(self, images: Sequence[int], bucket: int) -> list[list[int]]:
+    def units(self, images: Sequence[int] | None, bucket: int) -> list[list[int]]:
         """Return the rows of each image, or nothing where a tick of these rows does not share.
 
-        ``images`` says which image each row is of; an image of one row leaves half of its seat empty.
+        ``images`` says which image each row is of, where that is known; an image of one row leaves half of its seat
+        empty.
         """
+        if images is None or bucket != self._bucket:
+            return []
         of: dict[int, list[int]] = {}
         for row, image in enumerate(images):
             of.setdefault(image, []).append(row)
         units = list(of.values())
-        shares = len(units) < len(images) and len(units) <= len(self.seats.get(bucket, ()))
-        return units if shares else []
+        return units if len(units) < len(images) and len(units) <= len(self.seats) else []
 
     def paired(self, bucket: int, units: Sequence[Sequence[int]], inputs: Tensors) -> bool:
-        """Say whether a tick of these units runs in the bucket's shared UNet; ``inputs`` show its shapes.
+        """Say whether a tick of these units runs in the shared UNet; ``inputs`` show its shapes.
 
-        The first tick of a bucket compiles and runs both. Raises what that raises, and decides nothing then.
+        The bucket's first tick compiles and runs both. Raises what that raises, and decides nothing then.
         """
-        if bucket in self.seats and bucket not in self._decided:
-            if not units or not self._agree(_noise(inputs, self.seats[bucket])):
-                del self.seats[bucket]
-            self._decided.add(bucket)
-        return bool(units) and bucket in self.seats
+        if self.seats and not self._decided and bucket == self._bucket:
+            if not units or not self._agree(_noise(inputs, self.seats)):
+                self.seats = ()
+            self._decided = True
+        return bool(units and self.seats)
 
     def _agree(self, inputs: Tensors) -> bool:
-        rows = len(inputs["sample"])
+        rows = self._bucket
         try:
             shared = self._graphs.run("unet", inputs, paired=True)["noise"]
         except GraphCompileError as error:
