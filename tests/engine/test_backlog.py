@@ -6,7 +6,7 @@ import pytest
 
 from engine.loop.backlog import ADMIT_SECONDS
 from engine.protocol.messages import Cancel, Failed, FailureReason, Finished, Queued, Shutdown
-from tests.engine.fakes import Bench, job
+from tests.engine.bench import Bench, job
 
 BURST = 20
 

@@ -6,7 +6,7 @@ import pytest
 
 from engine.loop.decoding import DecodePlan, plan_decoding
 from engine.protocol.messages import Finished, ImageReady
-from tests.engine.fakes import Bench, job
+from tests.engine.bench import Bench, job
 
 
 def order(bench: Bench) -> list[str]:

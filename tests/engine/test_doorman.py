@@ -12,7 +12,8 @@ import pytest
 from engine.loop.doorman import Doorman
 from engine.protocol.framing import ProtocolError
 from engine.protocol.messages import Cancel, Failed, FailureReason, Finished, Message, Queued, Shutdown
-from tests.engine.fakes import TICK_SECONDS, Bench, job, reference
+from tests.engine.bench import Bench, job, reference
+from tests.engine.fakes import TICK_SECONDS
 from tests.waiting import PATIENCE, until
 
 

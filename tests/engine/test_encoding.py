@@ -19,7 +19,8 @@ from engine.protocol.messages import (
     ReferenceFailed,
     TickReport,
 )
-from tests.engine.fakes import TOKENS, WIDE_TOKENS, Bench, FakeBackend, VirtualClock, job, reference
+from tests.engine.bench import Bench, job, reference
+from tests.engine.fakes import TOKENS, WIDE_TOKENS, FakeBackend, VirtualClock
 
 
 def picture(value: int) -> Tensor:

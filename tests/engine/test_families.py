@@ -15,7 +15,8 @@ from engine.config import EngineConfig
 from engine.loop.announcement import model_info
 from engine.models.lora_choice import LoraChoice
 from engine.protocol.messages import Finished
-from tests.engine.fakes import FACTS, Bench, job, reference
+from tests.engine.bench import Bench, job, reference
+from tests.engine.fakes import FACTS
 
 
 def rows_of(bench: Bench) -> list[RowConditioning]:

@@ -31,7 +31,7 @@ from engine.protocol.framing import (
     parse_header,
 )
 from engine.protocol.messages import AnyMessage, Cancel, ImageReady, Message, Shutdown, Step, Submit
-from tests.engine.fakes import job
+from tests.engine.bench import job
 
 tensors = hnp.arrays(
     st.sampled_from(DTYPES), hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)

@@ -18,7 +18,8 @@ from engine.protocol.messages import (
     ImageReady,
     ReferenceFailed,
 )
-from tests.engine.fakes import TOKENS, WIDTH, Bench, BoomError, job, reference
+from tests.engine.bench import Bench, job, reference
+from tests.engine.fakes import TOKENS, WIDTH, BoomError
 
 GOOD = ("good one", "good two", "good three")
 

@@ -18,7 +18,8 @@ from engine.protocol.messages import (
     ReferenceEncoded,
     ReferenceFailed,
 )
-from tests.engine.fakes import TOKENS, WIDE_TOKENS, Bench, job, reference
+from tests.engine.bench import Bench, job, reference
+from tests.engine.fakes import TOKENS, WIDE_TOKENS
 from tests.engine.test_encoding import picture
 
 PROMPTS = ("a", "b", "ticknan", "tickboom", "encnan", "encboom", "placeboom")
