@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 import mmap
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -54,10 +55,9 @@ class SlotBuffers:
         self.vectors = {
             name: torch.zeros(capacity, wide, device=self.device) for name, wide in (vectors or {}).items()
         }
-        self._free = list(range(capacity))
+        self.contents: list[Hashable | None] = [None] * capacity
+        """What each slot holds, or held last; None before it holds anything. One name is one content."""
         self._taken: set[int] = set()
-        self.writes = [0] * capacity
-        """How often each slot has been written: tells a copy of it that is out of date."""
 
     @property
     def taken(self) -> int:
@@ -66,24 +66,40 @@ class SlotBuffers:
 
     def place(
         self,
+        content: Hashable,
         kv_text: torch.Tensor,
         kv_ip: torch.Tensor | None,
         vectors: Mapping[str, torch.Tensor] | None = None,
     ) -> int:
-        """Write a row's ``[T, D]``, ``[tokens, D]`` and vectors to the lowest free slot and return it.
+        """Write a row's ``[T, D]``, ``[tokens, D]`` and vectors to a free slot and return it.
 
-        A row without a reference gets zero values: exactly the plain model. Raises ``SlotsExhaustedError`` and
-        ``ReferenceTooLongError``.
+        ``content`` names what is written. A free slot that still holds it is taken as it is; else the lowest is
+        written. A row without a reference gets zero values: exactly the plain model. Raises ``SlotsExhaustedError``
+        and ``ReferenceTooLongError``.
         """
         tokens = 0 if kv_ip is None else kv_ip.shape[0]
         room = self.kv_ip.shape[1]
         if tokens > room:
             raise ReferenceTooLongError(f"{tokens} reference tokens where a slot holds {room}")
-        if not self._free:
+        free = [slot for slot in range(self.capacity) if slot not in self._taken]
+        if not free:
             raise SlotsExhaustedError(f"all {self.capacity} slots are taken")
-        slot = heapq.heappop(self._free)
+        slot = next((slot for slot in free if self.contents[slot] == content), free[0])
+        if self.contents[slot] != content:
+            self.contents[slot] = None
+            self._write(slot, kv_text, kv_ip, vectors or {})
+            self.contents[slot] = content
         self._taken.add(slot)
-        self.writes[slot] += 1
+        return slot
+
+    def _write(
+        self,
+        slot: int,
+        kv_text: torch.Tensor,
+        kv_ip: torch.Tensor | None,
+        vectors: Mapping[str, torch.Tensor],
+    ) -> None:
+        tokens = 0 if kv_ip is None else kv_ip.shape[0]
         self.kv_text[slot] = kv_text
         _overwrite(self.kv_ip[slot], kv_ip, self.tokens[slot])
         self.tokens[slot] = tokens
@@ -92,12 +108,10 @@ class SlotBuffers:
             if tokens:
                 self.ip_mask[slot, tokens:] = -torch.inf
         for name, buffer in self.vectors.items():
-            buffer[slot] = (vectors or {})[name]
-        return slot
+            buffer[slot] = vectors[name]
 
     def values(self, slot: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return what was placed in a slot: views, not copies."""
-        self.check([slot])
+        """Return what a slot holds, or held last: views, not copies."""
         tokens = self.tokens[slot]
         return self.kv_text[slot], self.kv_ip[slot, :tokens] if tokens else None
 
@@ -105,7 +119,6 @@ class SlotBuffers:
         """Free a slot. Raises ``SlotError`` if it is not taken."""
         self.check([slot])
         self._taken.remove(slot)
-        heapq.heappush(self._free, slot)
 
     def check(self, slots: Sequence[int]) -> None:
         """Raise ``SlotError`` unless all of these slots are taken and no slot comes twice."""
@@ -124,7 +137,7 @@ def single_seats(bucket: int) -> list[tuple[int]]:
 class Staging:
     """A batch's copy of the conditioning of rows whose slots do not lie side by side.
 
-    A row keeps its position in the copy from tick to tick, so only rows that are new to the batch are copied.
+    A row keeps its position in the copy from tick to tick, so only what is new to a position is copied.
     ``ip_tokens`` makes the copy narrower than the slots, for rows that bring no more reference tokens than that.
     """
 
@@ -137,7 +150,7 @@ class Staging:
         self.tokens = [0] * rows
         """How many reference tokens each position holds."""
         self.vectors = {name: torch.zeros_like(buffer[:rows]) for name, buffer in slots.vectors.items()}
-        self._held: list[tuple[int, int] | None] = [None] * rows
+        self._held: list[Hashable | None] = [None] * rows
 
     def arrange(
         self,
@@ -150,26 +163,26 @@ class Staging:
         ``seats`` are positions that go together, and ``units`` indices of slots that do: a unit takes a seat, from its
         first position on. By default each slot is a unit of its own.
         """
-        rows = [(slot, self.slots.writes[slot]) for slot in slots]
-        wanted = {rows[unit[0]]: unit for unit in units or [(index,) for index in range(len(slots))]}
+        contents = [self.slots.contents[slot] for slot in slots]
+        waiting: dict[Hashable | None, deque[Sequence[int]]] = {}
+        for unit in units or [(index,) for index in range(len(slots))]:
+            waiting.setdefault(contents[unit[0]], deque()).append(unit)
         seated: list[tuple[Sequence[int], Sequence[int]]] = []
         vacant: list[Sequence[int]] = []
         for seat in seats:
-            held = self._held[seat[0]]
-            unit = None if held is None else wanted.pop(held, None)
-            if unit is None:
-                vacant.append(seat)
+            if alike := waiting.get(self._held[seat[0]]):
+                seated.append((alike.popleft(), seat))
             else:
-                seated.append((unit, seat))
-        seated += zip(wanted.values(), vacant, strict=False)
+                vacant.append(seat)
+        seated += zip(chain.from_iterable(waiting.values()), vacant, strict=False)
         assert sum(len(unit) for unit, _ in seated) == len(slots), "there are fewer seats than units"
         positions = [-1] * len(slots)
         for unit, seat in seated:
             assert len(unit) <= len(seat), "a unit has more rows than a seat"
             for index, position in zip(unit, seat, strict=False):
-                if self._held[position] != rows[index]:
+                if self._held[position] != contents[index]:
                     self._copy(slots[index], position)
-                    self._held[position] = rows[index]
+                    self._held[position] = contents[index]
                 positions[index] = position
         return positions
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import count
 from typing import Self
 
 import torch
@@ -77,7 +78,7 @@ class RowBatch:
     """A tick's inputs, padded to its bucket. Padding rows are zero latents at timestep 0.
 
     ``places`` says where in the batch each asked row lies, ``tokens`` how many reference tokens it brings. ``held``
-    names, by position, the row whose conditioning lies there: slot and how often it was written. None is padding.
+    names, by position, the content that lies there (``SlotBuffers.contents``). None is padding.
     """
 
     sample: torch.Tensor
@@ -88,11 +89,19 @@ class RowBatch:
     vectors: Mapping[str, torch.Tensor]
     places: list[int]
     tokens: list[int]
-    held: list[tuple[int, int] | None]
+    held: list[Hashable | None]
 
     def rows_of(self, noise: torch.Tensor) -> torch.Tensor:
         """Return the asked rows of the network's output, in the order in which they were asked."""
         return noise if self.places == list(range(noise.shape[0])) else noise[self.places]
+
+
+def _same(one: PlacedReference, other: PlacedReference) -> bool:
+    return one.tokens is other.tokens and (one.adapter, one.scales, one.region) == (
+        other.adapter,
+        other.scales,
+        other.region,
+    )
 
 
 class RegionsUnsupportedError(ValueError):
@@ -128,39 +137,65 @@ class SlottedRows:
         self._projection = projection
         self._masks = masks
         self._rows: dict[int, RowConditioning] = {}
+        """The row of each slot, or its last one."""
+        self._numbers = count()
         self._regions: dict[int, RowRegions] = {}
 
     def place(self, row: RowConditioning) -> int:
-        """Compute the row's K/V, or copy what another slot holds of them, and write them to a free slot.
+        """Compute the row's K/V, or take what a slot holds or held last of them, and give the row a slot.
 
-        That is all of it where the slot holds this very row, as for a request of several images, and what comes from
-        the prompt where it holds the same: most images that run at once share their negative prompt.
+        That is all of it where a row was alike, as for a request of several images or the negative prompt of most
+        images, and what comes from the prompt where that was the same.
         Raises ``SlotsExhaustedError``, ``ReferenceTooLongError``, ``UnknownAdapterError`` and
         ``RegionsUnsupportedError``.
         """
         if row.boxes and self._masks is None:
             raise RegionsUnsupportedError
         with torch.inference_mode():
-            twin = next((slot for slot, placed in self._rows.items() if placed is row), None)
-            kv_text, kv_ip = self._kv(row) if twin is None else self.slots.values(twin)
-            slot = self.slots.place(kv_text, kv_ip, self._projection.vectors(row))
-            if row.boxes and self._masks is not None:
-                known = None if twin is None else self._regions[twin]
-                self._regions[slot] = known or RowRegions(
-                    references=len(row.references), masks=self._masks(row)
-                )
+            twin = self._find(lambda placed: self._alike(placed, row))
+            if twin is None:
+                content: Hashable = next(self._numbers)
+                kv_text, kv_ip = self._kv(row)
+            else:
+                content = self.slots.contents[twin]
+                kv_text, kv_ip = self.slots.values(twin)
+            regions = None if twin is None else self._regions.get(twin)
+            if row.boxes and regions is None and self._masks is not None:
+                regions = RowRegions(references=len(row.references), masks=self._masks(row))
+            slot = self.slots.place(content, kv_text, kv_ip, self._projection.vectors(row))
         self._rows[slot] = row
+        self._regions.pop(slot, None)
+        if regions is not None:
+            self._regions[slot] = regions
         return slot
 
+    def _find(self, matches: Callable[[RowConditioning], bool]) -> int | None:
+        return next(
+            (
+                slot
+                for slot, row in self._rows.items()
+                if self.slots.contents[slot] is not None and matches(row)
+            ),
+            None,
+        )
+
+    def _alike(self, one: RowConditioning, other: RowConditioning) -> bool:
+        """Whether two rows are conditioned on the very same."""
+        return one is other or (
+            one.prompt is other.prompt
+            and one.size == other.size
+            and (one.guidance_scale == other.guidance_scale or not self.slots.vectors)
+            and len(one.references) == len(other.references)
+            and all(map(_same, one.references, other.references))
+        )
+
     def _kv(self, row: RowConditioning) -> tuple[torch.Tensor, torch.Tensor | None]:
-        same = next((slot for slot, placed in self._rows.items() if placed.prompt is row.prompt), None)
+        same = self._find(lambda placed: placed.prompt is row.prompt)
         return self._projection.kv(row, None if same is None else self.slots.kv_text[same])
 
     def release(self, slot: int) -> None:
         """Free a slot. Raises ``SlotError`` if it is not taken."""
         self.slots.release(slot)
-        del self._rows[slot]
-        self._regions.pop(slot, None)
 
     def regions(self, slot: int) -> RowRegions | None:
         """Return the regions of a row; None when its references have none."""
@@ -214,9 +249,9 @@ class SlottedRows:
         if seats or max(slots) >= bucket:
             source = self._staging
             places = self._staging.arrange(slots, seats or single_seats(bucket), units or None)
-        held: list[tuple[int, int] | None] = [None] * bucket
+        held: list[Hashable | None] = [None] * bucket
         for slot, place in zip(slots, places, strict=True):
-            held[place] = (slot, self.slots.writes[slot])
+            held[place] = self.slots.contents[slot]
         batch, steps = sample, timestep
         if rows < bucket or places != list(range(bucket)):
             batch = sample.new_zeros(bucket, *sample.shape[1:])

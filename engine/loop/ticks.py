@@ -98,9 +98,10 @@ class Ticks:
         if not any(stepped.finite) and not self._works():
             raise BackendBrokenError("the backend predicts values that are not finite")
         jobs = dict.fromkeys(image.job for image in images)
+        rows = tick.rows
         for job in jobs:
             job.ticks += 1
-            job.tick_rows += tick.rows
+            job.tick_rows += rows
         for image, finite in zip(images, stepped.finite, strict=True):
             if not finite and image.job.id in self._jobs:
                 fault = Fault(reason=FailureReason.NUMERICAL, message="the latents are not finite")

@@ -34,10 +34,10 @@ def to_uint8(pixels: torch.Tensor) -> torch.Tensor:
     Raises ``FloatingPointError`` for NaN or infinity, which half-precision decoders give for some latents and which
     uint8 cannot show.
     """
-    if not torch.isfinite(pixels).all():
+    if not torch.isfinite(torch.stack(pixels.aminmax())).all():
         raise FloatingPointError("the VAE gave values that are not finite")
-    unit = (pixels * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float()
-    return (unit * 255).round().to(torch.uint8)
+    unit = (pixels * 0.5).add_(0.5).clamp_(0, 1).float()
+    return unit.mul_(255).round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def load_decoder(layout: ModelLayout, *, dtype: torch.dtype) -> LatentDecoder:

@@ -5,23 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+RowIndex = Tensor | slice
+"""Which rows of a tick: `[B]` int64 on their device, or a slice where they lie side by side, which copies nothing."""
+
 
 def guide(
     predictions: Tensor,
-    cond_index: Tensor,
-    uncond_index: Tensor,
+    cond_rows: RowIndex,
+    uncond_rows: RowIndex,
     scale: Tensor,
     rescale: Tensor | None = None,
 ) -> Tensor:
     """Return one guided prediction for each image from the UNet's rows of a tick.
 
-    An image without guidance has no unconditional row: its `uncond_index` repeats its `cond_index`, and its
+    An image without guidance has no unconditional row: its `uncond_rows` repeat its `cond_rows`, and its
     prediction comes back unchanged, to the bit, whatever its scale and rescale.
 
     Args:
         predictions: `[R, C, h, w]`, all rows of the UNet call; float16 and bfloat16 are guided in float32.
-        cond_index: `[B]` int64, the row of each image's prompt.
-        uncond_index: `[B]` int64, the row of its negative prompt, or `cond_index`.
+        cond_rows: the row of each image's prompt.
+        uncond_rows: the row of its negative prompt, or of its prompt; a slice if `cond_rows` are one.
         scale: `[B]` guidance_scale.
         rescale: `[B]` guidance_rescale in 0..1, or None when it is 0 for all, which saves the statistics.
 
@@ -32,11 +35,11 @@ def guide(
     Source: arXiv 2207.12598; diffusers `StableDiffusionPipeline.__call__`.
     """
     rows = predictions if predictions.dtype == torch.float64 else predictions.float()
-    cond, uncond = rows.index_select(0, cond_index), rows.index_select(0, uncond_index)
+    cond, uncond = rows[cond_rows], rows[uncond_rows]
     guided = combine(cond, uncond, scale)
     if rescale is None:
         return guided
-    wanted = (rescale > 0) & (cond_index != uncond_index)
+    wanted = (rescale > 0) & (cond_rows != uncond_rows)
     return torch.where(_column(wanted, cond), rescaled(guided, cond, rescale), guided)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -10,25 +10,39 @@ import torch
 from engine.backends.base import EncodedPrompt, PlacedReference, RowConditioning, UnknownAdapterError
 from engine.backends.slots import SlotBuffers, Staging, single_seats
 from engine.backends.slotted import RowProjection, SlottedRows
+from engine.models.regions import WHOLE
 
 TOKENS, WIDTH = 3, 4
 
 
 @dataclass
 class Counted:
-    """Rows in eight slots, and how often a prompt and a reference were projected."""
+    """Rows in eight slots, and how often a prompt and a reference were projected.
 
+    ``embedded`` is for a model that reads the guidance scale as a vector.
+    """
+
+    embedded: bool = False
     prompts: list[float] = field(default_factory=list)
     references: int = 0
 
     def __post_init__(self) -> None:
         slots = SlotBuffers(
-            capacity=8, text_tokens=TOKENS, ip_tokens=2, width=WIDTH, masked=True, dtype=torch.float32
+            capacity=8,
+            text_tokens=TOKENS,
+            ip_tokens=2,
+            width=WIDTH,
+            masked=True,
+            dtype=torch.float32,
+            vectors={"guidance": 1} if self.embedded else {},
         )
         projection = RowProjection(
-            text=self._text, reference=self._reference, adapters=("one",), vectors=lambda row: {}
+            text=self._text,
+            reference=self._reference,
+            adapters=("one", "three"),
+            vectors=lambda row: {"guidance": torch.tensor([row.guidance_scale])} if self.embedded else {},
         )
-        self.rows = SlottedRows(slots, 8, projection)
+        self.rows = SlottedRows(slots, 8, projection, masks=lambda row: {})
 
     def _text(self, prompt: EncodedPrompt) -> torch.Tensor:
         self.prompts.append(prompt.embedding[0, 0].item())
@@ -58,6 +72,61 @@ def test_the_same_row_is_copied_whole() -> None:
     assert (made.prompts, made.references) == ([1.0], 1)
     for held in zip(made.rows.slots.values(first), made.rows.slots.values(second), strict=True):
         assert torch.equal(*held)
+
+
+def test_a_row_alike_has_the_same_content() -> None:
+    """As the negative prompts of most images, each a row of its own request."""
+    made = Counted()
+    one = row(prompt(1.0), 5.0)
+    slots = [made.rows.place(each) for each in (one, replace(one, guidance_scale=3.0))]
+    assert (made.prompts, made.references) == ([1.0], 1)
+    assert made.rows.slots.contents[slots[0]] == made.rows.slots.contents[slots[1]]
+
+
+ONE = row(prompt(1.0), 5.0)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(ONE, prompt=prompt(1.0)),
+        replace(ONE, size=(64, 64)),
+        replace(ONE, guidance_scale=3.0),
+        replace(ONE, references=()),
+        replace(ONE, references=ONE.references * 2),
+        replace(ONE, references=(replace(ONE.references[0], tokens=torch.full((1, WIDTH), 5.0)),)),
+        replace(ONE, references=(replace(ONE.references[0], scales=(0.5,)),)),
+        replace(ONE, references=(replace(ONE.references[0], adapter="three"),)),
+        replace(ONE, references=(replace(ONE.references[0], region=WHOLE),)),
+    ],
+    ids=["prompt", "size", "guidance", "none", "more", "tokens", "scales", "adapter", "region"],
+)
+def test_a_row_that_differs_in_anything_has_another_content(other: RowConditioning) -> None:
+    made = Counted(embedded=True)
+    slots = [made.rows.place(each) for each in (ONE, other)]
+    assert made.rows.slots.contents[slots[0]] != made.rows.slots.contents[slots[1]]
+
+
+def test_a_free_slot_that_still_holds_a_row_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Counted()
+    slots = [made.rows.place(each) for each in (row(prompt(2.0)), ONE, row(prompt(3.0)))]
+    for slot in slots:
+        made.rows.release(slot)
+    monkeypatch.setattr(SlotBuffers, "_write", None)
+    assert made.rows.place(replace(ONE)) == slots[1]
+    assert (made.prompts, made.references) == ([2.0, 1.0, 3.0], 1)
+
+
+def test_a_slot_whose_writing_failed_holds_nothing_and_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Counted()
+    slot = made.rows.place(ONE)
+    made.rows.release(slot)
+    with pytest.raises(RuntimeError):
+        made.rows.place(RowConditioning(prompt=EncodedPrompt(embedding=torch.zeros(7, WIDTH), dropped="")))
+    assert made.rows.place(ONE) == slot
+    text, reference = made.rows.slots.values(slot)
+    assert torch.equal(text, torch.full((TOKENS, WIDTH), 10.0))
+    assert reference is not None and made.prompts == [1.0, 0.0, 1.0]
 
 
 def test_rows_of_one_prompt_share_its_projection_and_keep_their_references() -> None:
@@ -128,6 +197,17 @@ def test_units_keep_their_seats_and_every_position_holds_its_row() -> None:
     made.rows.release(slots[3])
     slots[3] = made.rows.place(row(prompt(30.0), 30.0))
     arranged([[2, 3], [4, 5], [0]], SEATS[8])
+
+
+def test_units_alike_have_a_seat_each_and_stay_in_them() -> None:
+    """As those of a request of several images."""
+    made = Counted()
+    one, negative = row(prompt(1.0)), row(prompt(2.0))
+    slots = [made.rows.place(each) for each in (one, one, negative, negative)]
+    staging = Staging(made.rows.slots, 8)
+    for _ in range(2):
+        assert staging.arrange(slots, SEATS[8], [[0, 2], [1, 3]]) == [0, 1, 4, 5]
+    assert staging.arrange(slots, SEATS[8], [[1, 3], [0, 2]]) == [1, 0, 5, 4], "one is as good as the other"
 
 
 def test_a_unit_of_more_rows_than_a_seat_is_a_bug() -> None:

@@ -12,15 +12,15 @@ MASK = "ip_mask"
 """Input that is 0 for the reference tokens that a row has, ``-inf`` for those that it has not: ``[B, T]``."""
 
 
+PackedRow = Mapping[str, torch.Tensor]
+"""A row's inputs ``[T, D]`` by name, and as ``MASK`` whether it has each reference token, ``[T]`` bool."""
+
+
 class LayerInput(Protocol):
     """One input of a graph, in which each row of a batch has a place."""
 
-    @property
-    def packed(self) -> tuple[str, ...]:
-        """The inputs ``[B, T, D]`` of the exported graph that it takes its columns from."""
-
-    def write(self, position: int, packed: Mapping[str, torch.Tensor]) -> None:
-        """Lay out one row of a batch."""
+    def write(self, position: int, row: PackedRow) -> None:
+        """Lay out a row at a position of the batch."""
 
 
 def layer_input(name: str, memory: torch.Tensor) -> LayerInput:
@@ -55,9 +55,9 @@ class _Columns:
     def of(cls, packed: str, first: str, memory: torch.Tensor, wide: int) -> _Columns:
         return cls(packed=packed, first=int(first), heads=memory.shape[1], wide=wide)
 
-    def row(self, position: int, packed: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def of_row(self, row: PackedRow) -> torch.Tensor:
         """Return a row's ``[heads, T, wide]``."""
-        columns = packed[self.packed][position][:, self.first : self.first + self.heads * self.wide]
+        columns = row[self.packed][:, self.first : self.first + self.heads * self.wide]
         return columns.view(-1, self.heads, self.wide).transpose(0, 1)
 
 
@@ -69,13 +69,9 @@ class _Part:
     keys: bool
     memory: torch.Tensor
 
-    @property
-    def packed(self) -> tuple[str, ...]:
-        return (self.source.packed,)
-
-    def write(self, position: int, packed: Mapping[str, torch.Tensor]) -> None:
-        row = self.source.row(position, packed)
-        self.memory[position] = row.transpose(1, 2) if self.keys else row
+    def write(self, position: int, row: PackedRow) -> None:
+        columns = self.source.of_row(row)
+        self.memory[position] = columns.transpose(1, 2) if self.keys else columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,26 +89,21 @@ class _Joint:
     keys: bool
     memory: torch.Tensor
 
-    @property
-    def packed(self) -> tuple[str, ...]:
-        return (self.text.packed, self.reference.packed)
-
-    def write(self, position: int, packed: Mapping[str, torch.Tensor]) -> None:
-        text, reference = self.text.row(position, packed), self.reference.row(position, packed)
+    def write(self, position: int, row: PackedRow) -> None:
+        text, reference, there = self.text.of_row(row), self.reference.of_row(row), row[MASK]
         memory, between = self.memory[position], text.shape[1]
         end, wide = between + reference.shape[1], self.text.wide
-        there = packed[MASK][position] == 0
         if self.keys:
             memory[:, :, :between] = text.transpose(1, 2)
-            memory[:, :, between:] = memory[:, :, :1]
-            if self.values.row(position, packed).any():
-                memory[:, :, between:end][:, :, there] = reference[:, there].transpose(1, 2).to(memory.dtype)
+            memory[:, :, between:] = filling = memory[:, :, :1]
+            if self.values.of_row(row).any():
+                keys = reference.transpose(1, 2).to(memory.dtype)
+                memory[:, :, between:end] = torch.where(there, keys, filling)
             return
-        ones = there.to(memory.dtype)
         memory[:, :between, :wide] = text
         memory[:, :between, wide] = 1
-        memory[:, between:end, wide + 1 : -1] = reference * ones[:, None]
-        memory[:, between:end, -1] = ones
+        memory[:, between:end, wide + 1 : -1] = torch.where(there[:, None], reference, 0)
+        memory[:, between:end, -1] = there
 
 
 class ConditioningByLayer:
@@ -132,7 +123,10 @@ class ConditioningByLayer:
         for position, key in enumerate(rows):
             if key is None or self._held.get(position) == key:
                 continue
+            row = {name: tensor[position] for name, tensor in packed.items()}
+            if MASK in row:
+                row[MASK] = row[MASK] == 0
             for each in self._inputs:
-                each.write(position, packed)
+                each.write(position, row)
             self._held[position] = key
             self.writes += 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from engine.backends.compiled.by_layer import ConditioningByLayer, LayerInput, layer_input
@@ -14,6 +13,14 @@ from engine.backends.compiled.runtime import Rows, Tensors
 
 CONDITIONING = ("kv_text", "kv_ip")
 """Inputs of the UNet that it reads layer by layer."""
+
+_TYPES = {
+    "bf16": torch.bfloat16,
+    "f16": torch.float16,
+    "f32": torch.float32,
+    "i32": torch.int32,
+    "i64": torch.int64,
+}
 
 
 class OpenVINOGraph:
@@ -32,7 +39,7 @@ class OpenVINOGraph:
         file: Mapped | None = None,
     ) -> None:
         self._outputs = outputs
-        self._lanes = [Lane(compiled) for _ in range(lanes)]
+        self._lanes = [Lane(compiled, outputs) for _ in range(lanes)]
         self._file = file
 
     def __call__(self, inputs: Tensors, rows: Rows | None = None) -> dict[str, torch.Tensor]:
@@ -51,42 +58,65 @@ class OpenVINOGraph:
             # The weights are packed by now, and little of the file is read again.
             self._file.release()
         return {
-            name: torch.from_numpy(np.concatenate([lane.request.get_tensor(name).data for lane in lanes]))
-            for name in self._outputs
+            name: torch.cat([lane.result(number) for lane in lanes])
+            for number, name in enumerate(self._outputs)
         }
 
 
 class Lane:
-    """One request of a compiled graph and what lies in its inputs."""
+    """One request of a compiled graph, and the memory of all its inputs and outputs whose shapes are known.
 
-    def __init__(self, compiled: Any) -> None:
+    That memory stays what it is: what a run is given is copied there, which takes less time than telling OpenVINO where
+    else it lies.
+    """
+
+    def __init__(self, compiled: Any, outputs: Sequence[str]) -> None:
         import openvino
 
         self._tensor = openvino.Tensor
         self.request = compiled.create_infer_request()
         layers: list[LayerInput] = []
-        self._shared: set[str] = set()
+        self._memory: dict[str, torch.Tensor] = {}
+        self._moving: set[str] = set()
         for port in compiled.inputs:
-            if (name := layer_name(port)) is None:
-                self._shared |= port.names
+            if (name := layer_name(port)) is not None:
+                layers.append(layer_input(name, self._own(port)))
+            elif port.partial_shape.is_static:
+                memory = self._own(port)
+                self._memory |= dict.fromkeys(port.names, memory)
             else:
-                tensor, memory = zeros(port)
-                self.request.set_tensor(port, tensor)
-                layers.append(layer_input(name, memory))
+                self._moving |= port.names
+        ports = [compiled.output(name) for name in outputs]
+        self._results = [self._own(port) if port.partial_shape.is_static else port for port in ports]
         self._conditioning = ConditioningByLayer(layers) if layers else None
         self._given: dict[str, Any] = {}
 
     def give(self, inputs: Tensors, rows: Rows | None) -> None:
-        """Set the inputs of the next run: conditioning where it is new, all else shared, not copied."""
+        """Set the inputs of the next run: conditioning where it is new."""
         if self._conditioning is not None:
             count = len(inputs[CONDITIONING[0]])
             self._conditioning.hold(inputs, [object() for _ in range(count)] if rows is None else rows)
+        for name, tensor in inputs.items():
+            if name in self._memory:
+                self._memory[name].copy_(tensor)
         # OpenVINO does not keep shared memory alive; this does, until the next run.
         self._given = {
-            name: tensor.contiguous().numpy() for name, tensor in inputs.items() if name in self._shared
+            name: tensor.contiguous().numpy() for name, tensor in inputs.items() if name in self._moving
         }
         for name, array in self._given.items():
             self.request.set_tensor(name, self._tensor(array, shared_memory=True))
+
+    def result(self, number: int) -> torch.Tensor:
+        """Return an output of the last run, which the next one overwrites."""
+        result = self._results[number]
+        if isinstance(result, torch.Tensor):
+            return result
+        return torch.from_numpy(self.request.get_tensor(result).data)
+
+    def _own(self, port: Any) -> torch.Tensor:
+        tensor, memory = zeros(port)
+        self.request.set_tensor(port, tensor)
+        return memory
 
 
 def layer_name(port: Any) -> str | None:
@@ -95,14 +125,13 @@ def layer_name(port: Any) -> str | None:
 
 
 def zeros(port: Any) -> tuple[Any, torch.Tensor]:
-    """Return memory for an input, as OpenVINO's tensor and as ours: zeros, so that padding is finite."""
+    """Return memory for a port, as OpenVINO's tensor and as ours: zeros, so that padding is finite."""
     import openvino
 
     tensor = openvino.Tensor(port.element_type, port.shape)
     bits = torch.from_numpy(tensor.data.view(f"int{8 * port.element_type.size}"))
     bits.zero_()
-    kind = {"bf16": torch.bfloat16, "f32": torch.float32}[port.element_type.to_string()]
-    return tensor, bits.view(kind)
+    return tensor, bits.view(_TYPES[port.element_type.to_string()])
 
 
 def _run_together(requests: Sequence[Any]) -> None:
