@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -41,7 +42,7 @@ class BackendStartError(Exception):
     """A backend cannot start here: another start would end the same way."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EncodedPrompt:
     """One prompt as the text encoder returned it; what the prompt cache holds.
 
@@ -55,9 +56,17 @@ class EncodedPrompt:
     pooled: torch.Tensor | None = None
 
     def zeroed(self) -> EncodedPrompt:
-        """Return zeros of this prompt's shapes: SDXL's negative prompt where a request has none."""
-        pooled = None if self.pooled is None else torch.zeros_like(self.pooled)
-        return EncodedPrompt(embedding=torch.zeros_like(self.embedding), dropped="", pooled=pooled)
+        """Return zeros of this prompt's shapes: SDXL's negative prompt where a request has none.
+
+        They are the same object again, as a rule: all such rows are conditioned alike.
+        """
+        return _zeros_of(self)
+
+
+@lru_cache(maxsize=8)
+def _zeros_of(prompt: EncodedPrompt) -> EncodedPrompt:
+    pooled = None if prompt.pooled is None else torch.zeros_like(prompt.pooled)
+    return EncodedPrompt(embedding=torch.zeros_like(prompt.embedding), dropped="", pooled=pooled)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -213,7 +222,8 @@ class Backend(Protocol):
         """Compute the row's cross-attention K/V and write them to a free slot.
 
         Raises ``SlotsExhaustedError``, ``UnknownAdapterError``, and ``ReferenceTooLongError``.
-        A row that holds a slot already (the same object: other images of a job) need not be computed again.
+        A row that has prompt and tokens of one that holds a slot, or held one, need not be computed again: by these
+        objects it is known, so they are never changed.
         """
 
     def release(self, slot: int) -> None:

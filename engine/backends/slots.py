@@ -85,7 +85,9 @@ class SlotBuffers:
         if not free:
             raise SlotsExhaustedError(f"all {self.capacity} slots are taken")
         slot = next((slot for slot in free if self.contents[slot] == content), free[0])
+        assert content is not None, "a slot that holds nothing would do"
         if self.contents[slot] != content:
+            # One that raises leaves something of both rows.
             self.contents[slot] = None
             self._write(slot, kv_text, kv_ip, vectors or {})
             self.contents[slot] = content
@@ -181,6 +183,7 @@ class Staging:
             assert len(unit) <= len(seat), "a unit has more rows than a seat"
             for index, position in zip(unit, seat, strict=False):
                 if self._held[position] != contents[index]:
+                    self._held[position] = None
                     self._copy(slots[index], position)
                     self._held[position] = contents[index]
                 positions[index] = position

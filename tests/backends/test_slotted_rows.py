@@ -34,13 +34,15 @@ class Counted:
             width=WIDTH,
             masked=True,
             dtype=torch.float32,
-            vectors={"guidance": 1} if self.embedded else {},
+            vectors={"timestep_cond": 1} if self.embedded else {},
         )
         projection = RowProjection(
             text=self._text,
             reference=self._reference,
             adapters=("one", "three"),
-            vectors=lambda row: {"guidance": torch.tensor([row.guidance_scale])} if self.embedded else {},
+            vectors=lambda row: (
+                {"timestep_cond": torch.tensor([row.guidance_scale])} if self.embedded else {}
+            ),
         )
         self.rows = SlottedRows(slots, 8, projection, masks=lambda row: {})
 
@@ -75,10 +77,10 @@ def test_the_same_row_is_copied_whole() -> None:
 
 
 def test_a_row_alike_has_the_same_content() -> None:
-    """As the negative prompts of most images, each a row of its own request."""
+    """As the negative prompts of most images, each a row of its own request; what no vector tells does not count."""
     made = Counted()
     one = row(prompt(1.0), 5.0)
-    slots = [made.rows.place(each) for each in (one, replace(one, guidance_scale=3.0))]
+    slots = [made.rows.place(each) for each in (one, replace(one, guidance_scale=3.0, size=(64, 64)))]
     assert (made.prompts, made.references) == ([1.0], 1)
     assert made.rows.slots.contents[slots[0]] == made.rows.slots.contents[slots[1]]
 
@@ -117,16 +119,35 @@ def test_a_free_slot_that_still_holds_a_row_is_taken_as_it_is(monkeypatch: pytes
     assert (made.prompts, made.references) == ([2.0, 1.0, 3.0], 1)
 
 
-def test_a_slot_whose_writing_failed_holds_nothing_and_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = Counted()
+def test_a_slot_whose_writing_failed_holds_nothing_and_is_free() -> None:
+    """It failed in the middle: the prompt is another's by then."""
+    made = Counted(embedded=True)
     slot = made.rows.place(ONE)
     made.rows.release(slot)
-    with pytest.raises(RuntimeError):
-        made.rows.place(RowConditioning(prompt=EncodedPrompt(embedding=torch.zeros(7, WIDTH), dropped="")))
+    wrong = made.rows.slots.vectors.pop("timestep_cond")
+    made.rows.slots.vectors["other"] = wrong
+    with pytest.raises(KeyError):
+        made.rows.place(row(prompt(2.0), 6.0, 7.0))
+    made.rows.slots.vectors = {"timestep_cond": wrong}
     assert made.rows.place(ONE) == slot
     text, reference = made.rows.slots.values(slot)
     assert torch.equal(text, torch.full((TOKENS, WIDTH), 10.0))
-    assert reference is not None and made.prompts == [1.0, 0.0, 1.0]
+    assert reference is not None and torch.equal(reference, ONE.references[0].tokens)
+    assert not made.rows.slots.kv_ip[slot, 1:].any(), "and nothing is left of the other's second reference"
+
+
+def test_a_position_that_a_copy_failed_to_fill_holds_nothing() -> None:
+    made = Counted(embedded=True)
+    slots = [made.rows.place(each) for each in (ONE, row(prompt(2.0), 6.0, 7.0))]
+    staging = Staging(made.rows.slots, 1)
+    staging.arrange(slots[:1], [(0,)])
+    vectors, staging.vectors = staging.vectors, {"other": torch.zeros(1, 1)}
+    with pytest.raises(KeyError):
+        staging.arrange(slots[1:], [(0,)])
+    staging.vectors = vectors
+    staging.arrange(slots[:1], [(0,)])
+    for name in ("kv_text", "kv_ip", "ip_mask"):
+        assert torch.equal(getattr(staging, name)[0], getattr(made.rows.slots, name)[slots[0]])
 
 
 def test_rows_of_one_prompt_share_its_projection_and_keep_their_references() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from openvino import opset13 as ops
 
-from engine.backends.compiled.by_layer import ConditioningByLayer, layer_input
+from engine.backends.compiled.by_layer import ConditioningByLayer, PackedRow, layer_input
 from engine.backends.compiled.openvino_attention import join_attention
 from engine.backends.compiled.openvino_conditioning import read_by_layer
 from engine.backends.compiled.openvino_surgery import only_reader
@@ -90,8 +90,7 @@ def test_a_shift_of_all_scores_changes_nothing(root: Path, shift: int) -> None:
     np.testing.assert_allclose(found, run(packed, inputs), rtol=0, atol=1e-3)
 
 
-def test_an_attention_beside_whose_scores_the_others_vanish_finds_nothing(root: Path) -> None:
-    """It is not what softmax gives, but finite, and none of the other's."""
+def test_an_attention_beside_whose_scores_the_others_vanish_is_finite(root: Path) -> None:
     packed, model = unet(root), joined(root)
     inputs = masked(given(packed))
     loud = inputs | {"kv_ip": 1e4 * inputs["kv_ip"]}
@@ -173,6 +172,23 @@ def test_a_graph_that_uses_its_conditioning_in_another_way_keeps_it_packed() -> 
     model = openvino.Model([ops.relu(kv)], [kv], "other")
     assert not read_by_layer(model, ("kv_text",), "f32")
     assert [port.any_name for port in model.inputs] == ["kv_text"]
+
+
+class Raising:
+    def write(self, position: int, row: PackedRow) -> None:
+        if row["kv"].max() > 100:
+            raise RuntimeError("out of memory")
+
+
+def test_a_row_that_another_one_overwrote_in_part_is_laid_out_again() -> None:
+    memory = torch.zeros(1, 1, 3, 3)
+    held = ConditioningByLayer([layer_input("kv/0/keys", memory), Raising()])
+    row = torch.arange(9.0).view(1, 3, 3)
+    held.hold({"kv": row}, ["a"])
+    with pytest.raises(RuntimeError):
+        held.hold({"kv": row + 200}, ["b"])
+    held.hold({"kv": row}, ["a"])
+    assert torch.equal(memory[0, 0], row[0].T)
 
 
 def test_a_row_is_laid_out_once_for_its_life() -> None:

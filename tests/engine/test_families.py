@@ -61,6 +61,13 @@ def test_zeros_keep_the_shapes() -> None:
     assert EncodedPrompt(embedding=torch.ones(4, 8), dropped="").zeroed().pooled is None
 
 
+def test_the_zeros_of_a_prompt_are_one_object() -> None:
+    """So that all rows of an empty negative prompt are known to be conditioned alike."""
+    one, other = (EncodedPrompt(embedding=torch.ones(4, 8), dropped="") for _ in range(2))
+    assert one.zeroed() is one.zeroed()
+    assert one.zeroed() is not other.zeroed()
+
+
 EULER = {"_class_name": "EulerDiscreteScheduler"}
 TRAILING = {"timestep_spacing": "trailing"}
 

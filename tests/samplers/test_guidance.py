@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from torch import Tensor
@@ -34,6 +35,15 @@ def test_equals_the_pipeline() -> None:
         assert relative_error(actual[image], expected[0]) < 1e-6
 
 
+@pytest.mark.parametrize("guided", [True, False])
+@pytest.mark.parametrize("rescale", [None, RESCALE])
+def test_slices_are_these_rows_to_the_bit(rescale: Tensor | None, *, guided: bool) -> None:
+    rows, first = predictions(rows=8), slice(0, 4)
+    second = slice(4, 8) if guided else first
+    indices = [torch.arange(8)[part] for part in (first, second)]
+    assert torch.equal(guide(rows, first, second, SCALE, rescale), guide(rows, *indices, SCALE, rescale))
+
+
 def test_plain_guidance_equals_the_pipeline_to_the_bit() -> None:
     rows = predictions()
     actual = guide(rows, COND, UNCOND, SCALE)
@@ -43,8 +53,9 @@ def test_plain_guidance_equals_the_pipeline_to_the_bit() -> None:
 
 def test_a_row_without_guidance_is_unchanged_whatever_its_numbers() -> None:
     rows = predictions()
-    scale, rescale = torch.tensor([9.0, 9.0, 9.0, 9.0]), torch.ones(4)
+    scale, rescale = torch.tensor([9.0, 9.0, 9.0, 9.0]), torch.full((4,), 0.7)
     assert torch.equal(guide(rows, COND, COND, scale, rescale), rows[COND])
+    assert torch.equal(guide(rows, slice(0, 4), slice(0, 4), scale, rescale), rows[:4])
 
 
 def test_rows_are_independent_to_the_bit() -> None:

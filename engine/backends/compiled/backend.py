@@ -58,7 +58,8 @@ class CompiledBackend:
         self.device = runtime.device
         self.runtime = runtime
         self._manifest = manifest
-        self._graphs = Graphs(export, runtime)
+        # Of the UNet one for each bucket, one whose rows share a trunk, one with dynamic dimensions.
+        self._graphs = Graphs(export, runtime, kept=len(settings.buckets) + 2)
         self._prompts = PromptGraphs(export, self._graphs)
         self._adapters = {adapter.name: adapter for adapter in manifest.adapters}
         self.unconditional_tokens: Mapping[str, torch.Tensor] = export.unconditional_tokens()

@@ -107,7 +107,7 @@ class _Joint:
 
 
 class ConditioningByLayer:
-    """Lays out a row when it comes to a position, and leaves it there until another one takes its place."""
+    """Lays out a row when it comes to a position, and leaves it there until one that differs takes its place."""
 
     def __init__(self, inputs: Sequence[LayerInput]) -> None:
         self._inputs = inputs
@@ -126,6 +126,8 @@ class ConditioningByLayer:
             row = {name: tensor[position] for name, tensor in packed.items()}
             if MASK in row:
                 row[MASK] = row[MASK] == 0
+            # One that raises leaves something of both rows.
+            self._held.pop(position, None)
             for each in self._inputs:
                 each.write(position, row)
             self._held[position] = key

@@ -10,19 +10,20 @@ import torch
 from engine.backends.compiled.runtime import CompiledGraph, Rows, Runtime, Shape, Tensors
 from engine.export.directory import ExportDirectory
 
-KEPT = 16
-"""Compiled graphs of one name that are kept; those used least recently go first."""
-
 Key = tuple[object, ...]
 """Whether a graph is a paired one, then its inputs' names and shapes."""
 
 
 class Graphs:
-    """Runs graphs by name, each compiled for the very shapes of its inputs, or for dynamic ones where asked."""
+    """Runs graphs by name, each compiled for the very shapes of its inputs, or for dynamic ones where asked.
 
-    def __init__(self, export: ExportDirectory, runtime: Runtime) -> None:
+    ``kept`` compiled graphs of one name stay, at most; those used least recently go first.
+    """
+
+    def __init__(self, export: ExportDirectory, runtime: Runtime, kept: int) -> None:
         self._export = export
         self._runtime = runtime
+        self._kept = kept
         self._compiled: dict[str, OrderedDict[Key, CompiledGraph]] = {}
         self._types = {
             name: {spec.name: getattr(torch, spec.dtype) for spec in graph.inputs}
@@ -49,7 +50,7 @@ class Graphs:
         key = _key(shapes, paired=paired)
         if key not in kept:
             kept[key] = self._runtime.compile(self._export, graph, shapes, paired=paired)
-            while len(kept) > KEPT:
+            while len(kept) > self._kept:
                 kept.popitem(last=False)
         kept.move_to_end(key)
         return kept[key]

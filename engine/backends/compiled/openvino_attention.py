@@ -13,7 +13,7 @@ from engine.backends.compiled.openvino_surgery import only_reader, replace
 KEYS = 32
 """What a number of keys is rounded up to: one step of a product of AMX tiles in bfloat16."""
 
-SMALLEST = np.float32(1e-30)
+SMALLEST = np.finfo(np.float32).tiny
 """Of a sum that is divided by: the weights of a part may all be too small for float32, beside those of the other."""
 
 
@@ -118,11 +118,11 @@ def _remove_unread(model: Any) -> None:
     ahead = list(model.get_results())
     while ahead:
         op = ahead.pop()
-        if op.get_friendly_name() not in needed:
-            needed.add(op.get_friendly_name())
+        if op.get_name() not in needed:
+            needed.add(op.get_name())
             ahead += [value.get_node() for value in op.input_values()]
     for parameter in model.get_parameters():
-        if parameter.get_friendly_name() not in needed:
+        if parameter.get_name() not in needed:
             model.remove_parameter(parameter)
 
 

@@ -14,7 +14,7 @@ from engine.backends.compiled.runtime import Rows, Tensors
 CONDITIONING = ("kv_text", "kv_ip")
 """Inputs of the UNet that it reads layer by layer."""
 
-_TYPES = {
+_TYPES: dict[str, torch.dtype] = {
     "bf16": torch.bfloat16,
     "f16": torch.float16,
     "f32": torch.float32,
@@ -39,7 +39,7 @@ class OpenVINOGraph:
         file: Mapped | None = None,
     ) -> None:
         self._outputs = outputs
-        self._lanes = [Lane(compiled, outputs) for _ in range(lanes)]
+        self._lanes = [Lane(compiled) for _ in range(lanes)]
         self._file = file
 
     def __call__(self, inputs: Tensors, rows: Rows | None = None) -> dict[str, torch.Tensor]:
@@ -57,20 +57,18 @@ class OpenVINOGraph:
         if self._file is not None:
             # The weights are packed by now, and little of the file is read again.
             self._file.release()
-        return {
-            name: torch.cat([lane.result(number) for lane in lanes])
-            for number, name in enumerate(self._outputs)
-        }
+        # Copies: the next run overwrites what is there.
+        return {name: torch.cat([lane.result(name) for lane in lanes]) for name in self._outputs}
 
 
 class Lane:
-    """One request of a compiled graph, and the memory of all its inputs and outputs whose shapes are known.
+    """One request of a compiled graph, and the memory of all its inputs whose shapes are known.
 
-    That memory stays what it is: what a run is given is copied there, which takes less time than telling OpenVINO where
-    else it lies.
+    That memory stays where it is: what a run is given is copied there, which takes less time than telling OpenVINO
+    where else it lies.
     """
 
-    def __init__(self, compiled: Any, outputs: Sequence[str]) -> None:
+    def __init__(self, compiled: Any) -> None:
         import openvino
 
         self._tensor = openvino.Tensor
@@ -81,13 +79,10 @@ class Lane:
         for port in compiled.inputs:
             if (name := layer_name(port)) is not None:
                 layers.append(layer_input(name, self._own(port)))
-            elif port.partial_shape.is_static:
-                memory = self._own(port)
-                self._memory |= dict.fromkeys(port.names, memory)
+            elif port.partial_shape.is_static and port.element_type.to_string() in _TYPES:
+                self._memory |= dict.fromkeys(port.names, self._own(port))
             else:
                 self._moving |= port.names
-        ports = [compiled.output(name) for name in outputs]
-        self._results = [self._own(port) if port.partial_shape.is_static else port for port in ports]
         self._conditioning = ConditioningByLayer(layers) if layers else None
         self._given: dict[str, Any] = {}
 
@@ -98,6 +93,7 @@ class Lane:
             self._conditioning.hold(inputs, [object() for _ in range(count)] if rows is None else rows)
         for name, tensor in inputs.items():
             if name in self._memory:
+                assert tensor.shape == self._memory[name].shape, f"{name} is {list(tensor.shape)}"
                 self._memory[name].copy_(tensor)
         # OpenVINO does not keep shared memory alive; this does, until the next run.
         self._given = {
@@ -106,12 +102,9 @@ class Lane:
         for name, array in self._given.items():
             self.request.set_tensor(name, self._tensor(array, shared_memory=True))
 
-    def result(self, number: int) -> torch.Tensor:
+    def result(self, name: str) -> torch.Tensor:
         """Return an output of the last run, which the next one overwrites."""
-        result = self._results[number]
-        if isinstance(result, torch.Tensor):
-            return result
-        return torch.from_numpy(self.request.get_tensor(result).data)
+        return torch.from_numpy(self.request.get_tensor(name).data)
 
     def _own(self, port: Any) -> torch.Tensor:
         tensor, memory = zeros(port)
@@ -129,9 +122,11 @@ def zeros(port: Any) -> tuple[Any, torch.Tensor]:
     import openvino
 
     tensor = openvino.Tensor(port.element_type, port.shape)
-    bits = torch.from_numpy(tensor.data.view(f"int{8 * port.element_type.size}"))
-    bits.zero_()
-    return tensor, bits.view(_TYPES[port.element_type.to_string()])
+    # Whoever makes it may be in inference mode, and whoever writes to it later may not.
+    with torch.inference_mode(mode=False):
+        bits = torch.from_numpy(tensor.data.view(f"int{8 * port.element_type.size}"))
+        bits.zero_()
+        return tensor, bits.view(_TYPES[port.element_type.to_string()])
 
 
 def _run_together(requests: Sequence[Any]) -> None:

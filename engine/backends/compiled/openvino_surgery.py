@@ -38,12 +38,12 @@ def keep_in_float32(results: Iterable[Any], *, after: Iterable[Any]) -> None:
     OpenVINO 2026.4. Only where ``keeps_float32``.
     """
     mark = _mark()
-    seen = {op.get_friendly_name() for op in after}
+    seen = {op.get_name() for op in after}
     ahead = list(results)
     while ahead:
         op = ahead.pop()
-        if op.get_friendly_name() not in seen and op.get_type_name() != "Constant":
-            seen.add(op.get_friendly_name())
+        if op.get_name() not in seen and op.get_type_name() != "Constant":
+            seen.add(op.get_name())
             op.set_rt_info(mark, _KEY)
             ahead += [value.get_node() for value in op.input_values()]
 

@@ -26,16 +26,16 @@ def share_trunk(model: Any) -> bool:
     if rows % 2 or not trunk:
         return False
     half = rows // 2
-    within = {op.get_friendly_name() for op in trunk}
+    within = {op.get_name() for op in trunk}
     wanted = [_resized(output.get_shape(), rows, half) for op in trunk for output in op.outputs()]
     halves: dict[tuple[str, int], Any] = {}
     for op in trunk:
         for port, value in enumerate(op.input_values()):
             source = value.get_node()
-            if source.get_friendly_name() in within or source.get_type_name() == "Constant":
+            if source.get_name() in within or source.get_type_name() == "Constant":
                 continue
             if list(value.get_shape())[:1] == [rows]:
-                key = (source.get_friendly_name(), value.get_index())
+                key = (source.get_name(), value.get_index())
                 if key not in halves:
                     halves[key] = _first(value, half)
                 op.input(port).replace_source_output(halves[key])
@@ -43,9 +43,7 @@ def share_trunk(model: Any) -> bool:
     for op in trunk:
         for output in op.outputs():
             readers = [
-                target
-                for target in output.get_target_inputs()
-                if target.get_node().get_friendly_name() not in within
+                target for target in output.get_target_inputs() if target.get_node().get_name() not in within
             ]
             both = _twice(output) if readers else None
             for reader in readers:
@@ -63,7 +61,7 @@ def _trunk(model: Any) -> list[Any]:
     conditioned: set[str] = set()
     trunk = []
     for op in model.get_ordered_ops():
-        name = op.get_friendly_name()
+        name = op.get_name()
         if op.get_type_name() == "Parameter":
             names = op.output(0).get_names()
             if LATENTS in names:
@@ -71,7 +69,7 @@ def _trunk(model: Any) -> list[Any]:
             elif not names.intersection(COMMON):
                 conditioned.add(name)
             continue
-        sources = {value.get_node().get_friendly_name() for value in op.input_values()}
+        sources = {value.get_node().get_name() for value in op.input_values()}
         if sources & conditioned:
             conditioned.add(name)
         elif sources & latents and op.get_type_name() != "Result":
@@ -86,12 +84,12 @@ def _until_it_is_read_twice(trunk: list[Any]) -> list[Any]:
     What has one reader may be computed together with it, and rounded once where it would be twice: a query of
     attention and its scale, for one. What several read is there for itself, with or without a trunk.
     """
-    within = {op.get_friendly_name() for op in trunk}
+    within = {op.get_name() for op in trunk}
     for op in reversed(trunk):
         readers = [target.get_node() for output in op.outputs() for target in output.get_target_inputs()]
-        if len(readers) < 2 and not any(reader.get_friendly_name() in within for reader in readers):
-            within.remove(op.get_friendly_name())
-    return [op for op in trunk if op.get_friendly_name() in within]
+        if len(readers) < 2 and not any(reader.get_name() in within for reader in readers):
+            within.remove(op.get_name())
+    return [op for op in trunk if op.get_name() in within]
 
 
 def _resized(shape: Any, rows: int, to: int) -> list[int]:
