@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.backends.base import Backend
-from engine.samplers import CoefficientBank, RowIndex, advance, estimate_x0, guide, model_input
+from engine.samplers import CoefficientBank, advance, estimate_x0, guide, model_input
 
 from .guard import all_finite
 from .inflight import ImageInFlight
@@ -30,9 +30,8 @@ class Composition:
     """What the choice of images fixes about a tick; it is reused until an image joins or leaves, or its guidance
     begins or ends.
 
-    Rows are ordered: every image's prompt, then the negative prompts of the guided ones. ``cond_rows`` and
-    ``uncond_rows`` are for ``guide``. ``image_of_row``, the same as ``image_by_row`` on the device, is None unless some
-    images are guided and others are not; ``rescale`` is None when no image asks for it.
+    Rows are ordered: every image's prompt, then the negative prompts of the guided ones. ``guided_index`` says which
+    those are, on the device; it is None when they are all or none. ``rescale`` is None when no image asks for it.
     """
 
     images: tuple[ImageInFlight, ...]
@@ -43,9 +42,7 @@ class Composition:
     slots: tuple[int, ...]
     """The slot of each row."""
     image_by_row: tuple[int, ...]
-    image_of_row: torch.Tensor | None
-    cond_rows: RowIndex
-    uncond_rows: RowIndex
+    guided_index: torch.Tensor | None
     scale: torch.Tensor
     rescale: torch.Tensor | None
     planes: int
@@ -56,16 +53,6 @@ class Composition:
         """Lay out the rows of these images, which hold their slots."""
         count = len(images)
         guided = [index for index, image in enumerate(images) if image.guided]
-        order = [*range(count), *guided]
-        alike = len(guided) in (0, count)
-        cond_rows: RowIndex = slice(0, count)
-        uncond_rows: RowIndex = slice(len(guided), len(guided) + count)
-        if not alike:
-            uncond = list(range(count))
-            for row, index in enumerate(guided, start=count):
-                uncond[index] = row
-            cond_rows = torch.arange(count, device=device)
-            uncond_rows = torch.tensor(uncond, device=device)
         submits = [image.job.submit for image in images]
         rescale = [submit.guidance_rescale for submit in submits]
         return cls(
@@ -73,10 +60,8 @@ class Composition:
             seats=tuple(image.slots for image in images),
             guided=tuple(image.guided for image in images),
             slots=(*(image.slots[0] for image in images), *(images[index].slots[1] for index in guided)),
-            image_by_row=tuple(order),
-            image_of_row=None if alike else torch.tensor(order, device=device),
-            cond_rows=cond_rows,
-            uncond_rows=uncond_rows,
+            image_by_row=(*range(count), *guided),
+            guided_index=torch.tensor(guided, device=device) if 0 < len(guided) < count else None,
             scale=torch.tensor([submit.guidance_scale for submit in submits], device=device),
             rescale=torch.tensor(rescale, device=device) if any(rescale) else None,
             planes=max(image.job.table.table.planes for image in images),
@@ -93,9 +78,9 @@ class Composition:
 
     def rows(self, values: torch.Tensor) -> torch.Tensor:
         """Repeat ``[B, ...]`` values of the images for their rows, ``[R, ...]``."""
-        if self.image_of_row is not None:
-            return values.index_select(0, self.image_of_row)
-        return torch.cat((values, values)) if len(self.image_by_row) > len(self.images) else values
+        if self.guided_index is not None:
+            return torch.cat((values, values[self.guided_index]))
+        return torch.cat((values, values)) if all(self.guided) else values
 
 
 class Denoiser:
@@ -125,13 +110,7 @@ class Denoiser:
             bucket,
             composition.image_by_row,
         )
-        guided = guide(
-            prediction,
-            composition.cond_rows,
-            composition.uncond_rows,
-            composition.scale,
-            composition.rescale,
-        )
+        guided = guide(prediction, composition.scale, composition.rescale, composition.guided_index)
         advanced = advance(state, guided, self._noise(images), coefficients.matrix, composition.planes)
         estimates = None
         if previewed:

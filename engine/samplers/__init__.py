@@ -13,7 +13,7 @@ from .errors import (
     UnknownSamplerError,
     UnsupportedScheduleError,
 )
-from .guidance import RowIndex, combine, guide, rescaled
+from .guidance import combine, guide, rescaled
 from .noise import NoiseSource, image_seed
 from .registry import MAX_STEPS, compile_table, sampler_limits, sampler_names
 from .schedule import NoiseSchedule
@@ -28,7 +28,6 @@ __all__ = [
     "CoefficientBank",
     "NoiseSchedule",
     "NoiseSource",
-    "RowIndex",
     "SamplerError",
     "SamplerLimits",
     "SamplerTable",

@@ -5,28 +5,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-RowIndex = Tensor | slice
-"""Which rows of a tick: `[B]` int64 on their device, or a slice where they lie side by side, which copies nothing."""
-
 
 def guide(
     predictions: Tensor,
-    cond_rows: RowIndex,
-    uncond_rows: RowIndex,
     scale: Tensor,
     rescale: Tensor | None = None,
+    guided: Tensor | None = None,
 ) -> Tensor:
     """Return one guided prediction for each image from the UNet's rows of a tick.
 
-    An image without guidance has no unconditional row: its `uncond_rows` repeat its `cond_rows`, and its
-    prediction comes back unchanged, to the bit, whatever its scale and rescale.
+    An image without guidance has no unconditional row, and its prediction comes back unchanged, to the bit, whatever
+    its scale and rescale.
 
     Args:
-        predictions: `[R, C, h, w]`, all rows of the UNet call; float16 and bfloat16 are guided in float32.
-        cond_rows: the row of each image's prompt.
-        uncond_rows: the row of its negative prompt, or of its prompt; a slice if `cond_rows` are one.
+        predictions: `[B + G, C, h, w]`, all rows of the UNet call: the prompt's of each image, then the negative
+            prompts' of the G that are guided. float16 and bfloat16 are guided in float32.
         scale: `[B]` guidance_scale.
         rescale: `[B]` guidance_rescale in 0..1, or None when it is 0 for all, which saves the statistics.
+        guided: `[G]` int64, which images are guided, in the order of their rows; None for all or none of them.
 
     Returns:
         `[B, C, h, w]` in float32 (float64 for float64 predictions). Rows are independent of one another to
@@ -35,12 +31,20 @@ def guide(
     Source: arXiv 2207.12598; diffusers `StableDiffusionPipeline.__call__`.
     """
     rows = predictions if predictions.dtype == torch.float64 else predictions.float()
-    cond, uncond = rows[cond_rows], rows[uncond_rows]
-    guided = combine(cond, uncond, scale)
+    cond, uncond = rows[: len(scale)], rows[len(scale) :]
+    if not len(uncond):
+        return cond
+    if guided is None:
+        return _guided(cond, uncond, scale, rescale)
+    own = None if rescale is None else rescale[guided]
+    return cond.index_copy(0, guided, _guided(cond[guided], uncond, scale[guided], own))
+
+
+def _guided(cond: Tensor, uncond: Tensor, scale: Tensor, rescale: Tensor | None) -> Tensor:
+    plain = combine(cond, uncond, scale)
     if rescale is None:
-        return guided
-    wanted = (rescale > 0) & (cond_rows != uncond_rows)
-    return torch.where(_column(wanted, cond), rescaled(guided, cond, rescale), guided)
+        return plain
+    return torch.where(_column(rescale > 0, cond), rescaled(plain, cond, rescale), plain)
 
 
 def combine(cond: Tensor, uncond: Tensor, scale: Tensor) -> Tensor:

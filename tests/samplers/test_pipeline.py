@@ -92,8 +92,7 @@ def generate(
     entry = bank.table(name, STEPS)
     sources = [NoiseSource(image_seed(SEED, index), SHAPE) for index in range(IMAGES)]
     latents = torch.stack([source.initial_latents(entry.table.init_noise_sigma) for source in sources])
-    state, cond = initial_state(latents), torch.arange(IMAGES)
-    uncond = cond if negative is None else cond + IMAGES
+    state = initial_state(latents)
     text = prompt.repeat(IMAGES, 1, 1)
     if negative is not None:
         text = torch.cat((text, negative.repeat(IMAGES, 1, 1)))
@@ -103,7 +102,7 @@ def generate(
         x = model_input(state, step.input_scale).repeat(copies, 1, 1, 1)
         rows = unet(x, step.timestep.repeat(copies), encoder_hidden_states=text).sample
         whole = torch.ones(IMAGES)
-        prediction = guide(rows, cond, uncond, scale * whole, rescale * whole)
+        prediction = guide(rows, scale * whole, rescale * whole)
         draws = entry.table.draws_noise[n]
         noise = torch.stack([source.draw() for source in sources]) if draws else None
         state = advance(state, prediction, noise, step.matrix)
