@@ -19,6 +19,7 @@ import torch
 from engine.backends.compiled.openvino_activations import activations_by_polynomials
 from engine.backends.compiled.openvino_attention import join_attention
 from engine.backends.compiled.openvino_conditioning import read_by_layer
+from engine.backends.compiled.openvino_core import shared_core
 from engine.backends.compiled.openvino_graph import CONDITIONING, OpenVINOGraph
 from engine.backends.compiled.openvino_rewrites import (
     cut_before_linear,
@@ -153,9 +154,7 @@ def _compile(
     threads: int,
     lanes: int = 1,
 ) -> Callable[[], Array]:
-    import openvino
-
-    core = openvino.Core()
+    core = shared_core()
     model = core.read_model(export.graph("unet")[0])
     model.reshape({name: [len(value) // lanes, *value.shape[1:]] for name, value in inputs.items()})
     for rewrite in rewrites:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from engine.backends.compiled.openvino_core import shared_core
 from engine.backends.compiled.openvino_runtime import compile_options
 from engine.embedded import model_directory
 from engine.export.graphfile import write_graph
@@ -118,7 +119,7 @@ def _inputs(model: Model, rows: int) -> Inputs:
 def _compile(path: Path, inputs: Inputs, arguments: argparse.Namespace) -> Callable[[], Any]:
     import openvino
 
-    core = openvino.Core()
+    core = shared_core()
     graph = core.read_model(path)
     graph.reshape({name: list(value.shape) for name, value in inputs.items()})
     options = compile_options(arguments.precision, threads=arguments.threads)

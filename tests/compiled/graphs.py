@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
 
+from engine.backends.compiled.openvino_core import shared_core
 from engine.backends.compiled.openvino_surgery import static
 from tests.compiled import exported
 
@@ -19,7 +19,7 @@ EXACT = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
 def unet(root: Path, rows: int = ROWS) -> Any:
     """Read the tiny UNet for so many rows."""
     path, entry = exported(root).graph("unet")
-    model = openvino.Core().read_model(path)
+    model = shared_core().read_model(path)
     named = {"rows": rows, "height": 8, "width": 8}
     free = iter((8, 8))
     shapes: dict[str, list[int]] = {}
@@ -35,7 +35,7 @@ def unet(root: Path, rows: int = ROWS) -> Any:
 
 
 def run(model: Any, inputs: dict[str, np.ndarray[Any, Any]], precision: str = "f32") -> np.ndarray[Any, Any]:
-    compiled = openvino.Core().compile_model(model, "CPU", EXACT | {"INFERENCE_PRECISION_HINT": precision})
+    compiled = shared_core().compile_model(model, "CPU", EXACT | {"INFERENCE_PRECISION_HINT": precision})
     found: np.ndarray[Any, Any] = compiled(inputs)[0]
     return found
 

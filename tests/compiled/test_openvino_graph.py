@@ -9,6 +9,7 @@ import pytest
 import torch
 from openvino import opset13 as ops
 
+from engine.backends.compiled.openvino_core import shared_core
 from engine.backends.compiled.openvino_graph import OpenVINOGraph
 
 
@@ -19,7 +20,7 @@ def graph(*, kind: str = "f32", rows: int = 2) -> OpenVINOGraph:
     more: Any = ops.add(ops.convert(x, "f32"), ops.constant([1.0], openvino.Type.f32))
     more.output(0).set_names({"y", "also y"})
     model = openvino.Model([more], [x], "more")
-    return OpenVINOGraph(openvino.Core().compile_model(model, "CPU"), ["y", "also y"])
+    return OpenVINOGraph(shared_core().compile_model(model, "CPU"), ["y", "also y"])
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import torch
 from openvino import opset13 as ops
 
 from engine.backends.compiled import openvino_rewrites, openvino_runtime
+from engine.backends.compiled.openvino_core import shared_core
 from engine.backends.compiled.openvino_rewrites import (
     CHANNELS,
     cut_before_linear,
@@ -133,7 +134,7 @@ def test_a_layer_that_is_cut_becomes_two(last: int) -> None:
     assert cut_before_linear(apart) == 2
     assert (kinds(apart)["MatMul"], kinds(apart)["Slice"]) == (2, 0)
     x = given(whole)
-    core = openvino.Core()
+    core = shared_core()
     expected, found = (core.compile_model(model, "CPU", EXACT)(x) for model in (whole, apart))
     for number in range(2):
         np.testing.assert_allclose(found[number], expected[number], rtol=0, atol=1e-5)

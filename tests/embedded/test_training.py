@@ -185,6 +185,5 @@ def draw_ahead(worker: int) -> None:
 
 
 def test_batches_are_drawn_in_other_processes_for_a_gpu_and_here_for_a_cpu() -> None:
-    # In a process of its own: the loader leaves a handler of SIGCHLD behind, and the kernel has killed the test
-    # process (a forced SIGSEGV, its thread asleep in poll) when it could not deliver that signal.
+    # In a process of its own: the loader leaves a handler of SIGCHLD behind.
     spawn(draw_ahead, nprocs=1)

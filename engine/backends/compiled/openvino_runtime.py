@@ -16,6 +16,7 @@ from engine.backends.compiled.blobs import HEADER, BlobCache
 from engine.backends.compiled.mapped import Mapped
 from engine.backends.compiled.openvino_attention import join_attention
 from engine.backends.compiled.openvino_conditioning import read_by_layer
+from engine.backends.compiled.openvino_core import shared_core
 from engine.backends.compiled.openvino_graph import CONDITIONING, OpenVINOGraph
 from engine.backends.compiled.openvino_rewrites import REWRITES, rewrite_for_bfloat16
 from engine.backends.compiled.openvino_surgery import static
@@ -59,7 +60,7 @@ class OpenVINORuntime:
         self.device = torch.device("cpu")
         self._settings = settings
         self._openvino = openvino
-        self._core = openvino.Core()
+        self._core = shared_core()
         self._blobs = None if settings.cache is None else BlobCache(settings.cache)
         # GroupNorm rewritten costs 40 MB a bucket, and pairs a graph more. For who asks for it alone: by several lanes,
         # or by one thread, as where an engine is one of several.
@@ -194,9 +195,7 @@ def compile_options(precision: str, *, threads: int | None, lanes: int = 1) -> d
 
 def best_dtype() -> str:
     """Return ``bfloat16`` where the CPU computes in it, ``float32`` where it would be emulated."""
-    import openvino
-
-    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    capabilities = shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return "bfloat16" if "BF16" in capabilities else "float32"
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
+from engine.backends.compiled.openvino_core import shared_core
+
 _KEPT = "DisablePrecisionConversion"
 _KEY = f"{_KEPT}_0"
 _EXAMPLE = f"""<net name="kept" version="11">
@@ -55,9 +57,7 @@ def keeps_float32() -> bool:
 
 @cache
 def _mark() -> Any:
-    import openvino
-
-    example = openvino.Core().read_model(_EXAMPLE.encode(), b"")
+    example = shared_core().read_model(_EXAMPLE.encode(), b"")
     infos = [op.get_rt_info() for op in example.get_ops()]
     return next((info[_KEY] for info in infos if _KEY in info.keys()), None)  # noqa: SIM118
 

@@ -2,8 +2,9 @@
 
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import Pool
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 
@@ -119,9 +120,11 @@ def draw(
         labels = np.zeros((count, len(ATTRIBUTES)), dtype=np.uint8)
         source = people(seed, held_out=held_out)
         work = ((next(source), f"{seed + 1}/{person}", scenes, size) for person in range(persons))
-        with Pool() as pool:
+        # Not forked: a fork copies locks that this process's other threads hold. And of an executor, since a pool
+        # waits for ever for a worker that died.
+        with ProcessPoolExecutor(mp_context=get_context("spawn")) as executor:
             drawn = tqdm(
-                pool.imap(_draw_person, work, chunksize=16),
+                executor.map(_draw_person, work, chunksize=16),
                 desc=f"draw {directory.name}",
                 total=persons,
                 mininterval=5,
