@@ -18,6 +18,7 @@ from engine.config import DEFAULT_BACKENDS
 from loadtests.bench.service import resident_bytes, saturated, unloaded
 from loadtests.bench.settings import BenchSettings
 from loadtests.bench.worker import Worker
+from loadtests.provenance import provenance
 from loadtests.ratios import ratios, show
 from tools.local_server import LocalServer, local_server
 
@@ -82,10 +83,9 @@ def main() -> None:
     side = Side(arguments.backend, arguments.dtype)
     engine = [f"--engine-{flag}={value}" for flag, value in zip(side._fields, side, strict=True)]
     engine += ["--engine-threads", str(settings.threads), "--log-level", "warning"]
-    # One after the other: the loop and the engine calibrate themselves when they start.
+    # One after the other, each when the last is ready: loops and engine calibrate themselves as they start.
     with ExitStack() as stack:
         peer = stack.enter_context(Worker("loadtests.bench.peer", *threads, "--dtype", arguments.peer_dtype))
-        peer.ask(images=1)
         limit, *others = [stack.enter_context(_bare_loop(each, threads)) for each in (side, *arguments.also)]
         engine_facts = limit.ask()
         server = stack.enter_context(local_server(*engine))
@@ -96,9 +96,8 @@ def main() -> None:
     what = f"{side}; diffusers in {arguments.peer_dtype}"
     _print(settings, what, measured, rows, engine_facts["best_bucket"], memory, server)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(
-        json.dumps({"measured": asdict(measured), "row_seconds": rows, "memory": memory}, indent=1)
-    )
+    figures = {"measured": asdict(measured), "row_seconds": rows, "memory": memory}
+    arguments.out.write_text(json.dumps({"provenance": provenance(), **figures}, indent=1))
 
 
 def _rounds(
@@ -110,34 +109,26 @@ def _rounds(
 ) -> Measured:
     peer.ask(images=1)
     for loop in (limit, *also.values()):
-        loop.ask(images=_fill(loop))
+        loop.ask(images=loop.ask()["fill"])
     unloaded(server, settings, seed=0)
     measured = Measured()
     for number in range(settings.rounds):
         seed = 1000 * (number + 1)
         measured.peer_latency.append(median(peer.ask(images=settings.latency_requests)["seconds"]))
         measured.service_latency.append(median(unloaded(server, settings, seed)))
-        # A closed loop has a ramp at both ends; so has the bare loop.
         seconds = peer.ask(images=settings.peer_images)["seconds"]
         measured.peer_rate.append(settings.peer_images / sum(seconds))
         taken, rows = saturated(server, settings, seed + 500)
         measured.service_rate.append(settings.images_a_round / taken)
         measured.mean_batch_rows.append(rows)
-        measured.limit_rate.append(
-            settings.images_a_round / limit.ask(images=settings.images_a_round)["seconds"]
-        )
+        measured.limit_rate.append(limit.ask(steady_images=settings.images_a_round)["rate"])
         for side, loop in also.items():
             latencies = [loop.ask(images=1)["seconds"] for _ in range(settings.latency_requests)]
             measured.also_latency.setdefault(str(side), []).append(median(latencies))
-            rate = settings.images_a_round / loop.ask(images=settings.images_a_round)["seconds"]
+            rate = loop.ask(steady_images=settings.images_a_round)["rate"]
             measured.also_rate.setdefault(str(side), []).append(rate)
         print(f"round {number + 1} of {settings.rounds}", flush=True)
     return measured
-
-
-def _fill(limit: Worker) -> int:
-    """Return how many guided images fill the bare loop's best bucket."""
-    return max(1, int(limit.ask()["best_bucket"]) // 2)
 
 
 def _print(

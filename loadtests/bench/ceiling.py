@@ -13,11 +13,13 @@ import psutil
 import torch
 
 from engine.__main__ import SPIN_COUNT
+from engine.backends.compiled.openvino_runtime import best_dtype
 from engine.config import DEFAULT_BACKENDS
 from loadtests.bench.arithmetic import Flops, image_flops, measure_rates
 from loadtests.bench.service import saturated, unloaded
 from loadtests.bench.settings import BenchSettings
 from loadtests.bench.worker import Worker
+from loadtests.provenance import provenance
 from loadtests.ratios import ratios, show
 from tools.local_server import local_server
 
@@ -31,7 +33,7 @@ class Placed:
     service: list[float] = field(default_factory=list)
     rows: list[float] = field(default_factory=list)
     cpu: list[dict[str, float]] = field(default_factory=list)
-    """CPU seconds of each process, a round of the service."""
+    """CPU seconds of each process, a round of the service with what is not counted at both ends."""
 
     def lines(self) -> list[str]:
         """Return the table in Markdown; shares are medians, least and most of the rounds."""
@@ -50,11 +52,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
     parser.add_argument("--backend", default=DEFAULT_BACKENDS["cpu"])
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto")
+    parser.add_argument("--lanes", type=int, default=1)
+    parser.add_argument("--buckets", type=int, nargs="+", help="in rows, by default all of the backend")
     parser.add_argument("--images", type=int, default=BenchSettings().images_a_round, help="a round")
     parser.add_argument("--rate-seconds", type=float, default=2.0, help="of each measured kernel")
     parser.add_argument("--out", type=Path, default=Path(".cache/ceiling.json"))
     arguments = parser.parse_args()
+    if arguments.dtype == "auto":
+        arguments.dtype = best_dtype()  # the ceiling is that of the type that the service computes in
     settings = BenchSettings(
         rounds=arguments.rounds, threads=arguments.threads, images_a_round=arguments.images
     )
@@ -68,11 +74,12 @@ def main() -> None:
     print("\n".join(placed.lines()))
     print(f"\nmean useful rows a tick {median(placed.rows):.1f}")
     spent = {
-        name: median(each[name] for each in placed.cpu) / settings.images_a_round for name in placed.cpu[0]
+        name: median(each[name] for each in placed.cpu) / settings.window.asked for name in placed.cpu[0]
     }
     print("CPU an image: " + ", ".join(f"{name} {1000 * seconds:.1f} ms" for name, seconds in spent.items()))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     figures = {name: getattr(placed, name) for name in ("ceiling", "loop", "service", "rows", "cpu")}
+    figures["provenance"] = provenance()
     figures["gflop"] = [flops.convolution / 1e9, flops.matrix / 1e9]
     arguments.out.write_text(json.dumps(figures, indent=1))
 
@@ -85,24 +92,32 @@ def cpu_seconds(pid: int) -> dict[str, float]:
     return {name: sum(each.user + each.system for each in those) for name, those in times.items()}
 
 
+def engine_options(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Return the options of the bare loop and those of the server that give both the same engine."""
+    loop, server = [], []
+    for name in ("threads", "backend", "dtype", "lanes"):
+        loop += [f"--{name}", str(getattr(arguments, name))]
+        server += [f"--engine-{name}", str(getattr(arguments, name))]
+    if arguments.buckets:
+        loop += ["--buckets", *map(str, arguments.buckets)]
+        server += ["--engine-buckets", ",".join(map(str, arguments.buckets))]
+    return loop, server
+
+
 def _run(settings: BenchSettings, flops: Flops, arguments: argparse.Namespace) -> Placed:
-    options = ("--threads", str(settings.threads), "--backend", arguments.backend, "--dtype", arguments.dtype)
-    engine = (
-        "--engine-backend", arguments.backend, "--engine-dtype", arguments.dtype,
-        "--engine-threads", str(settings.threads), "--log-level", "warning",
-    )  # fmt: skip
+    options, engine = engine_options(arguments)
     placed = Placed()
     with (
         Worker("loadtests.bench.limit", *options, GOMP_SPINCOUNT=SPIN_COUNT) as loop,
-        local_server(*engine) as server,
+        local_server(*engine, "--log-level", "warning") as server,
     ):
-        loop.ask(images=max(1, int(loop.ask()["best_bucket"]) // 2))
+        loop.ask(images=loop.ask()["fill"])
         unloaded(server, settings, seed=0)
         for number in range(settings.rounds):
             rates = measure_rates(arguments.dtype, seconds=arguments.rate_seconds)
             placed.ceiling.append(1 / flops.seconds(rates))
             images = settings.images_a_round
-            placed.loop.append(images / loop.ask(images=images)["seconds"])
+            placed.loop.append(loop.ask(steady_images=images)["rate"])
             before = cpu_seconds(server.pid)
             seconds, rows = saturated(server, settings, 1000 * (number + 1))
             placed.cpu.append({name: spent - before[name] for name, spent in cpu_seconds(server.pid).items()})

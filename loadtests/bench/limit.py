@@ -20,6 +20,7 @@ from engine.models.preprocess import ReferencePreprocessing
 from engine.protocol.framing import Frame, Tensor
 from engine.protocol.messages import Failed, Finished, ImageReady, Message, Submit
 from loadtests.bench.settings import BenchSettings
+from loadtests.bench.window import Window
 from loadtests.bench.worker import serve
 
 
@@ -57,31 +58,49 @@ class BareLoop:
         self.backend = backend
         self._tokens = self._encode(settings.reference)
         self._drawn: Tensor | None = None
-        self._done = 0
+        self._ends: list[float] = []
         self._asked = 0
+
+    @property
+    def fill(self) -> int:
+        """Return how many guided images fill the best bucket."""
+        return max(1, self.best_bucket // 2)
+
+    def rate(self, images: int) -> float:
+        """Return the images a second of a closed loop that fills the best bucket, over at least so many.
+
+        What is counted is a `Window`, as of the saturated service. Images of a batch end together, so the number is
+        rounded up to whole batches.
+        """
+        window = Window(callers=self.fill, images=-(-images // self.fill) * self.fill)
+        self.run(window.asked)
+        return window.images / window.seconds(self._ends)
 
     def run(self, images: int, in_flight: int | None = None, *, size: tuple[int, int] | None = None) -> float:
         """Generate so many images, by default as many at a time as fill the best bucket; return the seconds.
 
-        size: width and height in pixels, by default the model's own.
+        The seconds are from the first question to the last answer. size: width and height in pixels, by default the
+        model's own.
         """
-        self._done = self._asked = 0
+        self._ends = []
+        self._asked = 0
         self._size = size or self._own_size
         self._left = images
         start = time.perf_counter()
-        for _ in range(in_flight or self.best_bucket // 2):
+        for _ in range(in_flight or self.fill):
             self._submit()
-        while self._done < images:
+        while len(self._ends) < images:
             self._loop.turn()
         return time.perf_counter() - start
 
     def draw(self, prompt: str, reference: Path, *, seed: int) -> Tensor:
         """Generate one image ``[H, W, 3]`` of another prompt, reference and seed than the benchmark's."""
-        self._done = self._asked = self._left = 0
+        self._ends = []
+        self._asked = self._left = 0
         self._drawn = None
         self._size = self._own_size
         self._put(prompt, self._encode(reference), seed)
-        while not self._done:
+        while not self._ends:
             self._loop.turn()
         assert self._drawn is not None
         return self._drawn
@@ -124,7 +143,7 @@ class BareLoop:
         if isinstance(message, ImageReady):
             self._drawn = tensor
         if isinstance(message, Finished):
-            self._done += 1
+            self._ends.append(time.perf_counter())
             self._submit()
 
 
@@ -153,7 +172,9 @@ def main() -> None:
     def answer(request: dict[str, Any]) -> dict[str, Any]:
         if "images" in request:
             return {"seconds": bare.run(request["images"])}
-        return {"tick_seconds": bare.tick_seconds, "best_bucket": bare.best_bucket}
+        if "steady_images" in request:
+            return {"rate": bare.rate(request["steady_images"])}
+        return {"tick_seconds": bare.tick_seconds, "best_bucket": bare.best_bucket, "fill": bare.fill}
 
     serve(answer)
 

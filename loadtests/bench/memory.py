@@ -55,7 +55,7 @@ def stages(name: str, dtype: str) -> Iterator[str]:
 
 
 def served(name: str, dtype: str, threads: int, jobs: int) -> dict[str, int]:
-    """Serve so many guided jobs of 20 steps at once, twice; return resident bytes of server and engine."""
+    """Keep so many guided jobs of 20 steps in flight, twice; return resident bytes of server and engine."""
     from loadtests.bench.service import resident_bytes, saturated
     from loadtests.bench.settings import BenchSettings
     from tools.local_server import local_server
@@ -65,7 +65,7 @@ def served(name: str, dtype: str, threads: int, jobs: int) -> dict[str, int]:
     with local_server(*options, "--log-level", "warning") as server:
         for seed in (0, 1000):
             seconds, _ = saturated(server, settings, seed)
-            print(f"{jobs} jobs of {settings.steps} steps in {seconds:.1f} s", flush=True)
+            print(f"{jobs} of the jobs of {settings.steps} steps in {seconds:.1f} s", flush=True)
         return resident_bytes(server.pid)
 
 

@@ -26,7 +26,7 @@ from engine.backends.compiled.openvino_rewrites import (
     spread_group_norms,
     widen_convolutions,
 )
-from engine.backends.compiled.openvino_runtime import LEAST_TRUNK, compile_options
+from engine.backends.compiled.openvino_runtime import LEAST_TRUNK, best_dtype, compile_options
 from engine.backends.compiled.openvino_trunk import share_trunk
 from engine.config import default_cache_dir
 from engine.embedded import model_directory
@@ -101,8 +101,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[2, 8, 16])
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--precision", choices=("f32", "bf16"), default="bf16")
+    parser.add_argument("--precision", choices=("auto", "f32", "bf16"), default="auto")
     arguments = parser.parse_args()
+    precision = arguments.precision
+    if precision == "auto":
+        precision = "bf16" if best_dtype() == "bfloat16" else "f32"
     export = obtain_export(model_directory(), default_cache_dir(), ExportSettings())
     print(
         "| rows | graph | ms a row | ratio to as exported | to the line before (least to most) | rms error |"
@@ -116,11 +119,11 @@ def main() -> None:
                 export,
                 inputs,
                 variant.rewrites,
-                arguments.precision,
+                precision,
                 threads=arguments.threads,
                 lanes=variant.lanes or arguments.threads,
             )
-            for variant in (VARIANTS if arguments.precision == "bf16" else FLOAT32)
+            for variant in (VARIANTS if precision == "bf16" else FLOAT32)
             if variant.fits(rows, arguments.threads)
         }
         for line in _compare(rows, calls, exact, arguments.rounds):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from statistics import fmean
 
 import psutil
-from limner_client import AsyncClient, Client, Portrait, Settings
+from limner_client import AsyncClient, Client, Settings
 
 from loadtests.bench.settings import BenchSettings
 from tools.local_server import LocalServer
@@ -34,26 +36,47 @@ def unloaded(server: LocalServer, settings: BenchSettings, seed: int) -> list[fl
 
 
 def saturated(server: LocalServer, settings: BenchSettings, seed: int) -> tuple[float, float]:
-    """Keep ``concurrency`` calls in flight; return the seconds of a round, and its mean useful rows a tick."""
+    """Return the seconds of ``images_a_round`` answers in a closed loop, and their mean useful rows a tick.
+
+    ``concurrency`` calls are in flight from before the first of them until the last has come: see `Window`.
+    """
     return asyncio.run(_saturated(server, settings, seed))
 
 
 async def _saturated(server: LocalServer, settings: BenchSettings, seed: int) -> tuple[float, float]:
     async with AsyncClient(server.target) as client:
         reference = await client.upload(settings.reference)
-        seeds = iter(range(seed, seed + settings.images_a_round))
 
-        async def caller() -> list[Portrait]:
-            return [
-                await client.generate(settings.prompt, reference, **_settings(settings, number))
-                for number in seeds
-            ]
+        async def generate(number: int) -> float:
+            portrait = await client.generate(settings.prompt, reference, **_settings(settings, number))
+            return portrait.timings.mean_batch_rows
 
-        start = time.perf_counter()
-        done = await asyncio.gather(*[caller() for _ in range(settings.concurrency)])
-        seconds = time.perf_counter() - start
-    portraits = [portrait for portraits in done for portrait in portraits]
-    return seconds, sum(portrait.timings.mean_batch_rows for portrait in portraits) / len(portraits)
+        return await closed_loop(generate, settings, seed, clock=time.perf_counter)
+
+
+async def closed_loop(
+    generate: Callable[[int], Awaitable[float]],
+    settings: BenchSettings,
+    seed: int,
+    *,
+    clock: Callable[[], float],
+) -> tuple[float, float]:
+    """Let callers ask until the window is full and all are answered; return what `saturated` does.
+
+    generate: makes the image of a seed and returns its mean useful rows a tick.
+    """
+    window = settings.window
+    seeds = iter(range(seed, seed + window.asked))
+    ends: list[float] = []
+    rows: list[float] = []
+
+    async def caller() -> None:
+        for number in seeds:
+            rows.append(await generate(number))
+            ends.append(clock())
+
+    await asyncio.gather(*[caller() for _ in range(window.callers)])
+    return window.seconds(ends), fmean(window.counted(rows))
 
 
 def _settings(settings: BenchSettings, seed: int) -> Settings:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.embedded import model_directory, reference_portraits
+from loadtests.bench.window import Window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,3 +26,8 @@ class BenchSettings:
     concurrency: int = 32
     latency_requests: int = 5
     peer_images: int = 12
+
+    @property
+    def window(self) -> Window:
+        """Return what is counted of a round of the saturated service."""
+        return Window(callers=self.concurrency, images=self.images_a_round)

@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--images", type=int, default=32, help="a round")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto")
     parser.add_argument("--lanes", type=int, default=1)
     parser.add_argument("--buckets", nargs="+", default=["2", "8"])
     arguments = parser.parse_args()
@@ -30,21 +30,21 @@ def main() -> None:
         "--buckets", *arguments.buckets,
     )  # fmt: skip
     every = ("--torch-threads", str(arguments.threads))
-    seconds: dict[str, list[float]] = {side: [] for side in SIDES}
+    rates: dict[str, list[float]] = {side: [] for side in SIDES}
     with (
         Worker("loadtests.bench.limit", *options, GOMP_SPINCOUNT=SPIN_COUNT) as one,
         Worker("loadtests.bench.limit", *options, *every, GOMP_SPINCOUNT=SPIN_COUNT) as all_threads,
     ):
         loops = dict(zip(SIDES, (one, all_threads), strict=True))
         for loop in loops.values():
-            loop.ask(images=int(loop.ask()["best_bucket"]))
+            loop.ask(images=loop.ask()["best_bucket"])
         for number in range(arguments.rounds):
             for side in SIDES if number % 2 else SIDES[::-1]:
-                seconds[side].append(loops[side].ask(images=arguments.images)["seconds"])
+                rates[side].append(loops[side].ask(steady_images=arguments.images)["rate"])
     print("| torch's threads | images/s | time over all threads' (least to most) |")
     print("|---|---|---|")
-    for side, taken in seconds.items():
-        print(f"| {side} | {arguments.images / median(taken):.2f} | {show(ratios(taken, seconds['all']))} |")
+    for side, reached in rates.items():
+        print(f"| {side} | {median(reached):.2f} | {show(ratios(rates['all'], reached))} |")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A child process that works on request: one JSON object a line in, one out.
+"""A child process that works on request: one JSON object a line in, one out; the first one out says that it is ready.
 
 Sides of a comparison live in processes of their own, idle while another side is measured.
 """
@@ -15,7 +15,11 @@ from typing import Any, Self
 
 
 class Worker:
-    """A side of the comparison in a process of its own."""
+    """A side of the comparison in a process of its own, which is ready once this is constructed.
+
+    Sides calibrate themselves as they start, so none may start while another does. Raises ``RuntimeError`` when the
+    process ends first.
+    """
 
     def __init__(self, module: str, *args: str, **environment: str) -> None:
         self._process = subprocess.Popen(
@@ -25,13 +29,17 @@ class Worker:
             text=True,
             env={**os.environ, **environment},
         )
+        self._read()
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """Send a request and return the answer. Raises ``RuntimeError`` when the process is gone."""
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
+        return self._read()
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(f"{self._process.args!r} ended with status {self._process.wait()}")
@@ -55,7 +63,12 @@ class Worker:
 
 
 def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Answer requests from standard input until it ends."""
+    """Say with an empty object that this process is ready, then answer requests from standard input until it ends."""
+    _write({})
     for line in sys.stdin:
-        sys.stdout.write(json.dumps(answer(json.loads(line))) + "\n")
-        sys.stdout.flush()
+        _write(answer(json.loads(line)))
+
+
+def _write(told: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(told) + "\n")
+    sys.stdout.flush()
