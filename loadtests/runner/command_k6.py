@@ -38,9 +38,9 @@ SKEW_SECONDS = 0.1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    command_run.add_arguments(parser, scenario="steady")
     parser.set_defaults(run=run)
-    parser.add_argument("--rounds", type=int, default=2, help="of ours and k6 (default 2)")
+    command_run.add_load_arguments(parser, files="k6.json", scenario="steady")
+    parser.add_argument("--rounds", type=_at_least_one, default=2, help="of ours and k6 (default 2)")
     parser.add_argument(
         "--together",
         action="store_true",
@@ -52,9 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command; return 1 where they do not agree."""
     binary()
+    scenario = command_run.scenario_of(options)
     with command_run.server_of(options) as server:
         target = options.target if server is None else server.target
-        plan, _ = asyncio.run(command_run.planned(options, target))
+        plan, _ = asyncio.run(command_run.planned(options, scenario, target))
         if options.together:
             speed = msgspec.structs.replace(plan.speed, capacity=plan.speed.capacity / 2)
             plan = make_plan(plan.scenario, plan.seed, speed)
@@ -106,3 +107,10 @@ def _round(plan: Plan, target: str, options: argparse.Namespace, number: int) ->
     files = (folder / "k6-plan.json", folder / "k6-summary.json")
     say(f"round {number + 1} of {options.rounds}")
     return asyncio.run(both())
+
+
+def _at_least_one(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
+    return value

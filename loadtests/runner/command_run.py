@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from loadtests.runner.errors import LoadTestError, TargetError
@@ -15,6 +15,7 @@ from loadtests.runner.limner import LimnerTarget
 from loadtests.runner.page import write_page
 from loadtests.runner.plan import Plan, Speed, make_plan
 from loadtests.runner.report import Report, write_report
+from loadtests.runner.scenario import Scenario
 from loadtests.runner.scenario_file import load_scenario, names
 from loadtests.runner.session import measure_speed, run_plan, say
 from loadtests.runner.text import summary
@@ -24,9 +25,28 @@ from tools.local_server import LocalServer, local_server
 OUT = Path("build/loadtests")
 
 
-def add_arguments(parser: argparse.ArgumentParser, scenario: str | None = None) -> None:
-    """Add the options of the command; with a default, the scenario may be left out."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
     parser.set_defaults(run=run)
+    add_load_arguments(parser, files="SCENARIO.json and SCENARIO.html")
+    parser.add_argument(
+        "--metrics", metavar="URL", help="the server's metrics page, to watch its memory and batches"
+    )
+    parser.add_argument(
+        "--pid", type=int, help="the server's process, to watch its memory and its children's"
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="exit with 1 when a request failed, or something that the scenario expects does not hold",
+    )
+
+
+def add_load_arguments(parser: argparse.ArgumentParser, *, files: str, scenario: str | None = None) -> None:
+    """Add the options that say what is sent and where; with a default, the scenario may be left out.
+
+    files: what the command writes.
+    """
     parser.add_argument(
         "scenario",
         metavar="SCENARIO",
@@ -63,35 +83,33 @@ def add_arguments(parser: argparse.ArgumentParser, scenario: str | None = None) 
         help="latency of a request that is alone; needs --capacity",
     )
     parser.add_argument(
-        "--metrics", metavar="URL", help="the server's metrics page, to watch its memory and batches"
-    )
-    parser.add_argument(
-        "--pid", type=int, help="the server's process, to watch its memory and its children's"
-    )
-    parser.add_argument(
         "--out",
         type=Path,
         default=OUT,
         metavar="DIR",
-        help=f"folder of SCENARIO.json and SCENARIO.html (default {OUT})",
-    )
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="exit with 1 when something that the scenario expects does not hold",
+        help=f"folder of {files} (default {OUT})",
     )
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
+    scenario = scenario_of(options)
     with server_of(options) as server:
-        report = asyncio.run(load(options, server))
+        report = asyncio.run(load(options, scenario, server))
     paths = [options.out / f"{report.scenario.name}.{suffix}" for suffix in ("json", "html")]
     write_report(report, paths[0])
     write_page(report, paths[1])
     print(summary(report))
     say(f"written: {paths[0]} and {paths[1]}")
     return 1 if options.check and not all(one.holds for one in report.judgements) else 0
+
+
+def scenario_of(options: argparse.Namespace) -> Scenario:
+    """Read the scenario and check what goes with it, before a server is started for it. Raises LoadTestError."""
+    scenario = load_scenario(options.scenario)
+    if (options.capacity is None) != (options.unloaded is None):
+        raise LoadTestError("--capacity and --unloaded go together")
+    return scenario if options.duration is None else scenario.lasting(options.duration)
 
 
 @contextmanager
@@ -105,21 +123,19 @@ def server_of(options: argparse.Namespace) -> Iterator[LocalServer | None]:
     options.out.mkdir(parents=True, exist_ok=True)
     log = options.out / "server.log"
     say(f"starting a server; its log is {log}")
-    try:
-        with local_server("--log-level", "warning", *options.serve_option, log=log) as server:
-            say(f"ready after {server.ready_seconds:.1f} s on {server.target}")
-            yield server
-    except RuntimeError as error:
-        raise TargetError(str(error)) from error
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(
+                local_server("--log-level", "warning", *options.serve_option, log=log)
+            )
+        except RuntimeError as error:
+            raise TargetError(str(error)) from error
+        say(f"ready after {server.ready_seconds:.1f} s on {server.target}")
+        yield server
 
 
-async def planned(options: argparse.Namespace, target: str) -> tuple[Plan, bool]:
+async def planned(options: argparse.Namespace, scenario: Scenario, target: str) -> tuple[Plan, bool]:
     """Plan, after calibration unless the speed is given; tell whether it was measured. Raises LoadTestError."""
-    scenario = load_scenario(options.scenario)
-    if options.duration is not None:
-        scenario = scenario.lasting(options.duration)
-    if (options.capacity is None) != (options.unloaded is None):
-        raise LoadTestError("--capacity and --unloaded go together")
     if options.capacity is not None:
         speed = Speed(capacity=options.capacity, unloaded=options.unloaded)
         return make_plan(scenario, options.seed, speed), False
@@ -127,13 +143,13 @@ async def planned(options: argparse.Namespace, target: str) -> tuple[Plan, bool]
     return make_plan(scenario, options.seed, await measure_speed(opened, scenario, options.seed)), True
 
 
-async def load(options: argparse.Namespace, server: LocalServer | None) -> Report:
+async def load(options: argparse.Namespace, scenario: Scenario, server: LocalServer | None) -> Report:
     """Plan, send, and sum up. Raises LoadTestError."""
     target = options.target if server is None else server.target
     page = options.metrics if server is None or options.metrics else server.metrics_url
     watch = Watch(page, options.pid)
     await watch.probe()
-    plan, calibrated = await planned(options, target)
+    plan, calibrated = await planned(options, scenario, target)
     gallery = Gallery(options.seed)
     return await run_plan(
         plan,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isclose
 from typing import NamedTuple
 
+from loadtests.runner.arrivals import wanted_rate
 from loadtests.runner.errors import ReportError
 from loadtests.runner.report import Report
 
@@ -24,6 +26,10 @@ MEASURES = (
     "batch_rows",
     "padded_share",
 )
+
+
+SAME_LOAD = 0.02
+"""Rates that differ by less are one load; no two calibrations find quite the same capacity."""
 
 
 class Difference(NamedTuple):
@@ -73,6 +79,7 @@ def warnings(first: Report, second: Report) -> Iterator[str]:
         first.scenario.lasting(1.0) != second.scenario.lasting(1.0)
     ):
         yield "the scenarios differ in their contents"
+    yield from _loads(first, second)
 
 
 def table(first: Report, second: Report, names: tuple[str, str]) -> str:
@@ -83,6 +90,21 @@ def table(first: Report, second: Report, names: tuple[str, str]) -> str:
         for one in differences(first, second)
     ]
     return "\n".join([*lines, "", *(f"note: {text}" for text in warnings(first, second))]).rstrip()
+
+
+def _loads(first: Report, second: Report) -> Iterator[str]:
+    """Yield the rates that differ: those of one scenario do where they are shares of different capacities."""
+    rates, others = (
+        {stream.name: wanted_rate(stream.arrivals, one.speed.capacity) for stream in one.scenario.streams}
+        for one in (first, second)
+    )
+    differing = [
+        f"{name} at {rate:.3g} and {others[name]:.3g}"
+        for name, rate in rates.items()
+        if name in others and not isclose(rate, others[name], rel_tol=SAME_LOAD)
+    ]
+    if differing:
+        yield f"the loads differ: {', '.join(differing)} requests/s"
 
 
 def _difference(figure: str, first: Report, second: Report) -> Difference:

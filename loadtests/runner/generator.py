@@ -6,6 +6,8 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
+import msgspec
+
 from loadtests.runner.plan import Plan
 from loadtests.runner.record import Record, record
 from loadtests.runner.request import PlannedRequest
@@ -13,6 +15,8 @@ from loadtests.runner.scenario import Closed, Stream
 from loadtests.runner.target import Outcome, Status, Target
 
 DRAIN_SECONDS = 60.0
+LEAST_DEADLINE_SECONDS = 0.001
+"""Of a request that is sent when its deadline has passed: a target may take 0 for none."""
 
 
 class Generator:
@@ -130,10 +134,11 @@ class Generator:
         sent = self.now
         self.sent += 1
         self.in_flight += 1
-        patience = None if request.cancel_after is None else max(0.0, request.cancel_after - (sent - due))
+        late = sent - due
+        patience = None if request.cancel_after is None else max(0.0, request.cancel_after - late)
         try:
             async with asyncio.timeout(patience) as limit:
-                outcome = await self._target.call(request)
+                outcome = await self._target.call(_as_sent(request, late))
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -145,3 +150,10 @@ class Generator:
         done = record(request, outcome, due=due, sent=sent, done=self.now)
         self.records.append(done)
         self._on_record(done)
+
+
+def _as_sent(request: PlannedRequest, late: float) -> PlannedRequest:
+    """Return a request with what is left of its deadline."""
+    if request.deadline is None:
+        return request
+    return msgspec.structs.replace(request, deadline=max(LEAST_DEADLINE_SECONDS, request.deadline - late))

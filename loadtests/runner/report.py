@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,12 @@ from loadtests.runner.record import Record
 from loadtests.runner.scenario import Closed, Expectation, Scenario
 from loadtests.runner.scenario_file import ALL
 from loadtests.runner.watch import Sample
+
+ALWAYS_EXPECTED = (
+    Expectation(about="no request failed", of=f"{ALL}.{ALL}.statuses.failed", at_most=0),
+    Expectation(about="no request was left unfinished", of=f"{ALL}.{ALL}.statuses.unfinished", at_most=0),
+)
+"""Of every run. What was refused, expired or cancelled is an outcome of its own and no failure."""
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,6 +87,13 @@ def all_figures(
     return table
 
 
+def judge_all(
+    table: dict[str, dict[str, Figures]], scenario: Scenario, speed: Speed
+) -> tuple[Judgement, ...]:
+    """Hold a run against what its scenario expects, and against what is expected of every run."""
+    return tuple(judge(one, table, scenario, speed) for one in (*scenario.expect, *ALWAYS_EXPECTED))
+
+
 def judge(
     expectation: Expectation, table: dict[str, dict[str, Figures]], scenario: Scenario, speed: Speed
 ) -> Judgement:
@@ -108,11 +122,12 @@ def find_figure(
     phase, _, rest = path.partition(".")
     stream, _, measure = rest.partition(".")
     value: Any = table.get(phase, {}).get(stream)
-    for part in measure.split("."):
+    for above, part in pairwise((stream, *measure.split("."))):
         if value is None:
             return None
         if isinstance(value, dict):
-            value = value.get(part)
+            # A status that nothing came to is left out of the counts.
+            value = value.get(part, 0 if above == "statuses" else None)
         elif isinstance(value, msgspec.Struct) and part in value.__struct_fields__:
             value = getattr(value, part)
         else:

@@ -17,7 +17,7 @@ class PlannedRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     stream, phase: which part of the scenario it belongs to.
     person: whose reference it shows, by number; None for a prompt alone.
     brings_picture: sends the picture itself, as callers do for somebody new; else its digest.
-    deadline, cancel_after: seconds after it was to be sent.
+    deadline, cancel_after: seconds after it was to be sent; a target is handed what is left of the deadline.
     """
 
     number: int

@@ -14,6 +14,7 @@ from typing import get_args
 import msgspec
 
 from loadtests.runner.errors import ScenarioError
+from loadtests.runner.measure_name import measure_problem
 from loadtests.runner.scenario import Closed, Expectation, Format, Sampler, Scenario, Span, Stream, Trace
 
 SCENARIOS = Path(__file__).resolve().parent.parent / "scenarios"
@@ -124,6 +125,9 @@ def _expectation_problems(
             yield f"{key}.{field}", f"the phase {parts[0]} is none of {', '.join((*phases, ALL))}"
         elif parts[1] not in (*streams, ALL):
             yield f"{key}.{field}", f"the stream {parts[1]} is none of {', '.join((*streams, ALL))}"
+        elif problem := measure_problem(parts[2]):
+            # Found here, as a run that is over would be lost with it.
+            yield f"{key}.{field}", f"{figure}: {problem}"
 
 
 def _with_traces(scenario: Scenario, path: Path) -> Scenario:

@@ -9,21 +9,23 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
+from itertools import pairwise
 
 from loadtests.runner.calibration import calibrate, one_by_one
 from loadtests.runner.errors import TargetError
 from loadtests.runner.gallery import Gallery
 from loadtests.runner.generator import DRAIN_SECONDS, Generator
+from loadtests.runner.measures import counter
 from loadtests.runner.plan import Plan, Speed, samples
 from loadtests.runner.progress import Progress
 from loadtests.runner.record import Record
-from loadtests.runner.report import Machine, Report, all_figures, judge
+from loadtests.runner.report import Machine, Report, all_figures, judge_all
 from loadtests.runner.scenario import Scenario
 from loadtests.runner.target import Status, Target
-from loadtests.runner.watch import Watch
+from loadtests.runner.watch import Sample, Watch
 
 ENGINE_REPORT_SECONDS = 2.0
 """An idle engine tells its counters about once a second."""
@@ -106,7 +108,7 @@ async def run_plan(
             cpus=os.cpu_count() or 1, system=platform.platform(), python=platform.python_version()
         ),
         figures=table,
-        judgements=tuple(judge(one, table, scenario, plan.speed) for one in scenario.expect),
+        judgements=judge_all(table, scenario, plan.speed),
         notes=tuple(_notes(generator, records, watch)),
         samples=readings,
         records=records,
@@ -122,6 +124,14 @@ def _notes(generator: Generator, records: tuple[Record, ...], watch: Watch) -> I
         yield f"{unfinished} requests had no answer when the run was over"
     if watch.missed:
         yield f"{watch.missed} readings of the server failed"
+    if restarts := _engine_restarts(watch.samples):
+        yield f"engines died and were started again during the run: {restarts:.0f} times"
+
+
+def _engine_restarts(samples: Sequence[Sample]) -> float:
+    told = [value for one in samples if (value := counter(one, "engine_restarts")) is not None]
+    # By steps, as a server that was itself started again counts from 0.
+    return sum(max(0.0, after - before) for before, after in pairwise(told))
 
 
 @contextlib.asynccontextmanager

@@ -13,7 +13,7 @@ from loadtests.runner.measures import latency
 from loadtests.runner.plan import Plan
 from loadtests.runner.record import Record
 from loadtests.runner.request import PlannedRequest
-from loadtests.runner.scenario import Cancel, Closed, Mix, Poisson, Stream, Trace
+from loadtests.runner.scenario import Cancel, Closed, Mix, Poisson, Span, Stream, Trace
 from loadtests.runner.target import Outcome, Status
 from tests.loadtests.building import Queueing, VirtualLoop, in_virtual_time, plan, scenario, stream
 
@@ -89,6 +89,22 @@ def test_callers_who_give_up_are_cancelled_at_their_time() -> None:
     )
     records, _ = driven(plan(impatient, seconds=3.0), Queueing(5.0, servers=9))
     assert [(one.status, one.latency) for one in records] == [(Status.CANCELLED, pytest.approx(0.5))] * 3
+
+
+def test_a_deadline_counts_from_the_due_moment() -> None:
+    class Stalling(Queueing):
+        async def call(self, request: PlannedRequest) -> Outcome:
+            if request.number == 1:
+                loop = asyncio.get_running_loop()
+                assert isinstance(loop, VirtualLoop)
+                loop.stall(4.5)
+            return await super().call(request)
+
+    target = Stalling(0.1, servers=9)
+    callers = Stream(name="callers", arrivals=EVERY_SECOND, deadline=Span(seconds=3.0), mix=Mix())
+    driven(plan(callers, seconds=7.0), target)
+    # The second holds up the others until 5.5 seconds; the deadline of the third has passed by then.
+    assert [one.deadline for one in target.calls] == pytest.approx([3.0, 3.0, 0.001, 0.5, 1.5, 2.5, 3.0])
 
 
 def test_what_has_no_answer_in_the_end_is_not_lost() -> None:

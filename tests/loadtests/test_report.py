@@ -16,7 +16,7 @@ from loadtests.runner.command_export import export
 from loadtests.runner.compare import differences, table, warnings
 from loadtests.runner.errors import ReportError
 from loadtests.runner.page import page
-from loadtests.runner.plan import make_plan
+from loadtests.runner.plan import Speed, make_plan
 from loadtests.runner.plots import PLOTS
 from loadtests.runner.report import Report, read_report, write_report
 from loadtests.runner.scenario import Closed, Expectation, Phase, Poisson, Stream
@@ -98,6 +98,8 @@ def two_phases(*expect: Expectation) -> Report:
         ({"of": "all.all.goodput", "against": "capacity", "at_least": 0.2}, 0.125, False),
         ({"of": "first.callers.by_cache.hit.p50", "at_least": 0.0}, None, False),
         ({"of": "first.batch.throughput", "at_most": 1.0}, None, False),
+        # Nothing failed, which is a number, and no figure that is missing.
+        ({"of": "all.all.statuses.failed", "at_most": 0}, 0, True),
     ],
 )
 def test_expectations_are_judged(expectation: dict[str, object], value: float | None, holds: bool) -> None:
@@ -149,8 +151,22 @@ def test_comparison_names_what_else_differs() -> None:
         "the durations differ",
     ]
     assert list(warnings(first, first)) == []
+    # Rates that are given do not follow the capacity.
+    assert (
+        list(warnings(first, msgspec.structs.replace(first, speed=Speed(capacity=20.0, unloaded=0.5)))) == []
+    )
     with pytest.raises(ReportError, match="in common"):
         list(differences(first, report([], of=scenario(stream("others")))))
+
+
+@pytest.mark.parametrize(
+    ("capacity", "told"),
+    [(10.0, []), (10.1, []), (12.0, ["the loads differ: callers at 4 and 4.8 requests/s"])],
+)
+def test_comparison_tells_loads_that_differ_by_the_capacity(capacity: float, told: list[str]) -> None:
+    first = report([answer(0, due=0.0, latency=0.5)], of=scenario(stream(arrivals=Poisson(rate=0.4))))
+    other = msgspec.structs.replace(first, speed=Speed(capacity=capacity, unloaded=0.5))
+    assert list(warnings(first, other)) == told
 
 
 def test_compare_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -111,6 +111,28 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
             "expect[0]",
             "exactly one",
         ),
+        *(
+            (
+                "rate = 0.5 }",
+                f"rate = 0.5 }}\n[[expect]]\nabout = ''\nof = 'all.callers.{measure}'\nat_least = 1",
+                "expect[0].of",
+                f"all.callers.{measure}: {problem}",
+            )
+            for measure, problem in (
+                ("latency.p97", "the figure 'p97' is none of count, mean, p50"),
+                ("speed", "the figure 'speed' is none of seconds, sent"),
+                ("latency.p50.x", "the figure 'x' cannot be, as p50 is a number"),
+                ("latency", "latency is no number but several"),
+                ("by_cache.hti.p50", "the figure 'hti' is none of hit, miss"),
+                ("refusals.OVERLOADED", "OVERLOADED is no number but several"),
+            )
+        ),
+        (
+            "rate = 0.5 }",
+            "rate = 0.5 }\n[[expect]]\nabout = ''\nof = 'all.all.goodput'\nagainst = 'all.all.god'\nat_least = 1",
+            "expect[0].against",
+            "'god' is none of",
+        ),
         ("about", "= =", "syntax", "line"),
     ],
 )
