@@ -14,6 +14,7 @@ from loadtests.runner.arrivals import wanted_rate
 from loadtests.runner.gallery import Gallery
 from loadtests.runner.plan import Speed, make_plan
 from loadtests.runner.record import Record
+from loadtests.runner.report import Report
 from loadtests.runner.scenario import Closed, Scenario
 from loadtests.runner.session import measure_unloaded, run_plan
 from loadtests.runner.target import Status, Target
@@ -39,7 +40,7 @@ class Measured:
     arrivals: tuple[float, ...]
     """Latencies of the open loop, from the moment that a request was due (coordinated omission)."""
     arrival_seconds: float
-    """From the first arrival to the last answer."""
+    """For how long arrivals were planned, as the runner's `Figures.seconds` of a phase."""
     offered_rate: float
     slo_seconds: float
     """What the scenario calls good, of the side's own unloaded latency."""
@@ -52,7 +53,11 @@ class Measured:
         return median(self.unloaded)
 
     def goodput(self, slo_seconds: float) -> float:
-        """Return images a second of the open loop that came within `slo_seconds`."""
+        """Return images a second of the planned time that came within `slo_seconds`.
+
+        As the runner's goodput, but that answers after the phase's end count: there they stand for those that the
+        phase inherits, and a phase that is a run of its own inherits none. Slow sides would lose most by it.
+        """
         return sum(latency <= slo_seconds for latency in self.arrivals) / self.arrival_seconds
 
 
@@ -84,7 +89,7 @@ async def measure(
     The rate counts the ramps at both ends. Raises ``PeerError`` for anything but pictures, and ``TargetError``.
     """
 
-    async def records(load: Scenario, capacity: float) -> tuple[Record, ...]:
+    async def run(load: Scenario, capacity: float) -> Report:
         speed = Speed(capacity=capacity, unloaded=median(unloaded))
         while not (plan := make_plan(load, seed, speed)).requests:
             load = load.lasting(2 * load.seconds)  # so slow a side that by chance nobody comes
@@ -102,7 +107,7 @@ async def measure(
         for one in report.records:
             if one.status is not Status.OK:
                 raise PeerError(name, one.reason, one.message)
-        return report.records
+        return report
 
     unloaded = await measure_unloaded(opener(), scenario, seed)
     full = part(scenario, SATURATED)
@@ -110,26 +115,23 @@ async def measure(
     assert isinstance(callers.arrivals, Closed)
     concurrency = callers.arrivals.concurrency
     if rate is None:
-        rate = _rate(await records(full.lasting(WARM_UP_SECONDS), 1 / median(unloaded)))
-    saturated = await records(full.lasting(sending_seconds(full.seconds, rate, concurrency)), rate)
+        rate = _rate((await run(full.lasting(WARM_UP_SECONDS), 1 / median(unloaded))).records)
+    saturated = (await run(full.lasting(sending_seconds(full.seconds, rate, concurrency)), rate)).records
     reached = _rate(saturated)
     below = part(scenario, ARRIVALS)
-    arrivals = await records(below, reached)
+    arrivals = await run(below, reached)
     return Measured(
         unloaded=tuple(unloaded),
         saturated=tuple(one.latency for one in saturated),
         rate=reached,
-        arrivals=tuple(one.latency for one in arrivals),
-        arrival_seconds=_seconds(arrivals),
+        arrivals=tuple(one.latency for one in arrivals.records),
+        arrival_seconds=arrivals.seconds,
         offered_rate=sum(wanted_rate(one.arrivals, reached) for one in below.streams),
         slo_seconds=Speed(capacity=reached, unloaded=median(unloaded)).seconds(scenario.slo),
-        late_seconds=max(one.sent - one.due for one in arrivals),
+        late_seconds=max(one.sent - one.due for one in arrivals.records),
     )
 
 
 def _rate(records: tuple[Record, ...]) -> float:
-    return sum(one.images for one in records) / _seconds(records)
-
-
-def _seconds(records: tuple[Record, ...]) -> float:
-    return max(one.done for one in records) - min(one.due for one in records)
+    seconds = max(one.done for one in records) - min(one.due for one in records)
+    return sum(one.images for one in records) / seconds

@@ -7,6 +7,7 @@ seeds may differ, and, with a method of the pipeline replaced, references. What 
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,9 @@ from loadtests.diffusers_pipeline import load_pipeline
 from loadtests.peers.ask import Ask
 
 DTYPES = ("float32", "bfloat16")
+PNG = {"compress_level": 1, "compress_type": zlib.Z_RLE}
+"""How Limner codes (server/imaging/encode.py). Pillow's default takes four times as long, which would count against the
+peers alone."""
 # What Limner's sampler names stand for: engine/samplers/registry.py.
 _SIGMAS = {"use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False}
 _DPMPP = {"algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint", **_SIGMAS}
@@ -52,7 +56,7 @@ def group_asks(asks: Sequence[Ask]) -> list[list[int]]:
 def to_png(picture: Image.Image) -> bytes:
     """Return a picture as PNG, the format that every side answers in."""
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    picture.save(buffer, "PNG", **PNG)
     return buffer.getvalue()
 
 

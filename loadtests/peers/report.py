@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
@@ -12,6 +12,8 @@ from loadtests.ratios import ratios, show
 from loadtests.runner.measures import latency
 
 MB = 1_000_000
+FEW = 30
+"""Of fewer requests a goodput is marked: one of them moves it by more than 3%."""
 HEAD = (
     "side", "images/s", "Limner's ratio (least to most)", "p50 s", "p99 s", "Limner's p99 ratio", "unloaded s",
     "goodput, own SLO", "goodput, diffusers' SLO", "offered /s", "peak MB",
@@ -45,36 +47,61 @@ def table(
             lines.append(f"| {side.name} | {side.failure or 'not measured'} |" + " |" * (len(HEAD) - 2))
             continue
         lines.append("| " + " | ".join(_cells(load, side, rounds, first, base)) + " |")
-    return lines
+    # Begun with a bare "*", Markdown would make it an item of a list.
+    note = ["", f"(*) of fewer than {FEW} requests, all rounds together"]
+    return lines + note if any("* |" in line for line in lines) else lines
 
 
 def _cells(
     load: str, side: SideReport, rounds: list[Measured], first: SideReport | None, base: SideReport | None
 ) -> list[str]:
-    own = [each.goodput(each.slo_seconds) for each in rounds]
-    shared = "-"
-    if base is not None and len(base.rounds.get(load, ())) == len(rounds):
-        slos = [each.slo_seconds for each in base.rounds[load]]
-        shared = f"{median(each.goodput(slo) for each, slo in zip(rounds, slos, strict=True)):.2f}"
     faster = later = "-"
-    if first is not None and first is not side and len(first.rounds.get(load, ())) == len(rounds):
-        ours = first.rounds[load]
-        faster = show(ratios([each.rate for each in ours], [each.rate for each in rounds]))
-        later = show(ratios([_p99(each) for each in ours], [_p99(each) for each in rounds]))
+    if first is not None and first is not side and first.rounds.get(load):
+        faster = show(_ratios(first.rounds[load], rounds, _rate))
+        later = show(_ratios(first.rounds[load], rounds, _p99))
     every = latency(seconds for each in rounds for seconds in each.saturated)
     return [
-        side.name,
+        f"{side.name} (then {side.failure})" if side.failure else side.name,
         f"{median(each.rate for each in rounds):.2f}",
         faster,
         f"{every.p50:.2f}",
         f"{every.p99:.2f}",
         later,
         f"{median(each.unloaded_latency for each in rounds):.3f}",
-        f"{median(own):.2f}",
-        shared,
+        _goodput(rounds, rounds),
+        _goodput(rounds, [] if base is None else base.rounds.get(load, [])),
         f"{median(each.offered_rate for each in rounds):.2f}",
         f"{side.peak_bytes.get(load, 0) / MB:.0f}",
     ]
+
+
+def _goodput(rounds: Sequence[Measured], judges: Sequence[Measured]) -> str:
+    """Return a goodput's cell, each round held against the service level of the judge's own."""
+    pairs = _common(rounds, judges)
+    if not pairs:
+        return "-"
+    goodput = median(each.goodput(judge.slo_seconds) for each, judge in pairs)
+    return f"{goodput:.2f}{_mark([each for each, _ in pairs])}"
+
+
+def _mark(rounds: Sequence[Measured]) -> str:
+    return "*" if sum(len(each.arrivals) for each in rounds) < FEW else ""
+
+
+def _common(ours: Sequence[Measured], theirs: Sequence[Measured]) -> list[tuple[Measured, Measured]]:
+    """Return the rounds that both sides have: of a comparison that broke off, one may lack the last."""
+    return list(zip(ours, theirs, strict=False))
+
+
+def _ratios(
+    ours: Sequence[Measured], theirs: Sequence[Measured], figure: Callable[[Measured], float]
+) -> tuple[float, float, float]:
+    pairs = _common(ours, theirs)
+    return ratios([figure(each) for each, _ in pairs], [figure(each) for _, each in pairs])
+
+
+def _rate(measured: Measured) -> float:
+    return measured.rate
 
 
 def _p99(measured: Measured) -> float:
@@ -120,11 +147,8 @@ def targets(sides: Sequence[SideReport]) -> list[Target]:
                 found.append(Target(what=f"{what}, {load}: {ours}", wanted=wanted, ratio=None, met=False))
             return
         best = max(peers, key=lambda side: median(each.rate for each in side.rounds[load]))
-        if latency:
-            pairs = [_p99(each) for each in mine.rounds[load]], [_p99(each) for each in best.rounds[load]]
-        else:
-            pairs = [each.rate for each in mine.rounds[load]], [each.rate for each in best.rounds[load]]
-        ratio = ratios(*pairs)
+        figure = _p99 if latency else _rate
+        ratio = _ratios(mine.rounds[load], best.rounds[load], figure)
         met = ratio[0] <= factor if latency else ratio[0] >= factor
         found.append(
             Target(what=f"{what}, {load}: {ours} / {best.name}", wanted=wanted, ratio=ratio, met=met)
@@ -149,9 +173,7 @@ def _judge_unloaded(ours: str, by_name: Mapping[str, SideReport], found: list[Ta
             continue
         for load, rounds in by_name[ours].rounds.items():
             theirs = by_name[name].rounds.get(load, [])
-            if len(theirs) == len(rounds):
-                ratio = ratios(
-                    [each.unloaded_latency for each in rounds], [each.unloaded_latency for each in theirs]
-                )
+            if theirs:
+                ratio = _ratios(rounds, theirs, lambda each: each.unloaded_latency)
                 what = f"unloaded latency, {load}: {ours} / {name}"
                 found.append(Target(what=what, wanted="at most 0.6", ratio=ratio, met=ratio[0] <= 0.6))

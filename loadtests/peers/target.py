@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -18,6 +19,9 @@ from loadtests.runner.errors import TargetError
 from loadtests.runner.request import PlannedRequest
 from loadtests.runner.target import Outcome, Status
 
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SHOWN = 200
+"""Bytes of an answer that is no picture, for standard error."""
 CALL_SECONDS = 600.0
 CALLS = 1024
 """Threads, which begin when they are first needed. The loop's own would cap the calls in flight at cores + 4."""
@@ -95,10 +99,23 @@ class PeerTarget:
             with urllib.request.urlopen(request, timeout=timeout) as answer:
                 body: bytes = answer.read()
         except urllib.error.HTTPError as error:
-            raise PeerRefusedError(self._name, f"answered {error.code}", error.read().decode()) from error
-        except OSError as error:
+            raise PeerRefusedError(self._name, f"answered {error.code}", _text(error)) from error
+        except (OSError, http.client.HTTPException) as error:
             raise PeerRefusedError(self._name, f"gave no answer: {error}") from error
-        return base64.b64decode(json.loads(body)["outputs"][0]["data"][0]) if self._kserve else body
+        return self._picture(body)
+
+    def _picture(self, body: bytes) -> bytes:
+        picture = body
+        if self._kserve:
+            try:
+                picture = base64.b64decode(json.loads(body)["outputs"][0]["data"][0])
+            except (ValueError, LookupError, TypeError) as error:
+                raise PeerRefusedError(
+                    self._name, "answered no KServe outputs", repr(body[:SHOWN])
+                ) from error
+        if not picture.startswith(PNG_SIGNATURE):
+            raise PeerRefusedError(self._name, "answered no PNG", repr(picture[:SHOWN]))
+        return picture
 
     def _body(self, ask: Ask) -> str:
         if not self._kserve:
@@ -107,3 +124,11 @@ class PeerTarget:
         return json.dumps(
             {"inputs": [{"name": "ask", "datatype": "BYTES", "shape": [1, 1], "data": [ask.to_json()]}]}
         )
+
+
+def _text(answer: urllib.error.HTTPError) -> str:
+    """Return what a refusal says, as far as it can be read: its status alone is reason enough."""
+    try:
+        return answer.read().decode(errors="replace")
+    except (OSError, http.client.HTTPException) as error:
+        return f"its body could not be read: {error!r}"

@@ -45,8 +45,14 @@ def draw_oracle(ask: Ask, people: Path, folder: Path) -> Picture:
 
 
 def mean_difference(side: str, png: bytes, oracle: Picture) -> float:
-    """Return how many of 255 levels a picture is off in the mean. Raises ``PeerPictureError`` above `MEAN_LEVELS`."""
-    picture = decode(png)
+    """Return how many of 255 levels a picture is off in the mean.
+
+    Raises ``PeerPictureError`` above `MEAN_LEVELS` and for what cannot be decoded.
+    """
+    try:
+        picture = decode(png)
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's, of a damaged PNG
+        raise PeerPictureError(side, f"its picture cannot be decoded: {error}") from error
     if picture.shape != oracle.shape:
         raise PeerPictureError(side, f"its picture is {picture.shape}, not {oracle.shape}")
     difference = float(np.abs(picture - oracle).mean())

@@ -48,7 +48,9 @@ def test_a_side_is_measured_alone_saturated_and_below_that() -> None:
     assert result.offered_rate == pytest.approx(0.8 * result.rate)
     assert result.slo_seconds == pytest.approx(1.5)
     assert 20 < len(result.arrivals) < 60
-    assert 0 < result.goodput(result.slo_seconds) <= len(result.arrivals) / result.arrival_seconds
+    assert result.arrival_seconds == 6.0
+    assert result.goodput(100.0) == pytest.approx(len(result.arrivals) / 6.0)
+    assert 0 < result.goodput(result.slo_seconds) <= result.goodput(100.0)
     assert result.late_seconds == pytest.approx(0.0)
     assert set(side.people) == set(range(PEOPLE))
 
@@ -82,7 +84,8 @@ def test_arrivals_count_from_the_moment_that_they_were_due() -> None:
 def test_a_side_that_is_so_slow_that_nobody_comes_is_given_longer() -> None:
     result = measured(Queueing(60.0), rate=1 / 60)
     assert result.arrivals
-    assert result.goodput(1000.0) > 0
+    assert result.arrival_seconds > 6.0
+    assert result.goodput(1000.0) == pytest.approx(len(result.arrivals) / result.arrival_seconds)
 
 
 def test_sides_of_unlike_speed_are_asked_the_same() -> None:

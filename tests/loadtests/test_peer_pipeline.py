@@ -31,6 +31,8 @@ from loadtests.runner.errors import TargetError
 from loadtests.runner.gallery import Gallery
 from loadtests.runner.request import PlannedRequest
 from loadtests.runner.target import Outcome, Status
+from server.imaging.encode import encode_image
+from server.imaging.formats import PictureFormat
 from tests.loadtests.building import replaced
 
 REFERENCES = next(iter(reference_portraits().values())).parent
@@ -111,6 +113,18 @@ def test_another_picture_is_refused() -> None:
     assert mean_difference("x", to_png(black), decode(to_png(black))) == 0
     with pytest.raises(PeerPictureError, match=r"3\.0 levels off"):
         mean_difference("x", to_png(grey), decode(to_png(black)))
+
+
+def test_a_picture_that_cannot_be_decoded_is_refused() -> None:
+    png = to_png(Image.new("RGB", (64, 64), (9, 99, 9)))
+    for damaged in (b"", b"<html>", png[:40]):
+        with pytest.raises(PeerPictureError, match="cannot be decoded"):
+            mean_difference("x", damaged, decode(png))
+
+
+def test_peers_code_png_as_limner_does(pipeline: PeerPipeline) -> None:
+    (picture,) = pipeline.generate([ask()])
+    assert to_png(picture) == encode_image(np.asarray(picture), PictureFormat.PNG)
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from loadtests.peers.measure import Measured
@@ -42,10 +44,32 @@ def test_the_table_has_a_line_for_each_side_and_says_why_one_is_missing() -> Non
     base = side("diffusers:float32", measured(2.0, 4.0), measured(2.0, 2.0))
     broken = SideReport(name="ray", failure="ended with status 1")
     lines = table("mixed", [ours, base, broken], ours, base)
-    assert len(lines) == 5
-    assert all(line.count("|") == len(HEAD) + 1 for line in lines)
+    assert all(line.count("|") == len(HEAD) + 1 for line in lines[:5])
+    assert lines[5:] == ["", "(*) of fewer than 30 requests, all rounds together"]
     assert "| 2.00 | 3.50 (3.00 to 4.00) | 3.00 | 4.00 | 0.38 (0.25 to 0.50) |" in lines[3]
     assert "ended with status 1" in lines[4]
+
+
+def test_a_goodput_of_few_requests_is_marked() -> None:
+    few = side("limner", measured(6.0))
+    many = side("ray", replace(measured(6.0), arrivals=(1.0,) * 30))
+    lines = table("mixed", [few, many], few, many)
+    assert lines[2].count("* |") == 2
+    assert "*" not in lines[3]
+    assert lines[4:] == ["", "(*) of fewer than 30 requests, all rounds together"]
+    assert len(table("mixed", [many], None, None)) == 3
+
+
+def test_a_comparison_that_broke_off_is_told_of_the_rounds_that_both_have() -> None:
+    ours = side("limner", measured(6.0), measured(8.0))
+    base = side("diffusers:float32", measured(2.0))
+    broken = side("ray", measured(3.0))
+    broken.failure = "answered 500"
+    lines = table("mixed", [ours, base, broken], ours, base)
+    assert "| 2.00 | 3.00 (3.00 to 3.00) |" in lines[3]
+    assert "| ray (then answered 500) | 3.00 | 2.00 (2.00 to 2.00) |" in lines[4]
+    (found, *_) = targets([ours, base, broken])
+    assert found.ratio == (3.0, 3.0, 3.0)
 
 
 def test_targets_are_held_against_the_best_peer_of_their_kind() -> None:
