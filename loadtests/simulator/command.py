@@ -157,6 +157,8 @@ def _run(options: argparse.Namespace) -> int:
 
 def _sweep(study: Study, options: argparse.Namespace) -> Sweep:
     field, values = options.sweep
+    if options.plot:
+        _check_axis(field, values.split(","))
     series_field, series = options.series or ("", "")
     return Sweep(
         study=study,
@@ -165,6 +167,17 @@ def _sweep(study: Study, options: argparse.Namespace) -> Sweep:
         series_field=series_field.replace("-", "_"),
         series=series.split(","),
     )
+
+
+def _check_axis(field: str, values: Sequence[str]) -> None:
+    """Raise SimulationError for a value that has no place on the x axis of a plot."""
+    for text in values:
+        try:
+            float(text)
+        except ValueError:
+            raise SimulationError(
+                "plot", f"{field} {text!r} is not a number; only --series may be other than numbers"
+            ) from None
 
 
 def _text(summary: Summary, measure: str) -> str:

@@ -30,12 +30,8 @@ class Counters:
     rows: int = 0
     bucket_rows: int = 0
     busy_seconds: float = 0.0
-    tick_seconds: float = 0.0
     encode_seconds: float = 0.0
-    decode_seconds: float = 0.0
-    prompt_seconds: float = 0.0
     encoded: int = 0
-    admission_refusals: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +144,6 @@ class VirtualEngine:
         self.counters.ticks += 1
         self.counters.rows += tick.rows
         self.counters.bucket_rows += tick.bucket
-        self.counters.tick_seconds += seconds
         ended = self._clock()
         for item in self._scheduler.complete(tick, self._cadence.of(ended - seconds, ended)):
             self._decodes.add(self._pictures[item.id])
@@ -187,7 +182,6 @@ class VirtualEngine:
         try:
             self._scheduler.submit(items)
         except SchedulingError:
-            self.counters.admission_refusals += 1
             self._end(call, Outcome.REFUSED)
             return
         call.admitted = self._clock()
@@ -249,7 +243,7 @@ class VirtualEngine:
         seconds += self._machine.place_seconds * sum(
             call.request.images * call.request.rows for call in calls
         )
-        self.counters.prompt_seconds += self._pass(seconds)
+        self._pass(seconds)
 
     def _decode(self, *, idle: bool) -> None:
         for batch in self._decodes.due(idle=idle):
@@ -261,7 +255,7 @@ class VirtualEngine:
             shape = alive[0].item.shape
             area = (shape[1] * shape[2]) / (self._machine.shape[1] * self._machine.shape[2])
             seconds = self._costs.decode.warmup_seconds(self._machine.shape, len(alive)) * area
-            self.counters.decode_seconds += self._pass(seconds)
+            self._pass(seconds)
             for picture in alive:
                 del self._pictures[picture.item.id]
                 picture.job.delivered += 1

@@ -196,19 +196,25 @@ def _upload_seconds(target: str) -> float:
 
 def _simulated_rate(machine: Machine, settings: BenchSettings) -> float:
     """Return images a second of a simulated round of `loadtests.bench.service.saturated`."""
-    requests = (
-        Request(id=number, at=0.0, prompt=0, steps=settings.steps)
-        for number in range(settings.images_a_round)
-    )
+    window = settings.window
+    requests = (Request(id=number, at=0.0, prompt=0, steps=settings.steps) for number in range(window.asked))
     fleet = Fleet(FleetSettings(machine=machine, warmup_seconds=0.0))
-    run = fleet.run(ClosedLoop(requests, callers=settings.concurrency, until=float("inf")))
-    return settings.images_a_round / max(call.ended for call in run.calls if call.ended is not None)
+    run = fleet.run(ClosedLoop(requests, callers=window.callers, until=float("inf")))
+    ends = sorted(call.ended for call in run.calls if call.ended is not None)
+    return window.images / window.seconds(ends)
 
 
 def measure(
     output: Path, *, threads: int | None = None, backend: str | None = None, dtype: str = "auto"
 ) -> Machine:
-    """Measure this machine and write it to a file; by default with all cores and the default backend."""
+    """Measure this machine and write it to a file; by default with all cores and the default backend.
+
+    Raises SimulationError, for a file whose folder cannot be made before anything is measured.
+    """
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SimulationError("measure", f"{output}: {error}") from error
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     threads = threads or os.cpu_count() or 2
@@ -227,7 +233,12 @@ def main() -> None:
     parser.add_argument("--backend")
     parser.add_argument("--dtype", default="auto")
     options = parser.parse_args()
-    machine = measure(options.output, threads=options.threads, backend=options.backend, dtype=options.dtype)
+    try:
+        machine = measure(
+            options.output, threads=options.threads, backend=options.backend, dtype=options.dtype
+        )
+    except SimulationError as error:
+        parser.error(str(error))
     print(msgspec.json.format(msgspec.json.encode(machine), indent=1).decode())
 
 

@@ -14,9 +14,6 @@ from loadtests.simulator.ring import Ring
 class Router(ABC):
     """Choose replicas; `in_flight` counts the requests that each has not answered yet."""
 
-    affine = False
-    """Whether a person's requests go to the same replica as a rule."""
-
     def __init__(self, replicas: int) -> None:
         if replicas < 1:
             raise SimulationError("replicas", f"{replicas} is less than 1")
@@ -74,8 +71,6 @@ class HashAffine(Router):
     Zadimoghaddam, 2018, arXiv 1608.01350; Envoy's ``hash_balance_factor``). None bounds nothing. A request about
     nobody goes to the less busy of two.
     """
-
-    affine = True
 
     def __init__(self, replicas: int, *, seed: int, balance: float | None = 1.25, **_: object) -> None:
         super().__init__(replicas)

@@ -61,13 +61,10 @@ class Study:
         if name not in current:
             raise SimulationError("sweep", f"{name} is none of {', '.join(current)}")
         value: str | int | float = text
-        try:
-            if isinstance(current[name], int):
-                value = int(float(text))
-            elif isinstance(current[name], float):
-                value = float(text)
-        except (ValueError, OverflowError):
-            raise SimulationError(name, f"{text!r} is not a number") from None
+        if not isinstance(current[name], str):
+            value = _number(name, text, whole=isinstance(current[name], int))
+        elif name == "steps":
+            _step_counts(text)
         return Study(**{**current, name: value})
 
     def run(self) -> Summary:
@@ -76,7 +73,7 @@ class Study:
             raise SimulationError("rate", f"{self.rate} is not above 0")
         machine = read_machine(self.machine)
         popularity = Popularity(self.people, self.zipf)
-        steps = [int(number) for number in self.steps.split(",")]
+        steps = _step_counts(self.steps)
         mix = Mix(
             steps=steps,
             guided=self.guided,
@@ -124,6 +121,26 @@ class Study:
         return ClosedLoop(requests, callers=self.callers * self.replicas, until=until)
 
 
+def _number(name: str, text: str, *, whole: bool) -> int | float:
+    """Return what an option says; a whole number may be written as 1e6. Raises SimulationError."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise SimulationError(name, f"{text!r} is not a number") from None
+    if not whole:
+        return number
+    if not number.is_integer():
+        raise SimulationError(name, f"{text!r} is not a whole number")
+    return int(number)
+
+
+def _step_counts(text: str) -> list[int]:
+    counts = [int(_number("steps", each, whole=True)) for each in text.split(",")]
+    if min(counts) < 1:
+        raise SimulationError("steps", f"{min(counts)} is less than 1")
+    return counts
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
     """One run of a sweep. `took` is the real time that it took, in seconds."""
@@ -136,7 +153,10 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """Vary one field along the x axis, and another one from curve to curve (none where it is empty)."""
+    """Vary one field along the x axis, and another one from curve to curve (none where it is empty).
+
+    Raises SimulationError for values that their field cannot have.
+    """
 
     study: Study
     field: str
@@ -144,14 +164,22 @@ class Sweep:
     series_field: str = ""
     series: Sequence[str] = ("",)
 
+    def __post_init__(self) -> None:
+        for _ in self._studies():
+            pass  # a wrong value shows now, not after the points before it
+
     def run(self) -> Iterator[Point]:
         """Yield the points, curve after curve. Raises SimulationError."""
+        for series, value, study in self._studies():
+            began = time.monotonic()
+            summary = study.run()
+            yield Point(series=series, x=value, summary=summary, took=time.monotonic() - began)
+
+    def _studies(self) -> Iterator[tuple[str, str, Study]]:
         for series in self.series:
             base = self.study.with_value(self.series_field, series) if self.series_field else self.study
             for value in self.values:
-                began = time.monotonic()
-                summary = base.with_value(self.field, value).run()
-                yield Point(series=series, x=value, summary=summary, took=time.monotonic() - began)
+                yield series, value, base.with_value(self.field, value)
 
     def to_dict(self, points: Sequence[Point]) -> dict[str, Any]:
         """Return what was asked and what came out, for JSON."""

@@ -36,7 +36,6 @@ class RealRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     callers: 0 where the requests came at their times; else so many callers who each waited for their answer.
     known: people whose reference the server had before the run.
-    measured_from: requests before this second are left out of the latencies.
     calibration: what the server did just before the run; None where nobody measured it.
     """
 
@@ -45,7 +44,6 @@ class RealRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     real: Figures
     callers: int = 0
     known: tuple[int, ...] = ()
-    measured_from: float = 0.0
     calibration: Calibration | None = None
 
 
@@ -99,7 +97,7 @@ def validate(run: RealRun, machine: Machine) -> Comparison:
     calls = fleet.run(traffic).calls
     return Comparison(
         name=run.name,
-        simulated=_figures(calls, run.measured_from),
+        simulated=_figures(calls),
         real=run.real,
         fit=found,
     )
@@ -121,13 +119,13 @@ def table(comparisons: Sequence[Comparison]) -> str:
     return "\n".join(lines)
 
 
-def _figures(calls: Sequence[Call], measured_from: float) -> Figures:
+def _figures(calls: Sequence[Call]) -> Figures:
     finished = [call for call in calls if call.outcome is Outcome.FINISHED]
     # As of the real run: what was refused or given up last is no answer.
     ends = [call.ended for call in finished if call.ended is not None]
     if not finished:
         raise SimulationError("requests", "none of them finishes in the simulation")
-    latency = Latency.of(call.latency for call in finished if call.request.at >= measured_from)
+    latency = Latency.of(call.latency for call in finished)
     seconds = max(ends) - min(call.request.at for call in calls)
     images = sum(call.request.images for call in finished)
     return Figures(throughput=images / seconds, p50=latency.p50, p95=latency.p95, p99=latency.p99)

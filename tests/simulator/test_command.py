@@ -59,6 +59,10 @@ def test_a_sweep_gives_a_table_and_the_same_plot_every_time(
     [
         (["--replicas", "0"], "replicas"),
         (["--replicas", "many"], "replicas"),
+        (["--replicas", "2.7"], "replicas: '2.7'"),
+        (["--replicas", "inf"], "replicas: 'inf'"),
+        (["--steps", "10,x"], "steps: 'x'"),
+        (["--steps", "10,0"], "steps"),
         (["--router", "dns"], "router"),
         (["--zipf", "9"], "zipf"),
         (["--rate", "0"], "rate"),
@@ -66,13 +70,18 @@ def test_a_sweep_gives_a_table_and_the_same_plot_every_time(
         (["--show", "beauty"], "show"),
         (["--sweep", "weather", "1,2"], "sweep"),
         (["--plot", "x.svg"], "sweep"),
+        (["--sweep", "router", "hash,round-robin", "--plot", "x.svg"], "plot: router 'hash'"),
+        (["--sweep", "steps", "10,x"], "steps: 'x'"),
+        (["--sweep", "rate", "1", "--series", "replicas", "1,two"], "replicas: 'two'"),
         (["--machine", "nowhere"], "machine"),
         (["--validate", "nowhere.json"], "validate"),
     ],
 )
 def test_wrong_options_are_named(options: list[str], field: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SMALL, *options]) == 2
-    assert capsys.readouterr().err.startswith(f"simulate: {field}: ")
+    said = capsys.readouterr()
+    assert said.err.startswith(f"simulate: {field}")
+    assert not said.out, "nothing is simulated before all options are known to be right"
 
 
 def _real(slower: float) -> RealRun:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 
 from loadtests.bench.settings import BenchSettings
 from loadtests.simulator.errors import SimulationError
-from loadtests.simulator.measure import _tick_in_the_loop
+from loadtests.simulator.measure import _simulated_rate, _tick_in_the_loop, measure
+
+from .builders import STAGED
 
 DECODE = 0.5
 
@@ -44,3 +47,14 @@ def test_an_odd_bucket_is_its_share_of_the_next_even_one() -> None:
 def test_decodes_that_met_a_disturbance_make_no_machine() -> None:
     with pytest.raises(SimulationError, match="bucket 2"):
         tick(2, each_decode=50.0)
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SimulationError, match=r"measure: .*machine\.json"):
+        measure(tmp_path / "file" / "machine.json")
+
+
+def test_the_simulated_round_is_of_a_full_engine() -> None:
+    few, many = (_simulated_rate(STAGED, BenchSettings(images_a_round=images)) for images in (32, 320))
+    assert few == pytest.approx(many, rel=0.05)
