@@ -103,7 +103,11 @@ class SlotBuffers:
     ) -> None:
         tokens = 0 if kv_ip is None else kv_ip.shape[0]
         self.kv_text[slot] = kv_text
-        _overwrite(self.kv_ip[slot], kv_ip, self.tokens[slot])
+        held = self.tokens[slot]
+        self.tokens[slot] = max(
+            held, tokens
+        )  # should the copy raise, the next one clears all that may be there
+        _overwrite(self.kv_ip[slot], kv_ip, held)
         self.tokens[slot] = tokens
         if self.ip_mask is not None:
             self.ip_mask[slot].zero_()
@@ -192,7 +196,9 @@ class Staging:
     def _copy(self, slot: int, position: int) -> None:
         self.kv_text[position] = self.slots.kv_text[slot]
         tokens = self.slots.tokens[slot]
-        _overwrite(self.kv_ip[position], self.slots.kv_ip[slot, :tokens], self.tokens[position])
+        held = self.tokens[position]
+        self.tokens[position] = max(held, tokens)  # as in a slot
+        _overwrite(self.kv_ip[position], self.slots.kv_ip[slot, :tokens], held)
         self.tokens[position] = tokens
         if self.ip_mask is not None and self.slots.ip_mask is not None:
             self.ip_mask[position] = self.slots.ip_mask[slot, : self.ip_mask.shape[1]]

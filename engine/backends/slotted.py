@@ -197,6 +197,7 @@ class SlottedRows:
     def release(self, slot: int) -> None:
         """Free a slot. Raises ``SlotError`` if it is not taken."""
         self.slots.release(slot)
+        self._regions.pop(slot, None)  # larger than the row; a row alike has its own computed again
 
     def regions(self, slot: int) -> RowRegions | None:
         """Return the regions of a row; None when its references have none."""

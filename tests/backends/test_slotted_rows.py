@@ -136,6 +136,42 @@ def test_a_slot_whose_writing_failed_holds_nothing_and_is_free() -> None:
     assert not made.rows.slots.kv_ip[slot, 1:].any(), "and nothing is left of the other's second reference"
 
 
+def half_written(room: torch.Tensor, kv_ip: torch.Tensor | None, _: int) -> None:
+    if kv_ip is not None:
+        room[: len(kv_ip)] = kv_ip
+    raise MemoryError
+
+
+def test_of_references_that_were_half_written_no_other_row_reads_any(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = Counted()
+    rows = made.rows
+    plain, two = row(prompt(1.0)), row(prompt(2.0), 6.0, 7.0)
+    kept, slot = rows.place(plain), rows.place(two)
+    staging = Staging(rows.slots, 1)
+    staging.arrange([kept], [(0,)])
+    with monkeypatch.context() as broken:
+        broken.setattr("engine.backends.slots._overwrite", half_written)
+        with pytest.raises(MemoryError):
+            staging.arrange([slot], [(0,)])
+        with pytest.raises(MemoryError):
+            rows.place(row(prompt(3.0), 8.0, 9.0))
+    staging.arrange([kept], [(0,)])
+    assert not staging.kv_ip[0].any()
+    assert not rows.slots.kv_ip[rows.place(row(prompt(4.0)))].any()
+
+
+def test_a_free_slot_keeps_no_masks() -> None:
+    rows = Counted().rows
+    boxed = replace(ONE, references=(replace(ONE.references[0], region=WHOLE),))
+    slot = rows.place(boxed)
+    assert rows.regions(slot) is not None
+    rows.release(slot)
+    assert rows.regions(slot) is None
+    assert rows.regions(rows.place(boxed)) is not None
+
+
 def test_a_position_that_a_copy_failed_to_fill_holds_nothing() -> None:
     made = Counted(embedded=True)
     slots = [made.rows.place(each) for each in (ONE, row(prompt(2.0), 6.0, 7.0))]

@@ -14,15 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from engine.embedded.world import (
-    IDENTITY_VALUES,
-    SCENE_VALUES,
-    Identity,
-    Scene,
-    render,
-    sample_identity,
-    sample_scene,
-)
+from engine.embedded.recipe.drawing import draw_person
+from engine.embedded.world import IDENTITY_VALUES, SCENE_VALUES, Identity, Scene, sample_identity
 
 IDENTITY_NAMES = tuple(IDENTITY_VALUES)
 SCENE_NAMES = tuple(SCENE_VALUES)
@@ -43,11 +36,6 @@ def people(seed: int, *, held_out: bool) -> Iterator[Identity]:
         identity = sample_identity(random)
         if is_held_out(identity) == held_out:
             yield identity
-
-
-def labels_of(identity: Identity, scene: Scene) -> list[int]:
-    """Return all attributes as indices, in the order of `ATTRIBUTES`."""
-    return [*identity.labels().values(), *scene.labels().values()]
 
 
 def identity_of(labels: NDArray[np.uint8]) -> Identity:
@@ -124,22 +112,18 @@ def draw(
         # waits for ever for a worker that died.
         with ProcessPoolExecutor(mp_context=get_context("spawn")) as executor:
             drawn = tqdm(
-                executor.map(_draw_person, work, chunksize=16),
+                executor.map(draw_person, work, chunksize=16),
                 desc=f"draw {directory.name}",
                 total=persons,
                 mininterval=5,
             )
-            for person, (pictures, numbers) in enumerate(drawn):
-                rows = slice(person * scenes, (person + 1) * scenes)
-                images[rows], labels[rows] = pictures, numbers
+            try:
+                for person, (pictures, numbers) in enumerate(drawn):
+                    rows = slice(person * scenes, (person + 1) * scenes)
+                    images[rows], labels[rows] = pictures, numbers
+            except BaseException:
+                executor.shutdown(wait=False, cancel_futures=True)  # else the rest is drawn first
+                raise
         images.flush()
         np.save(labels_path, labels)
     return Drawings(images=np.load(images_path, mmap_mode="r"), labels=np.load(labels_path), scenes=scenes)
-
-
-def _draw_person(work: tuple[Identity, str, int, int]) -> tuple[NDArray[np.uint8], list[list[int]]]:
-    identity, seed, count, size = work
-    random = Random(seed)
-    scenes = [sample_scene(random) for _ in range(count)]
-    pictures = np.stack([np.asarray(render(identity, scene, size=size)) for scene in scenes])
-    return pictures, [labels_of(identity, scene) for scene in scenes]
