@@ -103,12 +103,7 @@ class SlotBuffers:
     ) -> None:
         tokens = 0 if kv_ip is None else kv_ip.shape[0]
         self.kv_text[slot] = kv_text
-        held = self.tokens[slot]
-        self.tokens[slot] = max(
-            held, tokens
-        )  # should the copy raise, the next one clears all that may be there
-        _overwrite(self.kv_ip[slot], kv_ip, held)
-        self.tokens[slot] = tokens
+        _overwrite(self.kv_ip, kv_ip, self.tokens, slot)
         if self.ip_mask is not None:
             self.ip_mask[slot].zero_()
             if tokens:
@@ -196,25 +191,25 @@ class Staging:
     def _copy(self, slot: int, position: int) -> None:
         self.kv_text[position] = self.slots.kv_text[slot]
         tokens = self.slots.tokens[slot]
-        held = self.tokens[position]
-        self.tokens[position] = max(held, tokens)  # as in a slot
-        _overwrite(self.kv_ip[position], self.slots.kv_ip[slot, :tokens], held)
-        self.tokens[position] = tokens
+        _overwrite(self.kv_ip, self.slots.kv_ip[slot, :tokens], self.tokens, position)
         if self.ip_mask is not None and self.slots.ip_mask is not None:
             self.ip_mask[position] = self.slots.ip_mask[slot, : self.ip_mask.shape[1]]
         for name, buffer in self.vectors.items():
             buffer[position] = self.slots.vectors[name][slot]
 
 
-def _overwrite(room: torch.Tensor, kv_ip: torch.Tensor | None, held: int) -> None:
-    """Write a row's ``[tokens, D]`` to its ``[T_ip, D]`` and clear what else the last row had, ``held`` tokens, left.
+def _overwrite(rooms: torch.Tensor, kv_ip: torch.Tensor | None, counts: list[int], place: int) -> None:
+    """Write a row's ``[tokens, D]`` to a place of ``[places, T_ip, D]`` and clear what else the last row there left.
 
     Nothing beyond is written, so its pages stay untouched: most rows bring one reference where four have room.
     """
-    tokens = 0 if kv_ip is None else kv_ip.shape[0]
+    tokens, held = 0 if kv_ip is None else kv_ip.shape[0], counts[place]
+    # Should a copy raise, the next row clears all that may be there.
+    counts[place] = max(held, tokens)
     if kv_ip is not None:
-        room[:tokens] = kv_ip
-    room[tokens:held].zero_()
+        rooms[place, :tokens] = kv_ip
+    rooms[place, tokens:held].zero_()
+    counts[place] = tokens
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:

@@ -120,7 +120,7 @@ def figures(
     return Figures(
         seconds=seconds,
         sent=len(records),
-        statuses=dict(Counter(str(one.status) for one in records)),
+        statuses={str(status): sum(one.status is status for one in records) for status in Status},
         resent=sum(one.resent for one in records),
         images=sum(one.images for one in done),
         offered=len(records) / seconds,

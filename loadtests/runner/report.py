@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
@@ -122,12 +121,11 @@ def find_figure(
     phase, _, rest = path.partition(".")
     stream, _, measure = rest.partition(".")
     value: Any = table.get(phase, {}).get(stream)
-    for above, part in pairwise((stream, *measure.split("."))):
+    for part in measure.split("."):
         if value is None:
             return None
         if isinstance(value, dict):
-            # A status that nothing came to is left out of the counts.
-            value = value.get(part, 0 if above == "statuses" else None)
+            value = value.get(part)
         elif isinstance(value, msgspec.Struct) and part in value.__struct_fields__:
             value = getattr(value, part)
         else:

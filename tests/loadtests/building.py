@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from loadtests.peers.ask import Ask
 from loadtests.runner.plan import Plan, Speed, make_plan
 from loadtests.runner.record import Record
 from loadtests.runner.report import Machine, Report, all_figures, judge
@@ -20,6 +21,15 @@ from loadtests.runner.watch import Sample
 T = TypeVar("T")
 
 SPEED = Speed(capacity=10.0, unloaded=0.5)
+ASK = Ask(
+    prompt="a portrait",
+    reference="0",
+    steps=2,
+    guidance_scale=5.0,
+    sampler="ddim",
+    ip_adapter_scale=1.0,
+    seed=0,
+)
 
 
 def scenario(*streams: Stream, seconds: float = 100.0, **more: Any) -> Scenario:
@@ -145,6 +155,25 @@ class Queueing:
         async with self.free:
             await asyncio.sleep(self.seconds)
         return Outcome(status=Status.OK, images=request.images)
+
+
+class Stalling(Queueing):
+    """Lets time pass without a turn of the loop, once: in the first call that `when` tells."""
+
+    def __init__(
+        self, seconds: float, *, stall: float, when: Callable[[PlannedRequest], bool], servers: int = 1
+    ) -> None:
+        super().__init__(seconds, servers)
+        self._stall = stall
+        self._when = when
+
+    async def call(self, request: PlannedRequest) -> Outcome:
+        if self._stall and self._when(request):
+            loop = asyncio.get_running_loop()
+            assert isinstance(loop, VirtualLoop)
+            loop.stall(self._stall)
+            self._stall = 0.0
+        return await super().call(request)
 
 
 def replaced(one: PlannedRequest, **changes: Any) -> PlannedRequest:

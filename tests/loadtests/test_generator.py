@@ -15,7 +15,7 @@ from loadtests.runner.record import Record
 from loadtests.runner.request import PlannedRequest
 from loadtests.runner.scenario import Cancel, Closed, Mix, Poisson, Span, Stream, Trace
 from loadtests.runner.target import Outcome, Status
-from tests.loadtests.building import Queueing, VirtualLoop, in_virtual_time, plan, scenario, stream
+from tests.loadtests.building import Queueing, Stalling, in_virtual_time, plan, scenario, stream
 
 EVERY_SECOND = Trace(offsets=(0.0, 1.0))
 
@@ -44,16 +44,8 @@ def test_a_queue_shows_in_the_latency() -> None:
 def test_a_stall_of_the_generator_is_in_the_latency_though_not_in_the_service_time() -> None:
     """Coordinated omission: whoever counts from the sending sees one slow request of a hundred, not ten."""
 
-    class Stalling(Queueing):
-        async def call(self, request: PlannedRequest) -> Outcome:
-            if request.number == 50:
-                loop = asyncio.get_running_loop()
-                assert isinstance(loop, VirtualLoop)
-                loop.stall(10.0)
-            return await super().call(request)
-
     made = plan(stream(arrivals=EVERY_SECOND), seconds=100.0)
-    records, _ = driven(made, Stalling(0.1, servers=100))
+    records, _ = driven(made, Stalling(0.1, stall=10.0, when=lambda one: one.number == 50, servers=100))
     records.sort(key=lambda one: one.number)
     assert [one.latency for one in records[50:61]] == pytest.approx(
         [10.1, 9.1, 8.1, 7.1, 6.1, 5.1, 4.1, 3.1, 2.1, 1.1, 0.1]
@@ -92,15 +84,7 @@ def test_callers_who_give_up_are_cancelled_at_their_time() -> None:
 
 
 def test_a_deadline_counts_from_the_due_moment() -> None:
-    class Stalling(Queueing):
-        async def call(self, request: PlannedRequest) -> Outcome:
-            if request.number == 1:
-                loop = asyncio.get_running_loop()
-                assert isinstance(loop, VirtualLoop)
-                loop.stall(4.5)
-            return await super().call(request)
-
-    target = Stalling(0.1, servers=9)
+    target = Stalling(0.1, stall=4.5, when=lambda one: one.number == 1, servers=9)
     callers = Stream(name="callers", arrivals=EVERY_SECOND, deadline=Span(seconds=3.0), mix=Mix())
     driven(plan(callers, seconds=7.0), target)
     # The second holds up the others until 5.5 seconds; the deadline of the third has passed by then.

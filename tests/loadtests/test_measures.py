@@ -38,7 +38,7 @@ def test_goodput_is_images_in_time_within_the_span() -> None:
     ]
     told = figures(records, SPAN, slo_seconds=1.0)
     assert (told.throughput, told.goodput, told.offered, told.images) == (0.3, 0.2, 0.4, 4)
-    assert told.statuses == {"ok": 3, "expired": 1}
+    assert {name: count for name, count in told.statuses.items() if count} == {"ok": 3, "expired": 1}
     assert (told.answered_share, told.admitted.count, told.latency.count) == (0.75, 4, 3)
     # Answers of an earlier phase count where they come.
     assert figures(records[:1], SPAN, 1.0, answered=records[:2]).throughput == pytest.approx(0.3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
@@ -19,7 +18,7 @@ from loadtests.runner.request import PlannedRequest
 from loadtests.runner.scenario import Closed
 from loadtests.runner.scenario_file import load_scenario
 from loadtests.runner.target import Outcome, Status, Target
-from tests.loadtests.building import Queueing, in_virtual_time, replaced
+from tests.loadtests.building import Queueing, Stalling, in_virtual_time, replaced
 
 GALLERY = Gallery(0, size=16)
 
@@ -64,18 +63,8 @@ def test_a_round_with_a_known_rate_warms_nothing_up() -> None:
 
 
 def test_arrivals_count_from_the_moment_that_they_were_due() -> None:
-    class Stalling(Queueing):
-        """Holds the loop for three seconds in its first call of the open loop."""
-
-        stalled = False
-
-        async def call(self, request: PlannedRequest) -> Outcome:
-            if request.phase == ARRIVALS and not self.stalled:
-                self.stalled = True
-                asyncio.get_running_loop().stall(3.0)  # type: ignore[attr-defined]
-            return await super().call(request)
-
-    result = measured(Stalling(0.1, servers=4), rate=40.0)
+    stalling = Stalling(0.1, stall=3.0, when=lambda one: one.phase == ARRIVALS, servers=4)
+    result = measured(stalling, rate=40.0)
     # Those that were due within the stall were sent late, and their latency says so.
     assert result.late_seconds > 2.5
     assert sum(latency > 1.0 for latency in result.arrivals) > 20

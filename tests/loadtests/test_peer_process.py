@@ -11,23 +11,14 @@ import psutil
 import pytest
 
 from loadtests.peers import environments, sides
-from loadtests.peers.ask import Ask
 from loadtests.peers.environments import environment, requirements_digest
 from loadtests.peers.errors import PeerNotInstalledError, PeerNotStartedError
 from loadtests.peers.people import PEOPLE, write_people
 from loadtests.peers.process import MemoryPeak, awake, pause, resume, running, tree
 from loadtests.peers.sides import PEERS, Peer, StartSettings, parse_side, start
 from loadtests.runner.gallery import Gallery
+from tests.loadtests.building import ASK
 
-ASK = Ask(
-    prompt="a portrait",
-    reference="0",
-    steps=2,
-    guidance_scale=5.0,
-    sampler="ddim",
-    ip_adapter_scale=1.0,
-    seed=0,
-)
 GALLERY = Gallery(0, size=16)
 
 

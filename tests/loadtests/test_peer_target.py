@@ -11,19 +11,10 @@ from contextlib import closing
 
 import pytest
 
-from loadtests.peers.ask import Ask
 from loadtests.peers.errors import PeerRefusedError
 from loadtests.peers.target import PNG_SIGNATURE, PeerTarget
+from tests.loadtests.building import ASK
 
-ASK = Ask(
-    prompt="a portrait",
-    reference="0",
-    steps=2,
-    guidance_scale=5.0,
-    sampler="ddim",
-    ip_adapter_scale=1.0,
-    seed=0,
-)
 PNG = PNG_SIGNATURE + b"pixels"
 Answering = Callable[[bytes], str]
 

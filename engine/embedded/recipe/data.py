@@ -108,22 +108,21 @@ def draw(
         labels = np.zeros((count, len(ATTRIBUTES)), dtype=np.uint8)
         source = people(seed, held_out=held_out)
         work = ((next(source), f"{seed + 1}/{person}", scenes, size) for person in range(persons))
-        # Not forked: a fork copies locks that this process's other threads hold. And of an executor, since a pool
-        # waits for ever for a worker that died.
-        with ProcessPoolExecutor(mp_context=get_context("spawn")) as executor:
+        # Not forked: a fork copies locks that this process's other threads hold. And no pool, which waits for ever
+        # for a worker that died.
+        executor = ProcessPoolExecutor(mp_context=get_context("spawn"))
+        try:
             drawn = tqdm(
                 executor.map(draw_person, work, chunksize=16),
                 desc=f"draw {directory.name}",
                 total=persons,
                 mininterval=5,
             )
-            try:
-                for person, (pictures, numbers) in enumerate(drawn):
-                    rows = slice(person * scenes, (person + 1) * scenes)
-                    images[rows], labels[rows] = pictures, numbers
-            except BaseException:
-                executor.shutdown(wait=False, cancel_futures=True)  # else the rest is drawn first
-                raise
+            for person, (pictures, numbers) in enumerate(drawn):
+                rows = slice(person * scenes, (person + 1) * scenes)
+                images[rows], labels[rows] = pictures, numbers
+        finally:
+            executor.shutdown(cancel_futures=True)  # what is left is not drawn first
         images.flush()
         np.save(labels_path, labels)
     return Drawings(images=np.load(images_path, mmap_mode="r"), labels=np.load(labels_path), scenes=scenes)
