@@ -7,27 +7,22 @@ interval in turns by the default engine, many at once; the reader names what the
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
 from engine.embedded import model_directory
-from engine.embedded.quality.accuracy import by_attribute, mean_of
-from engine.embedded.quality.generate import Generator, Order
+from engine.embedded.quality.generate import Order, load_generator
 from engine.embedded.quality.pairs import Pairs, choose_pairs
 from engine.embedded.quality.reader import Reader, load_reader, reader_path
-from engine.embedded.quality.settings import IDENTITY_BAR, MAIN, PROMPT_BAR
+from engine.embedded.quality.settings import MAIN
 from engine.embedded.recipe.stages import test_set
+from loadtests.bench.pictures import Drawn, Seen, sheet
 from loadtests.ratios import ratios, show
 
 Interval = tuple[float, float]
-Pictures = NDArray[np.uint8]
 
 INTERVALS: tuple[Interval, ...] = (
     (0.0, 1.0),
@@ -42,14 +37,6 @@ BUCKETS = (2, 8)
 SHEET_PAIRS = 8
 
 
-@dataclass(slots=True, kw_only=True)
-class Drawn:
-    """Hold what one interval gave: seconds of each round, and the pictures of all."""
-
-    seconds: list[float] = field(default_factory=list)
-    pictures: list[Pictures] = field(default_factory=list)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m loadtests.bench.guidance_interval", description=__doc__)
     parser.add_argument("--pairs", type=int, default=96)
@@ -59,19 +46,17 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path, default=Path(".cache/guidance_interval.png"))
     arguments = parser.parse_args()
     pairs = choose_pairs(test_set(arguments), arguments.pairs)
-    generator = Generator(model_directory(), backend=arguments.backend, buckets=BUCKETS)
+    generator = load_generator(model_directory(), backend=arguments.backend, buckets=BUCKETS)
     drawn = {interval: Drawn() for interval in INTERVALS}
     with tqdm(total=len(INTERVALS) * len(pairs), desc="pictures") as bar:
         for numbers in np.array_split(np.arange(len(pairs)), arguments.rounds):
             for interval, found in drawn.items():
-                began = time.perf_counter()
-                for done in generator.generate(_orders(pairs, numbers, interval)):
+                for done in found.draw(generator, _orders(pairs, numbers, interval)):
                     bar.update(done)
-                found.seconds.append((time.perf_counter() - began) / len(numbers))
-                found.pictures.append(generator.take())
     _print(drawn, pairs, load_reader(reader_path()))
     arguments.sheet.parent.mkdir(parents=True, exist_ok=True)
-    _sheet([found.pictures[0][:SHEET_PAIRS] for found in drawn.values()]).save(arguments.sheet, optimize=True)
+    rows = [found.all_pictures[:SHEET_PAIRS] for found in drawn.values()]
+    sheet(rows).save(arguments.sheet, optimize=True)
 
 
 def _orders(pairs: Pairs, numbers: NDArray[np.int64], interval: Interval) -> list[Order]:
@@ -88,24 +73,12 @@ def _orders(pairs: Pairs, numbers: NDArray[np.int64], interval: Interval) -> lis
 
 
 def _print(drawn: dict[Interval, Drawn], pairs: Pairs, reader: Reader) -> None:
-    names = tuple(reader.attributes)
     whole = drawn[INTERVALS[0]]
-    exact = np.concatenate(whole.pictures)
     print("| guided | images/s against all guided (least to most) | who | scene | mean difference, of 255 |")
     print("|---|---|---|---|---|")
     for (start, end), found in drawn.items():
-        pictures = np.concatenate(found.pictures)
-        scores = by_attribute(reader.read(pictures), pairs.labels, names)
-        apart = np.abs(exact.astype(int) - pictures).mean()
-        print(
-            f"| {start:g} to {end:g} | {show(ratios(whole.seconds, found.seconds))} "
-            f"| {mean_of(scores, IDENTITY_BAR):.1%} | {mean_of(scores, PROMPT_BAR):.1%} | {apart:.1f} |"
-        )
-
-
-def _sheet(rows: Sequence[Pictures]) -> Image.Image:
-    """Lay the pictures out: a row for each interval, a column for each pair."""
-    return Image.fromarray(np.concatenate([np.concatenate(list(row), axis=1) for row in rows]))
+        seen = Seen.of(found.all_pictures, whole.all_pictures, pairs, reader)
+        print(f"| {start:g} to {end:g} | {show(ratios(whole.seconds, found.seconds))} | {seen.cells} |")
 
 
 if __name__ == "__main__":

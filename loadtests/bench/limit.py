@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import time
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -56,7 +56,8 @@ class BareLoop:
         self.best_bucket = min(buckets, key=lambda bucket: self.tick_seconds[bucket] / bucket)
         self._own_size = self._size = (backend.facts.default_height, backend.facts.default_height)
         self.backend = backend
-        self._tokens = self._encode(settings.reference)
+        self._people = [self._encode(reference) for reference in settings.references]
+        self._portraits = count()
         self._drawn: Tensor | None = None
         self._ends: list[float] = []
         self._asked = 0
@@ -116,7 +117,8 @@ class BareLoop:
         if self._asked == self._left:
             return
         self._asked += 1
-        self._put(self._settings.prompt, np.asarray(self._tokens), self._asked)
+        number = next(self._portraits)
+        self._put(self._settings.prompt(number), self._people[self._settings.person(number)], number)
 
     def _put(self, prompt: str, tokens: Tensor, seed: int) -> None:
         settings = self._settings
@@ -133,9 +135,7 @@ class BareLoop:
             height=self._size[1],
             seeds=(seed,),
         )
-        self._mailbox.put(
-            Frame(message=job, tensor=None if tokens is None else tokens[None]), time.monotonic()
-        )
+        self._mailbox.put(Frame(message=job, tensor=tokens[None]), time.monotonic())
 
     def _receive(self, message: Message, tensor: Tensor | None = None) -> None:
         if isinstance(message, Failed):

@@ -25,16 +25,19 @@ def main() -> None:
     pipeline = load_pipeline(settings.model, arguments.dtype)
     pipeline.set_ip_adapter_scale(settings.ip_adapter_scale)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
-    # The peer gets what Limner's cache gives: the reference is encoded once, outside the measured time.
-    embeddings = pipeline.prepare_ip_adapter_image_embeds(
-        Image.open(settings.reference).convert("RGB"), None, "cpu", 1, do_classifier_free_guidance=True
-    )
+    # The peer gets what Limner's cache gives: references are encoded once, outside the measured time.
+    people = [
+        pipeline.prepare_ip_adapter_image_embeds(
+            Image.open(reference).convert("RGB"), None, "cpu", 1, do_classifier_free_guidance=True
+        )
+        for reference in settings.references
+    ]
 
     def generate(seed: int) -> float:
         start = time.perf_counter()
         pipeline(
-            settings.prompt,
-            ip_adapter_image_embeds=embeddings,
+            settings.prompt(seed),
+            ip_adapter_image_embeds=people[settings.person(seed)],
             num_inference_steps=settings.steps,
             guidance_scale=settings.guidance_scale,
             generator=torch.Generator().manual_seed(seed),

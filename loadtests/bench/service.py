@@ -27,10 +27,12 @@ def unloaded(server: LocalServer, settings: BenchSettings, seed: int) -> list[fl
     """Return the seconds of calls one after another, each alone in the server."""
     seconds = []
     with Client(server.target) as client:
-        digest = client.upload(settings.reference)
-        for number in range(settings.latency_requests):
+        people = [client.upload(reference) for reference in settings.references]
+        for number in range(seed, seed + settings.latency_requests):
             start = time.perf_counter()
-            client.generate(settings.prompt, digest, **_settings(settings, seed + number))
+            client.generate(
+                settings.prompt(number), people[settings.person(number)], **_settings(settings, number)
+            )
             seconds.append(time.perf_counter() - start)
     return seconds
 
@@ -45,10 +47,12 @@ def saturated(server: LocalServer, settings: BenchSettings, seed: int) -> tuple[
 
 async def _saturated(server: LocalServer, settings: BenchSettings, seed: int) -> tuple[float, float]:
     async with AsyncClient(server.target) as client:
-        reference = await client.upload(settings.reference)
+        people = [await client.upload(reference) for reference in settings.references]
 
         async def generate(number: int) -> float:
-            portrait = await client.generate(settings.prompt, reference, **_settings(settings, number))
+            portrait = await client.generate(
+                settings.prompt(number), people[settings.person(number)], **_settings(settings, number)
+            )
             return portrait.timings.mean_batch_rows
 
         return await closed_loop(generate, settings, seed, clock=time.perf_counter)

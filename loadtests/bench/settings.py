@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from random import Random
 
 from engine.embedded import model_directory, reference_portraits
+from engine.embedded.world import caption, sample_scene
 from loadtests.bench.window import Window
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class BenchSettings:
-    """One portrait, and how often it is made."""
+    """Portraits that differ in scene, person and seed alone, and how many of them are made."""
 
     model: Path = field(default_factory=model_directory)
-    reference: Path = field(default_factory=lambda: sorted(reference_portraits().values())[0])
-    prompt: str = "a portrait, blue background, wearing a red shirt, smiling, soft light"
     sampler: str = "ddim"
     steps: int = 20
     guidance_scale: float = 5.0
@@ -26,6 +27,20 @@ class BenchSettings:
     concurrency: int = 32
     latency_requests: int = 5
     peer_images: int = 12
+
+    @cached_property
+    def references(self) -> tuple[Path, ...]:
+        """The people, known to every side before anything is measured."""
+        return tuple(reference_portraits().values())
+
+    def prompt(self, number: int) -> str:
+        """Return the scene of portrait `number`: of two portraits hardly ever the same."""
+        random = Random(number)
+        return caption(sample_scene(random), random, keep=1.0)
+
+    def person(self, number: int) -> int:
+        """Return which of the references portrait `number` shows."""
+        return number % len(self.references)
 
     @property
     def window(self) -> Window:

@@ -61,9 +61,9 @@ def measure_engine(settings: BenchSettings, config: EngineConfig) -> Machine:
     adapter = backend.facts.adapters[0].name
     side = backend.facts.reference_size
     pictures = torch.full((config.reference_batch, side, side, 3), 128, dtype=torch.uint8)
-    (prompt,) = backend.encode_prompts([settings.prompt])
-    one = median_seconds(lambda: backend.encode_prompts([settings.prompt]))
-    eight = median_seconds(lambda: backend.encode_prompts([settings.prompt] * 8))
+    (prompt,) = backend.encode_prompts([settings.prompt(0)])
+    one = median_seconds(lambda: backend.encode_prompts([settings.prompt(0)]))
+    eight = median_seconds(lambda: backend.encode_prompts([settings.prompt(0)] * 8))
     each = max(0.0, (eight - one) / 7)
     place = median_seconds(lambda: backend.release(backend.place(RowConditioning(prompt=prompt))))
     facts = backend.facts

@@ -10,7 +10,7 @@ from PIL import Image
 from engine.embedded import model_directory
 from engine.embedded.quality.accuracy import by_attribute, chance_by_attribute
 from engine.embedded.quality.frechet import frechet_distance, gaussian_distance
-from engine.embedded.quality.generate import Generator, Order
+from engine.embedded.quality.generate import Generator, Order, load_generator
 from engine.embedded.quality.markdown import BEGIN, END, MarkerError, fragment, insert
 from engine.embedded.quality.measure import Measurement, draw_curves
 from engine.embedded.quality.pairs import Pairs, choose_pairs
@@ -182,7 +182,7 @@ def test_means_are_taken_by_style(pairs: Pairs) -> None:
 
 @pytest.fixture(scope="module")
 def generator() -> Generator:
-    return Generator(model_directory(), buckets=(1, 8))
+    return load_generator(model_directory(), buckets=(1, 8))
 
 
 def test_pictures_in_a_batch_are_diffusers_pictures(generator: Generator, pairs: Pairs) -> None:

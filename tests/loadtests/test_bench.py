@@ -14,6 +14,7 @@ from loadtests.bench.ceiling import engine_options
 from loadtests.bench.limit import BareLoop
 from loadtests.bench.service import closed_loop
 from loadtests.bench.settings import BenchSettings
+from loadtests.bench.stages import Stopwatch, table
 from loadtests.bench.window import Window
 from loadtests.bench.worker import Worker
 from loadtests.provenance import provenance
@@ -120,3 +121,57 @@ def test_figures_say_when_and_where_they_were_taken(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(loadtests.provenance, "_ROOT", Path("/"))
     monkeypatch.setattr(loadtests.provenance, "PACKAGES", ("no-such-package",))
     assert provenance().keys() == {"date", "cpu", "cores"}
+
+
+def test_portraits_differ_in_scene_and_person_and_are_the_same_again() -> None:
+    settings = BenchSettings()
+    prompts = [settings.prompt(number) for number in range(100)]
+    assert len(set(prompts)) == 100
+    assert prompts == [BenchSettings().prompt(number) for number in range(100)]
+    assert {settings.person(number) for number in range(8)} == set(range(len(settings.references)))
+
+
+def test_a_stage_counts_what_is_spent_in_it_and_in_none_that_it_calls() -> None:
+    now = 0.0
+
+    def take(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    stopwatch = Stopwatch(clock=lambda: now)
+    inner = stopwatch.timed("openvino", lambda: take(3.0))
+
+    def call() -> None:
+        take(1.0)
+        inner()
+        take(0.5)
+
+    outer = stopwatch.timed("unet", call)
+    take(100.0)
+    stopwatch.reset()
+    take(2.0)
+    outer()
+    outer()
+    take(0.25)
+    spent = stopwatch.stop()
+    assert spent == {(): 2.25, ("unet",): 3.0, ("unet", "openvino"): 6.0}
+    assert table([{stage: seconds / 1000 for stage, seconds in spent.items()}])[2:4] == [
+        "| UNet, in OpenVINO | 6.00 (6.00 to 6.00) | 53.3% |",
+        "| UNet: rows into their batch, inputs and outputs | 3.00 (3.00 to 3.00) | 26.7% |",
+    ]
+
+
+def test_a_call_that_raises_ends_its_stage() -> None:
+    stopwatch = Stopwatch(clock=iter([0.0, 1.0, 3.0, 6.0]).__next__)
+
+    def call() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        stopwatch.timed("unet", call)()
+    assert stopwatch.stop() == {(): 1.0 + 3.0, ("unet",): 2.0}
+
+
+def test_a_stage_without_a_name_is_told() -> None:
+    with pytest.raises(KeyError, match="other"):
+        table([{("other",): 1.0}])

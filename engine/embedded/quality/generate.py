@@ -4,7 +4,7 @@ diffusers cannot do it: it blends all the references of a batch into every pictu
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.backends.base import Backend
 from engine.config import EngineConfig
 from engine.embedded.quality.settings import Setting
 from engine.loop.loop import EngineLoop
@@ -46,14 +47,15 @@ class Order:
 class Generator:
     """Hold an engine loop that is refilled the moment that a picture is done.
 
-    A reference is encoded once, as the service's cache does.
+    A reference is encoded once, as the service's cache does. With a `clock` that stands still orders that are given at
+    once begin in the same tick, whatever their admission takes.
     """
 
-    def __init__(self, weights: Path, *, backend: str = "torch", buckets: Sequence[int] = BUCKETS) -> None:
-        # torch: weights that are still being trained would each leave an export in the cache.
-        config = EngineConfig(model=weights, backend=backend, buckets=tuple(buckets))
-        self._backend = load_backend(config)
-        facts = self._backend.facts
+    def __init__(
+        self, backend: Backend, config: EngineConfig, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._backend = backend
+        facts = backend.facts
         side = facts.default_height // facts.latent_scale
         offered = config.buckets_of(self._backend.buckets((facts.latent_channels, side, side)))
         calibration = calibrate(
@@ -72,8 +74,9 @@ class Generator:
             config=config,
             inbox=self._mailbox,
             emit=self._receive,
-            clock=time.monotonic,
+            clock=clock,
         )
+        self._clock = clock
         self._preprocessing = ReferencePreprocessing.parse(facts.preprocessing)
         self._tokens: dict[bytes, Tensor] = {}
         self._pictures: dict[int, Picture] = {}
@@ -123,7 +126,7 @@ class Generator:
             seeds=(order.seed,),
         )
         tokens = None if order.reference is None else self._encode(order.reference)[None]
-        self._mailbox.put(Frame(message=job, tensor=tokens), time.monotonic())
+        self._mailbox.put(Frame(message=job, tensor=tokens), self._clock())
 
     def _encode(self, reference: Picture) -> Tensor:
         key = reference.tobytes()
@@ -139,3 +142,10 @@ class Generator:
             self._pictures[int(message.job_id)] = np.array(tensor)
         if isinstance(message, Finished):
             self._finished += 1
+
+
+def load_generator(weights: Path, *, backend: str = "torch", buckets: Sequence[int] = BUCKETS) -> Generator:
+    """Return a generator on a model directory; its engine has calibrated itself."""
+    # torch: weights that are still being trained would each leave an export in the cache.
+    config = EngineConfig(model=weights, backend=backend, buckets=tuple(buckets))
+    return Generator(load_backend(config), config)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from engine.embedded.quality.generate import Generator, Order
+from engine.embedded.quality.generate import Generator, Order, load_generator
 from engine.embedded.quality.pairs import Pairs
 from engine.embedded.quality.plot import Panel, plot
 from engine.embedded.quality.reader import Reader
@@ -30,7 +30,7 @@ class Measurement:
 
     @cached_property
     def _generator(self) -> Generator:
-        return Generator(self._weights)
+        return load_generator(self._weights)
 
     def main(self) -> None:
         """Generate all pairs in every main setting, and read the drawings that they are compared with."""

@@ -1,0 +1,79 @@
+"""Pictures of the quality report's pairs, drawn in several ways in turns: what each way costs and what it changes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from engine.embedded.quality.accuracy import by_attribute, mean_of
+from engine.embedded.quality.generate import Generator, Order
+from engine.embedded.quality.pairs import Pairs
+from engine.embedded.quality.reader import Reader
+from engine.embedded.quality.settings import IDENTITY_BAR, PROMPT_BAR
+
+Pictures = NDArray[np.uint8]
+
+
+@dataclass(slots=True, kw_only=True)
+class Drawn:
+    """Hold what one way gave: seconds a picture of each round, and the pictures of all rounds."""
+
+    seconds: list[float] = field(default_factory=list)
+    pictures: list[Pictures] = field(default_factory=list)
+
+    def draw(
+        self, generator: Generator, orders: Sequence[Order], *, together: int | None = None
+    ) -> Iterator[int]:
+        """Draw a round; yield how many more pictures are done.
+
+        together: begin so many at the same moment and wait for all of them, again and again; by default a picture
+        begins when another one is done.
+        """
+        batch = together or len(orders)
+        began = time.perf_counter()
+        for first in range(0, len(orders), batch):
+            yield from generator.generate(orders[first : first + batch])
+            self.pictures.append(generator.take())
+        self.seconds.append((time.perf_counter() - began) / len(orders))
+
+    @property
+    def all_pictures(self) -> Pictures:
+        """The pictures of all rounds, in order, ``[N, H, W, 3]``."""
+        return np.concatenate(self.pictures)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What one way's pictures show: shares of who and scene that are read as asked for, and the mean difference from
+    other pictures of the same pairs and seeds, of 255.
+    """
+
+    who: float
+    scene: float
+    difference: float
+
+    @classmethod
+    def of(cls, pictures: Pictures, exact: Pictures, pairs: Pairs, reader: Reader) -> Seen:
+        """Read pictures of the first pairs, and compare them with other ones of the same."""
+        names = tuple(reader.attributes)
+        scores = by_attribute(reader.read(pictures), pairs.labels[: len(pictures)], names)
+        return cls(
+            who=mean_of(scores, IDENTITY_BAR),
+            scene=mean_of(scores, PROMPT_BAR),
+            difference=float(np.abs(exact.astype(int) - pictures).mean()),
+        )
+
+    @property
+    def cells(self) -> str:
+        """The columns of a table."""
+        return f"{self.who:.1%} | {self.scene:.1%} | {self.difference:.1f}"
+
+
+def sheet(rows: Sequence[Pictures]) -> Image.Image:
+    """Lay pictures out: a row for each way, a column for each pair."""
+    return Image.fromarray(np.concatenate([np.concatenate(list(row), axis=1) for row in rows]))
