@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from statistics import median
 
 import msgspec
@@ -20,17 +20,27 @@ ENOUGH_ANSWERS = 4
 
 
 async def calibrate(
-    target: Target, scenario: Scenario, seed: int, *, say: Callable[[str], None] = lambda text: None
+    target: Target,
+    scenario: Scenario,
+    seed: int,
+    *,
+    say: Callable[[str], None] = lambda text: None,
+    read: Callable[[], Awaitable[None]] | None = None,
 ) -> Speed:
     """Measure a target with requests of the scenario's streams in turn: some by themselves, then a closed loop.
 
-    Raises TargetError when a request fails, or too few are answered in the time.
+    ``read`` is awaited before the closed loop and after it. Raises TargetError when a request fails, or too few are
+    answered in the time.
     """
     settings = scenario.calibration
     requests = samples(scenario, seed)
     alone = await one_by_one(target, scenario, requests, say=say)
     say(f"calibration: {settings.concurrency} callers for {settings.seconds:g} s")
+    if read is not None:
+        await read()
     ends = await _closed_loop(target, requests, settings.concurrency, settings.seconds)
+    if read is not None:
+        await read()
     if len(ends) < ENOUGH_ANSWERS or ends[-1] <= ends[0]:
         raise TargetError(
             f"calibration: {len(ends)} answers in {settings.seconds:g} s; calibration.seconds must be longer"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from itertools import islice
+from itertools import islice, pairwise
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from loadtests.runner.report import Report, read_report
 from loadtests.runner.request import PlannedRequest
 from loadtests.runner.scenario import Closed
 from loadtests.runner.target import Status
+from loadtests.runner.watch import Sample, bucket_ticks
+
+CALIBRATION_READINGS = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +72,35 @@ def export(report: Report) -> dict[str, Any]:
         "callers": arrivals.concurrency if isinstance(arrivals, Closed) else 0,
         "known": plan.known_people,
         "calibration": _calibration(report) if report.calibrated else None,
+        "ticks": _ticks(report),
+    }
+
+
+def _ticks(report: Report) -> dict[str, Any] | None:
+    """Return how long the engine's ticks took in the calibration and between two readings of the run.
+
+    None where that was not read, or not of one server throughout.
+    """
+    readings = [one for one in report.samples if bucket_ticks(one)]
+    if len(report.calibration) != CALIBRATION_READINGS or not readings:
+        return None
+    told = [one.values.get("tick_seconds", 0.0) for one in (*report.calibration, *readings)]
+    if told != sorted(told):
+        return None
+    return {
+        "calibration": _between(*report.calibration),
+        "run": [
+            {"until": later.at, "ticks": _between(earlier, later)} for earlier, later in pairwise(readings)
+        ],
+    }
+
+
+def _between(earlier: Sample, later: Sample) -> dict[str, Any]:
+    before, after = bucket_ticks(earlier), bucket_ticks(later)
+    seconds = later.values["tick_seconds"] - earlier.values.get("tick_seconds", 0.0)
+    return {
+        "seconds": seconds,
+        "buckets": {bucket: count - before.get(bucket, 0) for bucket, count in after.items()},
     }
 
 

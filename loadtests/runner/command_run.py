@@ -134,13 +134,16 @@ def server_of(options: argparse.Namespace) -> Iterator[LocalServer | None]:
         yield server
 
 
-async def planned(options: argparse.Namespace, scenario: Scenario, target: str) -> tuple[Plan, bool]:
+async def planned(
+    options: argparse.Namespace, scenario: Scenario, target: str, watch: Watch
+) -> tuple[Plan, bool]:
     """Plan, after calibration unless the speed is given; tell whether it was measured. Raises LoadTestError."""
     if options.capacity is not None:
         speed = Speed(capacity=options.capacity, unloaded=options.unloaded)
         return make_plan(scenario, options.seed, speed), False
     opened = LimnerTarget(target, Gallery(options.seed), tenant=f"calibration-{secrets.token_hex(4)}")
-    return make_plan(scenario, options.seed, await measure_speed(opened, scenario, options.seed)), True
+    speed = await measure_speed(opened, scenario, options.seed, watch)
+    return make_plan(scenario, options.seed, speed), True
 
 
 async def load(options: argparse.Namespace, scenario: Scenario, server: LocalServer | None) -> Report:
@@ -149,7 +152,7 @@ async def load(options: argparse.Namespace, scenario: Scenario, server: LocalSer
     page = options.metrics if server is None or options.metrics else server.metrics_url
     watch = Watch(page, options.pid)
     await watch.probe()
-    plan, calibrated = await planned(options, scenario, target)
+    plan, calibrated = await planned(options, scenario, target, watch)
     gallery = Gallery(options.seed)
     return await run_plan(
         plan,

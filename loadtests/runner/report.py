@@ -45,6 +45,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     calibrated: the speed was measured before this run, not given.
     figures: by phase and stream, `all` among both.
     notes: what a reader must know to trust it.
+    calibration: readings before and after its closed loop, with moments from its own start; none where the speed was
+        given, or there was nothing to read.
     """
 
     scenario: Scenario
@@ -61,6 +63,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     notes: tuple[str, ...]
     samples: tuple[Sample, ...]
     records: tuple[Record, ...]
+    calibration: tuple[Sample, ...] = ()
     format: Literal[1] = 1
 
     def figure(self, path: str) -> float | None:

@@ -39,10 +39,15 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
-async def measure_speed(opened: AbstractAsyncContextManager[Target], scenario: Scenario, seed: int) -> Speed:
+async def measure_speed(
+    opened: AbstractAsyncContextManager[Target], scenario: Scenario, seed: int, watch: Watch
+) -> Speed:
     """Calibrate a target. Raises TargetError."""
+    began = time.monotonic()
     async with opened as target:
-        speed = await calibrate(target, scenario, seed, say=say)
+        speed = await calibrate(
+            target, scenario, seed, say=say, read=lambda: watch.calibrating(lambda: time.monotonic() - began)
+        )
     say(f"calibration: {speed.capacity:.2f} requests/s, {speed.unloaded:.3f} s unloaded")
     return speed
 
@@ -112,6 +117,7 @@ async def run_plan(
         notes=tuple(_notes(generator, records, watch)),
         samples=readings,
         records=records,
+        calibration=tuple(watch.calibration),
     )
 
 

@@ -26,6 +26,7 @@ SERIES: Mapping[str, tuple[str, Mapping[str, str]]] = MappingProxyType(
         "images_running": ("limner_images_running", {}),
         "requests_in_flight": ("limner_requests_in_flight", {}),
         "ticks": ("limner_ticks_total", {}),
+        "tick_seconds": ("limner_tick_seconds_sum", {}),
         "rows_useful": ("limner_rows_total", {"kind": "useful"}),
         "rows_padded": ("limner_rows_total", {"kind": "padded"}),
         "busy_seconds": ("limner_engine_busy_seconds_total", {}),
@@ -38,6 +39,8 @@ SERIES: Mapping[str, tuple[str, Mapping[str, str]]] = MappingProxyType(
     }
 )
 _NAMES = tuple({name for name, _ in SERIES.values()})
+_TICKS = "ticks"
+"""Kept by bucket as well: see `bucket_ticks`."""
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,6 +52,16 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     values: dict[str, float]
 
 
+def bucket_ticks(sample: Sample) -> dict[int, int]:
+    """Return the ticks so far, by bucket."""
+    prefix = f"{_TICKS}/"
+    return {
+        int(key.removeprefix(prefix)): int(value)
+        for key, value in sample.values.items()
+        if key.startswith(prefix)
+    }
+
+
 class Watch:
     """Samples what it is given, a metrics page, a process, both or neither, until it is cancelled."""
 
@@ -56,6 +69,8 @@ class Watch:
         self._url = url
         self._pid = pid
         self.samples: list[Sample] = []
+        self.calibration: list[Sample] = []
+        """Readings before and after the calibration's closed loop, where there was one."""
         self.missed = 0
         if pid is not None and not psutil.pid_exists(pid):
             raise TargetError(f"--pid: there is no process {pid}")
@@ -74,6 +89,11 @@ class Watch:
         if self.sees:
             values = await asyncio.to_thread(self._read)
             self.samples.append(Sample(at=now(), values=values))
+
+    async def calibrating(self, now: Callable[[], float]) -> None:
+        """Take a sample of the calibration. Raises TargetError when the page or the process cannot be read."""
+        if self.sees:
+            self.calibration.append(Sample(at=now(), values=await asyncio.to_thread(self._read)))
 
     async def run(self, now: Callable[[], float], seconds: float) -> None:
         """Take samples through a run of so many seconds; one that fails is counted."""
@@ -102,6 +122,9 @@ def parse_page(page: str) -> dict[str, float]:
             for key, (name, labels) in SERIES.items():
                 if sample.name == name and labels.items() <= sample.labels.items():
                     values[key] = values.get(key, 0.0) + sample.value
+                    if key == _TICKS:
+                        own = f"{key}/{sample.labels['bucket']}"
+                        values[own] = values.get(own, 0.0) + sample.value
     return values
 
 

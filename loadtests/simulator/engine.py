@@ -16,6 +16,7 @@ from engine.scheduling.simulate import Outcome, VirtualClock
 from loadtests.simulator.cache import LruCache
 from loadtests.simulator.call import Call, Picture
 from loadtests.simulator.machine import Machine
+from loadtests.simulator.pace import STEADY, Pace
 from loadtests.simulator.timeline import Timeline
 
 MAX_TEXTS = 16
@@ -43,9 +44,10 @@ class EngineCosts:
     policy: Policy
     true: CostCurve
     decode: CostCurve
+    pace: Pace
 
     @classmethod
-    def of(cls, machine: Machine, config: EngineConfig) -> EngineCosts:
+    def of(cls, machine: Machine, config: EngineConfig, pace: Pace = STEADY) -> EngineCosts:
         """Derive everything from the machine. Raises SimulationError."""
         return cls(
             machine=machine,
@@ -53,6 +55,7 @@ class EngineCosts:
             policy=machine.policy(config),
             true=machine.true_costs(),
             decode=machine.decode_costs(),
+            pace=pace,
         )
 
 
@@ -69,6 +72,8 @@ class VirtualEngine:
         self.counters = Counters()
         self.encoded: Callable[[int], None] = _nobody
         self.ended: Callable[[Call, Outcome], None] = _nobody
+        self.ticked: Callable[[float, int, float], object] | None = None
+        """Called after each tick with its end, its bucket and its seconds, where anybody wants to know."""
         self._costs = costs
         self._machine = machine
         self._timeline = timeline
@@ -144,6 +149,8 @@ class VirtualEngine:
         self.counters.ticks += 1
         self.counters.rows += tick.rows
         self.counters.bucket_rows += tick.bucket
+        if self.ticked is not None:
+            self.ticked(self._clock(), tick.bucket, seconds)
         ended = self._clock()
         for item in self._scheduler.complete(tick, self._cadence.of(ended - seconds, ended)):
             self._decodes.add(self._pictures[item.id])
@@ -224,7 +231,7 @@ class VirtualEngine:
         seconds += self._machine.step_seconds_image * len(tick.items)
         if self._machine.jitter:
             seconds *= float(self._rng.lognormal(0.0, self._machine.jitter))
-        return seconds * self._machine.slowdown
+        return seconds * self._slowdown
 
     def _prepare(self, pictures: list[Picture]) -> None:
         """Encode the prompts of calls that take their first tick, and compute their keys and values."""
@@ -282,9 +289,13 @@ class VirtualEngine:
     def _end(self, call: Call, outcome: Outcome) -> None:
         self._timeline.at(self._clock(), partial(self.ended, call, outcome))
 
+    @property
+    def _slowdown(self) -> float:
+        return self._machine.slowdown * self._costs.pace(self._clock())
+
     def _pass(self, seconds: float) -> float:
         """Let the engine's time pass; return how much did."""
-        seconds *= self._machine.slowdown
+        seconds *= self._slowdown
         self._clock.advance(seconds)
         return seconds
 

@@ -18,6 +18,7 @@ from msgspec import Meta
 from loadtests.simulator.errors import SimulationError
 from loadtests.simulator.fleet import Fleet
 from loadtests.simulator.machine import Machine
+from loadtests.simulator.pace import SimulatedTick
 from loadtests.simulator.planned import PlannedRequest
 from loadtests.simulator.request import Request
 from loadtests.simulator.settings import FleetSettings
@@ -88,6 +89,15 @@ def fit(machine: Machine, calibration: Calibration) -> Fit:
     return Fit(machine=fitted, slowdown=slowdown, small=small, unloaded=unloaded)
 
 
+def saturated_ticks(machine: Machine, calibration: Calibration) -> list[SimulatedTick]:
+    """Return the ticks of the calibration's closed loop on a machine."""
+    ticks: list[SimulatedTick] = []
+    _served(
+        machine, calibration.saturated, callers=calibration.callers, until=calibration.seconds, ticks=ticks
+    )
+    return ticks
+
+
 def _scaled(machine: Machine, slowdown: float, small: float) -> Machine:
     ticks = []
     for costs in machine.ticks:
@@ -113,7 +123,12 @@ def _capacity(machine: Machine, calibration: Calibration) -> float:
 
 
 def _served(
-    machine: Machine, planned: tuple[PlannedRequest, ...], *, callers: int, until: float
+    machine: Machine,
+    planned: tuple[PlannedRequest, ...],
+    *,
+    callers: int,
+    until: float,
+    ticks: list[SimulatedTick] | None = None,
 ) -> list[tuple[float, float]]:
     """Return when each request was sent and answered, in order of the answers, at a replica that knows everybody."""
     requests: list[Request] = [
@@ -121,7 +136,7 @@ def _served(
         for number, one in enumerate(planned)
     ]
     known = sorted({request.person for request in requests if request.person is not None})
-    fleet = Fleet(FleetSettings(machine=machine, warmup_seconds=0.0), known=known)
+    fleet = Fleet(FleetSettings(machine=machine, warmup_seconds=0.0), known=known, ticks=ticks)
     calls = fleet.run(ClosedLoop(requests, callers=callers, until=until)).calls
     served = [(call.request.at, call.ended) for call in calls if call.ended is not None]
     return sorted(served, key=lambda times: times[1])

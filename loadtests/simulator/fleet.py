@@ -14,6 +14,7 @@ from loadtests.simulator import priming
 from loadtests.simulator.cache import LruCache
 from loadtests.simulator.call import Call
 from loadtests.simulator.engine import Counters, EngineCosts, VirtualEngine
+from loadtests.simulator.pace import STEADY, Pace, SimulatedTick
 from loadtests.simulator.popularity import Popularity
 from loadtests.simulator.request import Request
 from loadtests.simulator.routing import HashAffine, Router, router
@@ -50,11 +51,18 @@ class FleetRun:
 class Fleet:
     """Run traffic through replicas until every request has ended.
 
-    The caches begin with what `history` left in them, and then with `known` people in each.
+    The caches begin with what `history` left in them, and then with `known` people in each. Engines are as fast as
+    the machine is at the time by its `pace`. `ticks` is given all of them, where it is there.
     """
 
     def __init__(
-        self, settings: FleetSettings, history: History | None = None, *, known: Sequence[int] = ()
+        self,
+        settings: FleetSettings,
+        history: History | None = None,
+        *,
+        known: Sequence[int] = (),
+        pace: Pace = STEADY,
+        ticks: list[SimulatedTick] | None = None,
     ) -> None:
         self._settings = settings
         self._timeline = Timeline()
@@ -64,7 +72,7 @@ class Fleet:
         self._calls: list[Call] = []
         self._peak = 0
         self._traffic: Traffic | None = None
-        costs = EngineCosts.of(settings.machine, settings.engine)
+        costs = EngineCosts.of(settings.machine, settings.engine, pace)
         seeds = np.random.SeedSequence(settings.seed).spawn(settings.replicas + 1)
         *engine_seeds, priming_seed = seeds
         caches, shared = _caches(settings, history, self._router, np.random.default_rng(priming_seed))
@@ -74,6 +82,9 @@ class Fleet:
         self._engines = [
             VirtualEngine(costs, self._timeline, np.random.default_rng(seed)) for seed in engine_seeds
         ]
+        if ticks is not None:
+            for engine in self._engines:
+                engine.ticked = lambda *told: ticks.append(SimulatedTick(*told))
         self._servers = [
             VirtualServer(
                 machine=settings.machine,

@@ -11,9 +11,10 @@ import msgspec
 from engine.scheduling.simulate import Outcome
 from loadtests.simulator.call import Call
 from loadtests.simulator.errors import SimulationError
-from loadtests.simulator.fitting import Calibration, Fit, fit
+from loadtests.simulator.fitting import Calibration, Fit, fit, saturated_ticks
 from loadtests.simulator.fleet import Fleet
 from loadtests.simulator.machine import Machine
+from loadtests.simulator.pace import STEADY, Pace, SimulatedTick, TickTimes, pace_of
 from loadtests.simulator.planned import PlannedRequest
 from loadtests.simulator.settings import FleetSettings
 from loadtests.simulator.summary import Latency
@@ -37,6 +38,7 @@ class RealRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     callers: 0 where the requests came at their times; else so many callers who each waited for their answer.
     known: people whose reference the server had before the run.
     calibration: what the server did just before the run; None where nobody measured it.
+    ticks: how long the engine's ticks took, in the calibration and in the run; None where nobody read it.
     """
 
     name: str
@@ -45,16 +47,23 @@ class RealRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     callers: int = 0
     known: tuple[int, ...] = ()
     calibration: Calibration | None = None
+    ticks: TickTimes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Simulated and real figures of one run; `fit` is how the machine was brought to the speed that it had then."""
+    """Simulated and real figures of one run.
+
+    fit: how the machine was brought to the speed that it had in the calibration. pace: how that changed in the run, and
+    steady: what is simulated when it does not.
+    """
 
     name: str
     simulated: Figures
     real: Figures
     fit: Fit | None = None
+    pace: Pace | None = None
+    steady: Figures | None = None
 
     def off(self, figure: str) -> float:
         """Return how far the simulated figure is off, as a share of the real one, signed."""
@@ -79,7 +88,8 @@ def read_run(path: Path) -> RealRun:
 def validate(run: RealRun, machine: Machine) -> Comparison:
     """Simulate a real run on one replica and compare. Raises SimulationError.
 
-    Where the run was calibrated, the machine is first given the speed that it had then (`fitting`).
+    Where the run was calibrated, the machine is first given the speed that it had then (`fitting`), and where the time
+    of ticks was read, from moment to moment the one that it had in the run (`pace`).
     """
     if not run.requests:
         raise SimulationError("requests", f"{run.name} has none")
@@ -90,24 +100,33 @@ def validate(run: RealRun, machine: Machine) -> Comparison:
     requests = [planned.request(number) for number, planned in enumerate(run.requests)]
     last = max(request.at for request in requests)
     settings = FleetSettings(machine=machine, warmup_seconds=0.0, seconds=last + 1.0)
-    traffic: Traffic = OpenLoop(sorted(requests, key=lambda request: request.at))
-    if run.callers:
-        traffic = ClosedLoop(requests, callers=run.callers, until=float("inf"))
-    fleet = Fleet(settings, known=run.known)
-    calls = fleet.run(traffic).calls
+
+    def simulated(pace: Pace, ticks: list[SimulatedTick] | None = None) -> Figures:
+        traffic: Traffic = OpenLoop(sorted(requests, key=lambda request: request.at))
+        if run.callers:
+            traffic = ClosedLoop(requests, callers=run.callers, until=float("inf"))
+        return _figures(Fleet(settings, known=run.known, pace=pace, ticks=ticks).run(traffic).calls)
+
+    ticks: list[SimulatedTick] = []
+    steady = simulated(STEADY, ticks)
+    pace: Pace | None = None
+    if run.ticks is not None and run.calibration is not None:
+        pace = pace_of(run.ticks, saturated_ticks(machine, run.calibration), ticks)
     return Comparison(
         name=run.name,
-        simulated=_figures(calls),
+        simulated=steady if pace is None else simulated(pace),
         real=run.real,
         fit=found,
+        pace=pace,
+        steady=None if pace is None else steady,
     )
 
 
 def table(comparisons: Sequence[Comparison]) -> str:
     """Return the comparison as a table in Markdown."""
     lines = [
-        "| run | machine fitted | throughput, images/s | p50, s | p95, s | p99, s | within 10% |",
-        "|---|---|---|---|---|---|---|",
+        "| run | machine fitted | pace | images/s | p50, s | p95, s | p99, s | p95 if steady, s | within 10% |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for one in comparisons:
         fitted = "-" if one.fit is None else str(one.fit)
@@ -115,7 +134,12 @@ def table(comparisons: Sequence[Comparison]) -> str:
             f"{getattr(one.simulated, name):.3f} for {getattr(one.real, name):.3f} ({one.off(name):+.1%})"
             for name in ("throughput", "p50", "p95", "p99")
         ]
-        lines.append(f"| {one.name} | {fitted} | {' | '.join(cells)} | {'yes' if one.holds else 'NO'} |")
+        steady = (
+            "-" if one.steady is None else f"{one.steady.p95:.3f} ({one.steady.p95 / one.real.p95 - 1:+.1%})"
+        )
+        paced = "-" if one.pace is None else str(one.pace)
+        cells = [one.name, fitted, paced, *cells, steady, "yes" if one.holds else "NO"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

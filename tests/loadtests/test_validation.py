@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
@@ -16,10 +18,12 @@ from loadtests.runner.record import Record
 from loadtests.runner.report import write_report
 from loadtests.runner.scenario import Bursts, Cancel, Mix, Poisson, Stream
 from loadtests.runner.target import Status
+from loadtests.runner.watch import Sample
 from loadtests.simulator import fitting
 from loadtests.simulator.errors import SimulationError
 from loadtests.simulator.fleet import Fleet
 from loadtests.simulator.machine import Machine
+from loadtests.simulator.pace import STEADY, Pace, SimulatedTick, Stretch, Ticks, TickTimes
 from loadtests.simulator.settings import FleetSettings
 from loadtests.simulator.traffic import OpenLoop
 from loadtests.simulator.validation import RealRun, table, validate
@@ -55,12 +59,14 @@ def exported(made: Plan, records: list[Record]) -> RealRun:
     return msgspec.convert(msgspec.to_builtins(told), RealRun)
 
 
-def served(made: Plan, machine: Machine) -> list[Record]:
-    """The records of a run on a server that is exactly such a machine."""
+def served(
+    made: Plan, machine: Machine, pace: Pace = STEADY, ticks: list[SimulatedTick] | None = None
+) -> list[Record]:
+    """The records of a run on a server that is exactly such a machine, which may change its speed."""
     blank = [answer(one.number, due=one.at, latency=0.1) for one in made.requests]
     requests = [one.request(number) for number, one in enumerate(exported(made, blank).requests)]
     settings = FleetSettings(machine=machine, warmup_seconds=0.0, seconds=60.0)
-    calls = Fleet(settings, known=made.known_people).run(OpenLoop(requests)).calls
+    calls = Fleet(settings, known=made.known_people, pace=pace, ticks=ticks).run(OpenLoop(requests)).calls
     records = []
     for call in calls:
         assert call.outcome is not None
@@ -164,3 +170,76 @@ def test_the_calibration_is_exported_as_the_runner_asked_for_it() -> None:
     assert run.calibration.callers == settings.concurrency
     assert len(run.calibration.saturated) > SPEED.capacity * settings.seconds
     assert exported(made, [answer(0, due=0.0, latency=0.1)]).calibration is None
+
+
+def reading(at: float, seconds: float, **buckets: int) -> Sample:
+    """A reading of the page: seconds that ticks took so far, and their number by bucket, `b2` and `b8`."""
+    counts = {f"ticks/{name.removeprefix('b')}": float(count) for name, count in buckets.items()}
+    return Sample(at=at, values={"tick_seconds": seconds, **counts})
+
+
+BEFORE = (reading(3.0, 1.0, b8=20), reading(9.0, 4.0, b8=100, b2=10))
+DURING = (
+    reading(0.0, 4.0, b8=100, b2=10),
+    reading(5.0, 7.0, b8=180, b2=20),
+    reading(10.0, 16.0, b8=260, b2=30),
+)
+
+
+def with_ticks(calibration: tuple[Sample, ...], samples: tuple[Sample, ...]) -> RealRun:
+    told = report([answer(0, due=0.0, latency=0.1)], of=plan().scenario, samples=samples)
+    told = msgspec.structs.replace(told, calibration=calibration)
+    return msgspec.convert(msgspec.to_builtins(export(told)), RealRun)
+
+
+def test_ticks_are_exported_between_two_readings() -> None:
+    run = with_ticks(BEFORE, DURING)
+    assert run.ticks == TickTimes(
+        calibration=Ticks(seconds=3.0, buckets={8: 80, 2: 10}),
+        run=(
+            Stretch(until=5.0, ticks=Ticks(seconds=3.0, buckets={8: 80, 2: 10})),
+            Stretch(until=10.0, ticks=Ticks(seconds=9.0, buckets={8: 80, 2: 10})),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("calibration", "samples"),
+    [((), DURING), (BEFORE, ()), (BEFORE[:1], DURING), (BEFORE, DURING[::-1])],
+    ids=["not calibrated", "not watched", "not read twice", "another server in between"],
+)
+def test_without_readings_of_one_server_no_ticks_are_told(
+    calibration: tuple[Sample, ...], samples: tuple[Sample, ...]
+) -> None:
+    assert with_ticks(calibration, samples).ticks is None
+
+
+def ticks_of(simulated: Iterable[SimulatedTick]) -> Ticks:
+    told = list(simulated)
+    return Ticks(seconds=sum(tick.seconds for tick in told), buckets=Counter(tick.bucket for tick in told))
+
+
+def test_a_run_in_which_the_machine_changed_its_speed_is_simulated_so() -> None:
+    made = plan()
+    ticks: list[SimulatedTick] = []
+    records = served(made, MACHINE, pace=Pace((8.0,), (1.0, 1.6)), ticks=ticks)
+    run = calibrated(made, exported(made, records), MACHINE)
+    assert not validate(run, MACHINE).holds
+    assert run.calibration is not None
+    read = TickTimes(
+        calibration=ticks_of(fitting.saturated_ticks(MACHINE, run.calibration)),
+        run=tuple(
+            Stretch(until=until, ticks=ticks_of(tick for tick in ticks if until - 1 < tick.at <= until))
+            for until in map(float, range(1, 25))
+        ),
+    )
+    found = validate(msgspec.structs.replace(run, ticks=read), MACHINE)
+    assert found.pace is not None
+    assert [found.pace(at) for at in (4.0, 15.0)] == pytest.approx([1.0, 1.6], rel=0.05)
+    for figure in ("throughput", "p50", "p95"):
+        assert found.off(figure) == pytest.approx(0, abs=0.06), figure
+    assert found.steady is not None
+    off = found.steady.p95 / found.real.p95 - 1
+    assert off < -0.1
+    assert f"| {found.pace} | {found.simulated.throughput:.3f} for" in table([found])
+    assert f"| {found.steady.p95:.3f} ({off:+.1%}) | yes |" in table([found])
