@@ -26,14 +26,16 @@ from engine.embedded.quality.settings import MAIN
 from engine.embedded.recipe.stages import test_set
 from engine.export.obtain import obtain_export
 from engine.export.settings import ExportSettings
-from loadtests.bench.pictures import Drawn, Seen, sheet
+from loadtests.bench.pictures import Drawn, Seen, in_turns, meet, sheet
 from loadtests.bench.reusing import Reuse, ReusingRuntime
 from loadtests.ratios import ratios, show
 
 SHEET_PAIRS = 8
 EVERY = {2: "2nd", 3: "3rd", 4: "4th", 5: "5th"}
 BELOW = {2: "below the outermost level", 1: "below the last resnet"}
-"""What is computed in some steps alone, by how many resnets of the way up are computed in all."""
+"""What is computed in some steps alone, by how many resnets of the way up are computed in all; of the model in the box,
+whose levels have two resnets there.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +82,10 @@ def main() -> None:
     arguments = parser.parse_args()
     together = arguments.bucket // 2
     if arguments.bucket % 2 or arguments.pairs % (arguments.rounds * together):
-        parser.error(f"rounds of --pairs must fill batches of --bucket / 2 pictures, {together}")
+        parser.error(
+            f"{arguments.pairs} pairs in {arguments.rounds} rounds do not come in batches of {together}, "
+            "which fill an even --bucket"
+        )
     pairs = choose_pairs(test_set(arguments), arguments.pairs)
     runtime = ReusingRuntime(_settings(arguments))
     export = obtain_export(model_directory(), default_cache_dir(), ExportSettings())
@@ -90,15 +95,15 @@ def main() -> None:
     drawn = {way: Drawn() for way in WAYS}
     for way in WAYS:
         runtime.reuse = way.reuse  # its graphs are compiled here
-        for _ in Drawn().draw(generator, _orders(pairs, np.arange(together), way)):
-            pass
+        meet(generator, _orders(pairs, np.arange(together), way))
     with tqdm(total=len(WAYS) * len(pairs), desc="pictures") as bar:
-        for numbers in np.array_split(np.arange(len(pairs)), arguments.rounds):
-            for way, found in drawn.items():
+        for turn, numbers in enumerate(np.array_split(np.arange(len(pairs)), arguments.rounds)):
+            runtime.reuse = WHOLE.reuse
+            meet(generator, _orders(pairs, numbers, WHOLE))
+            for way in in_turns(WAYS, turn):
                 runtime.reuse = way.reuse
                 orders = _orders(pairs, numbers, way)
-                for done in found.draw(generator, orders, together=together):
-                    bar.update(done)
+                drawn[way].draw(generator, orders, done=bar.update, together=together)
     exact = drawn[WHOLE]
     reader = load_reader(reader_path())
     seen = {

@@ -19,7 +19,7 @@ from engine.embedded.quality.pairs import Pairs, choose_pairs
 from engine.embedded.quality.reader import Reader, load_reader, reader_path
 from engine.embedded.quality.settings import MAIN
 from engine.embedded.recipe.stages import test_set
-from loadtests.bench.pictures import Drawn, Seen, sheet
+from loadtests.bench.pictures import Drawn, Seen, in_turns, meet, sheet
 from loadtests.ratios import ratios, show
 
 Interval = tuple[float, float]
@@ -49,10 +49,10 @@ def main() -> None:
     generator = load_generator(model_directory(), backend=arguments.backend, buckets=BUCKETS)
     drawn = {interval: Drawn() for interval in INTERVALS}
     with tqdm(total=len(INTERVALS) * len(pairs), desc="pictures") as bar:
-        for numbers in np.array_split(np.arange(len(pairs)), arguments.rounds):
-            for interval, found in drawn.items():
-                for done in found.draw(generator, _orders(pairs, numbers, interval)):
-                    bar.update(done)
+        for turn, numbers in enumerate(np.array_split(np.arange(len(pairs)), arguments.rounds)):
+            meet(generator, _orders(pairs, numbers, INTERVALS[0]))
+            for interval in in_turns(INTERVALS, turn):
+                drawn[interval].draw(generator, _orders(pairs, numbers, interval), done=bar.update)
     _print(drawn, pairs, load_reader(reader_path()))
     arguments.sheet.parent.mkdir(parents=True, exist_ok=True)
     rows = [found.all_pictures[:SHEET_PAIRS] for found in drawn.values()]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from engine.embedded.quality.reader import Reader
 from engine.embedded.quality.settings import IDENTITY_BAR, PROMPT_BAR
 
 Pictures = NDArray[np.uint8]
+Way = TypeVar("Way")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -27,9 +29,14 @@ class Drawn:
     pictures: list[Pictures] = field(default_factory=list)
 
     def draw(
-        self, generator: Generator, orders: Sequence[Order], *, together: int | None = None
-    ) -> Iterator[int]:
-        """Draw a round; yield how many more pictures are done.
+        self,
+        generator: Generator,
+        orders: Sequence[Order],
+        *,
+        done: Callable[[int], object],
+        together: int | None = None,
+    ) -> None:
+        """Draw a round, and tell ``done`` each time how many more pictures there are.
 
         together: begin so many at the same moment and wait for all of them, again and again; by default a picture
         begins when another one is done.
@@ -37,7 +44,8 @@ class Drawn:
         batch = together or len(orders)
         began = time.perf_counter()
         for first in range(0, len(orders), batch):
-            yield from generator.generate(orders[first : first + batch])
+            for more in generator.generate(orders[first : first + batch]):
+                done(more)
             self.pictures.append(generator.take())
         self.seconds.append((time.perf_counter() - began) / len(orders))
 
@@ -45,6 +53,19 @@ class Drawn:
     def all_pictures(self) -> Pictures:
         """The pictures of all rounds, in order, ``[N, H, W, 3]``."""
         return np.concatenate(self.pictures)
+
+
+def meet(generator: Generator, orders: Sequence[Order]) -> None:
+    """Let a generator see prompts and references, each in a single step: whoever draws them first would pay for all."""
+    brief = [replace(order, setting=replace(order.setting, steps=1), guided=(0.0, 1.0)) for order in orders]
+    for _ in generator.generate(brief):
+        pass
+
+
+def in_turns(ways: Sequence[Way], number: int) -> Sequence[Way]:
+    """Return the ways of a round, each time with another one first."""
+    first = number % len(ways)
+    return [*ways[first:], *ways[:first]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

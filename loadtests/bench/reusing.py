@@ -123,7 +123,10 @@ class _ReusingGraph:
     def _compiled(self, model: Any, outputs: tuple[str, ...]) -> CompiledGraph:
         precision = self._runtime.settings.precision
         if set(CONDITIONING) <= {name for port in model.inputs for name in port.names}:
-            read_by_layer(model, CONDITIONING, precision)
+            if not read_by_layer(model, CONDITIONING, precision):
+                raise ValueError(
+                    "the graph does not let keys and values be read by layer, as the backend's is"
+                )
             if precision == "bf16":
                 join_attention(model)
         options = compile_options(precision, threads=self._runtime.settings.threads)
@@ -179,4 +182,6 @@ def _skip(model: Any, shallow: int) -> Any:
         and op.get_axis() == 1
         and len(op.get_output_shape(0)) == 4
     ]
+    if not 0 < shallow <= len(skips):
+        raise ValueError(f"the UNet has {len(skips)} resnets on the way up, not {shallow}")
     return skips[-shallow]

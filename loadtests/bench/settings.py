@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from random import Random
 
@@ -12,11 +11,15 @@ from engine.embedded.world import caption, sample_scene
 from loadtests.bench.window import Window
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BenchSettings:
-    """Portraits that differ in scene, person and seed alone, and how many of them are made."""
+    """Portraits that differ in scene, person and seed alone, and how many of them are made.
+
+    references: the people, known to every side before anything is measured.
+    """
 
     model: Path = field(default_factory=model_directory)
+    references: tuple[Path, ...] = field(default_factory=lambda: tuple(reference_portraits().values()))
     sampler: str = "ddim"
     steps: int = 20
     guidance_scale: float = 5.0
@@ -27,11 +30,6 @@ class BenchSettings:
     concurrency: int = 32
     latency_requests: int = 5
     peer_images: int = 12
-
-    @cached_property
-    def references(self) -> tuple[Path, ...]:
-        """The people, known to every side before anything is measured."""
-        return tuple(reference_portraits().values())
 
     def prompt(self, number: int) -> str:
         """Return the scene of portrait `number`: of two portraits hardly ever the same."""

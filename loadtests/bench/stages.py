@@ -1,7 +1,7 @@
 """``python -m loadtests.bench.stages``: where an image's time in the engine goes, stage by stage.
 
 The bare engine loop of one thread on OpenVINO, always full at its largest bucket, in this process: all that it does
-it does one after the other, so the stages add up to the whole.
+it does one after the other.
 """
 
 from __future__ import annotations
@@ -91,6 +91,11 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto")
     parser.add_argument("--buckets", type=int, nargs="+", default=[2, 8, 16])
     arguments = parser.parse_args()
+    in_flight = max(arguments.buckets) // 2
+    if arguments.images % in_flight:
+        parser.error(
+            f"{arguments.images} images do not fill a bucket of {max(arguments.buckets)} rows to the end"
+        )
     config = EngineConfig(
         backend="openvino", dtype=arguments.dtype, threads=1, buckets=tuple(arguments.buckets)
     )
@@ -99,8 +104,7 @@ def main() -> None:
     for call, stage in CALLS.items():
         setattr(bare.backend, call, stopwatch.timed(stage, getattr(bare.backend, call)))
     infer = openvino.InferRequest.infer
-    setattr(openvino.InferRequest, "infer", stopwatch.timed(INFER, infer))  # noqa: B010 - a class of C's
-    in_flight = max(arguments.buckets) // 2
+    openvino.InferRequest.infer = stopwatch.timed(INFER, infer)
     bare.run(2 * in_flight, in_flight)
     rounds = []
     for _ in range(arguments.rounds):
@@ -117,6 +121,8 @@ def table(rounds: Sequence[Mapping[tuple[str, ...], float]]) -> list[str]:
     unknown = {stage for each in rounds for stage in each} - STAGES.keys()
     if unknown:
         raise KeyError(f"stages without a name: {sorted(unknown)}")
+    if not any(each.get(("unet", INFER)) for each in rounds):
+        raise ValueError("OpenVINO was not seen: what was timed is not how it is called")
     for stage, name in STAGES.items():
         times = sorted(1000 * each.get(stage, 0.0) for each in rounds)
         share = median(times) / (1000 * whole)

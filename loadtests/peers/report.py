@@ -163,7 +163,8 @@ def targets(sides: Sequence[SideReport]) -> list[Target]:
         judge(ours, "mixed", openvino, 1.3, "images/s")
         judge(ours, "homogenous", torch, 2.5, "images/s")
         _judge_unloaded(ours, by_name, found)
-    judge("limner:float32", "mixed", full, 2.0, "images/s in float32")
+    for name in ("limner", "limner-lanes", "limner-engines"):
+        judge(f"{name}:float32", "mixed", full, 2.0, "images/s in float32")
     return found
 
 

@@ -58,7 +58,8 @@ class Results:
         """Print one table a load and the targets, of what there is."""
         print("\n".join(["", *self._head()]))
         by_name = {report.name: report for report in self.reports}
-        first, base = by_name.get("limner"), by_name.get("diffusers:float32")
+        first = next((each for each in self.reports if each.name.startswith("limner")), None)
+        base = by_name.get("diffusers:float32")
         for load in self.scenarios:
             print(f"\n### {load}\n")
             print("\n".join(table(load, self.reports, first, base)))

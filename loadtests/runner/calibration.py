@@ -29,12 +29,12 @@ async def calibrate(
 ) -> Speed:
     """Measure a target with requests of the scenario's streams in turn: some by themselves, then a closed loop.
 
-    ``read`` is awaited before the closed loop and after it. Raises TargetError when a request fails, or too few are
-    answered in the time.
+    ``read`` is awaited three times: before the requests by themselves, between these and the closed loop, and at its
+    end. Raises TargetError when a request fails, or too few are answered in the time.
     """
     settings = scenario.calibration
     requests = samples(scenario, seed)
-    alone = await one_by_one(target, scenario, requests, say=say)
+    alone = await one_by_one(target, scenario, requests, say=say, read=read)
     say(f"calibration: {settings.concurrency} callers for {settings.seconds:g} s")
     if read is not None:
         await read()
@@ -63,12 +63,18 @@ async def one_by_one(
     requests: Iterator[PlannedRequest],
     *,
     say: Callable[[str], None] = lambda text: None,
+    read: Callable[[], Awaitable[None]] | None = None,
 ) -> list[float]:
-    """Return the seconds of some requests that are alone, after the target has seen each size. Raises TargetError."""
+    """Return the seconds of some requests that are alone, after the target has seen each size. Raises TargetError.
+
+    ``read`` is awaited in between.
+    """
     await target.prepare(range(CALIBRATION_PEOPLE))
     clock = asyncio.get_running_loop().time
     for width, height in warming(scenario):
         await _answered(target, msgspec.structs.replace(next(requests), width=width, height=height))
+    if read is not None:
+        await read()
     say(f"calibration: {scenario.calibration.alone} requests one by one")
     alone = []
     for _ in range(scenario.calibration.alone):

@@ -18,9 +18,7 @@ from loadtests.runner.report import Report, read_report
 from loadtests.runner.request import PlannedRequest
 from loadtests.runner.scenario import Closed
 from loadtests.runner.target import Status
-from loadtests.runner.watch import Sample, bucket_ticks
-
-CALIBRATION_READINGS = 2
+from loadtests.runner.watch import BucketTicks, Sample
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,30 +75,31 @@ def export(report: Report) -> dict[str, Any]:
 
 
 def _ticks(report: Report) -> dict[str, Any] | None:
-    """Return how long the engine's ticks took in the calibration and between two readings of the run.
+    """Return what the engine's ticks took in the calibration and between two readings of the run.
 
     None where that was not read, or not of one server throughout.
     """
-    readings = [one for one in report.samples if bucket_ticks(one)]
-    if len(report.calibration) != CALIBRATION_READINGS or not readings:
+    calibration, run = report.calibration, report.samples
+    if len(calibration) < 2 or len(run) < 2:
         return None
-    told = [one.values.get("tick_seconds", 0.0) for one in (*report.calibration, *readings)]
-    if told != sorted(told):
+    grown = [_grown(*readings) for readings in pairwise((*calibration, *run))]
+    if any(ticks.count < 0 or ticks.seconds < 0 for each in grown for ticks in each.values()):
         return None
     return {
-        "calibration": _between(*report.calibration),
+        "calibration": _grown(calibration[0], calibration[-1]),
         "run": [
-            {"until": later.at, "ticks": _between(earlier, later)} for earlier, later in pairwise(readings)
+            {"until": later.at, "ticks": _grown(earlier, later)}
+            for earlier, later in pairwise(report.samples)
         ],
     }
 
 
-def _between(earlier: Sample, later: Sample) -> dict[str, Any]:
-    before, after = bucket_ticks(earlier), bucket_ticks(later)
-    seconds = later.values["tick_seconds"] - earlier.values.get("tick_seconds", 0.0)
+def _grown(earlier: Sample, later: Sample) -> dict[int, BucketTicks]:
+    """Return the ticks between two readings by bucket; fewer than none where they are of two servers."""
+    none = BucketTicks()
     return {
-        "seconds": seconds,
-        "buckets": {bucket: count - before.get(bucket, 0) for bucket, count in after.items()},
+        bucket: later.ticks.get(bucket, none).since(earlier.ticks.get(bucket, none))
+        for bucket in earlier.ticks | later.ticks
     }
 
 

@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     scenario = command_run.scenario_of(options)
     with command_run.server_of(options) as server:
         target = options.target if server is None else server.target
-        plan, _ = asyncio.run(command_run.planned(options, scenario, target, Watch(None, None)))
+        plan, _ = asyncio.run(command_run.planned(options, scenario, target))
         if options.together:
             speed = msgspec.structs.replace(plan.speed, capacity=plan.speed.capacity / 2)
             plan = make_plan(plan.scenario, plan.seed, speed)

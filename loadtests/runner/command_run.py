@@ -135,14 +135,14 @@ def server_of(options: argparse.Namespace) -> Iterator[LocalServer | None]:
 
 
 async def planned(
-    options: argparse.Namespace, scenario: Scenario, target: str, watch: Watch
+    options: argparse.Namespace, scenario: Scenario, target: str, watch: Watch | None = None
 ) -> tuple[Plan, bool]:
     """Plan, after calibration unless the speed is given; tell whether it was measured. Raises LoadTestError."""
     if options.capacity is not None:
         speed = Speed(capacity=options.capacity, unloaded=options.unloaded)
         return make_plan(scenario, options.seed, speed), False
     opened = LimnerTarget(target, Gallery(options.seed), tenant=f"calibration-{secrets.token_hex(4)}")
-    speed = await measure_speed(opened, scenario, options.seed, watch)
+    speed = await measure_speed(opened, scenario, options.seed, watch or Watch(None, None))
     return make_plan(scenario, options.seed, speed), True
 
 

@@ -45,7 +45,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     calibrated: the speed was measured before this run, not given.
     figures: by phase and stream, `all` among both.
     notes: what a reader must know to trust it.
-    calibration: readings before and after its closed loop, with moments from its own start; none where the speed was
+    calibration: readings of it (`calibration.calibrate`), with moments from its own start; none where the speed was
         given, or there was nothing to read.
     """
 

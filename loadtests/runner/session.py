@@ -42,12 +42,14 @@ def say(text: str) -> None:
 async def measure_speed(
     opened: AbstractAsyncContextManager[Target], scenario: Scenario, seed: int, watch: Watch
 ) -> Speed:
-    """Calibrate a target. Raises TargetError."""
+    """Calibrate a target, and let the watch read it meanwhile. Raises TargetError."""
     began = time.monotonic()
+
+    async def read() -> None:
+        await watch.sample(lambda: time.monotonic() - began, into=watch.calibration)
+
     async with opened as target:
-        speed = await calibrate(
-            target, scenario, seed, say=say, read=lambda: watch.calibrating(lambda: time.monotonic() - began)
-        )
+        speed = await calibrate(target, scenario, seed, say=say, read=read)
     say(f"calibration: {speed.capacity:.2f} requests/s, {speed.unloaded:.3f} s unloaded")
     return speed
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import msgspec
 import psutil
@@ -26,7 +27,6 @@ SERIES: Mapping[str, tuple[str, Mapping[str, str]]] = MappingProxyType(
         "images_running": ("limner_images_running", {}),
         "requests_in_flight": ("limner_requests_in_flight", {}),
         "ticks": ("limner_ticks_total", {}),
-        "tick_seconds": ("limner_tick_seconds_sum", {}),
         "rows_useful": ("limner_rows_total", {"kind": "useful"}),
         "rows_padded": ("limner_rows_total", {"kind": "padded"}),
         "busy_seconds": ("limner_engine_busy_seconds_total", {}),
@@ -39,27 +39,30 @@ SERIES: Mapping[str, tuple[str, Mapping[str, str]]] = MappingProxyType(
     }
 )
 _NAMES = tuple({name for name, _ in SERIES.values()})
-_TICKS = "ticks"
-"""Kept by bucket as well: see `bucket_ticks`."""
+
+# Kept by bucket, added up over engines.
+TICK_COUNT, TICK_SECONDS = "limner_tick_seconds_count", "limner_tick_seconds_sum"
+
+
+class BucketTicks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ticks of a bucket so far, and their seconds."""
+
+    count: int = 0
+    seconds: float = 0.0
+
+    def since(self, earlier: BucketTicks) -> BucketTicks:
+        """Return those that an earlier reading had not."""
+        return BucketTicks(count=self.count - earlier.count, seconds=self.seconds - earlier.seconds)
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Readings at a moment (seconds from the start of the load), by the names of `SERIES`; `tree_memory` is the
-    resident memory of a process and its children, in bytes.
+    """Readings at a moment (seconds from the start of the load, or of the calibration), by the names of `SERIES`;
+    `tree_memory` is the resident memory of a process and its children, in bytes. `ticks` are by bucket, in rows.
     """
 
     at: float
     values: dict[str, float]
-
-
-def bucket_ticks(sample: Sample) -> dict[int, int]:
-    """Return the ticks so far, by bucket."""
-    prefix = f"{_TICKS}/"
-    return {
-        int(key.removeprefix(prefix)): int(value)
-        for key, value in sample.values.items()
-        if key.startswith(prefix)
-    }
+    ticks: dict[int, BucketTicks] = {}
 
 
 class Watch:
@@ -70,7 +73,7 @@ class Watch:
         self._pid = pid
         self.samples: list[Sample] = []
         self.calibration: list[Sample] = []
-        """Readings before and after the calibration's closed loop, where there was one."""
+        """Readings of the calibration, where there was one: see `calibration.calibrate`."""
         self.missed = 0
         if pid is not None and not psutil.pid_exists(pid):
             raise TargetError(f"--pid: there is no process {pid}")
@@ -84,16 +87,11 @@ class Watch:
         """Read once, to no purpose but to know that it can be done. Raises TargetError."""
         await asyncio.to_thread(self._read)
 
-    async def sample(self, now: Callable[[], float]) -> None:
-        """Take one sample. Raises TargetError when the page or the process cannot be read."""
+    async def sample(self, now: Callable[[], float], into: list[Sample] | None = None) -> None:
+        """Take one sample, by default of the run. Raises TargetError when the page or the process cannot be read."""
         if self.sees:
-            values = await asyncio.to_thread(self._read)
-            self.samples.append(Sample(at=now(), values=values))
-
-    async def calibrating(self, now: Callable[[], float]) -> None:
-        """Take a sample of the calibration. Raises TargetError when the page or the process cannot be read."""
-        if self.sees:
-            self.calibration.append(Sample(at=now(), values=await asyncio.to_thread(self._read)))
+            values, ticks = await asyncio.to_thread(self._read)
+            (self.samples if into is None else into).append(Sample(at=now(), values=values, ticks=ticks))
 
     async def run(self, now: Callable[[], float], seconds: float) -> None:
         """Take samples through a run of so many seconds; one that fails is counted."""
@@ -105,27 +103,45 @@ class Watch:
             except TargetError:
                 self.missed += 1
 
-    def _read(self) -> dict[str, float]:
-        values = {} if self._url is None else parse_page(_fetch(self._url))
+    def _read(self) -> tuple[dict[str, float], dict[int, BucketTicks]]:
+        page = "" if self._url is None else _fetch(self._url)
+        values = parse_page(page)
         if self._pid is not None:
             values["tree_memory"] = _tree_memory(self._pid)
-        return values
+        return values, parse_ticks(page)
 
 
 def parse_page(page: str) -> dict[str, float]:
     """Return the readings of `SERIES` that a metrics page has."""
-    # Histograms make most of the page; the parser is too slow to be given lines that nobody reads.
-    lines = [line for line in page.splitlines() if line.startswith(_NAMES)]
     values: dict[str, float] = {}
-    for family in text_string_to_metric_families("\n".join(lines) + "\n"):
-        for sample in family.samples:
-            for key, (name, labels) in SERIES.items():
-                if sample.name == name and labels.items() <= sample.labels.items():
-                    values[key] = values.get(key, 0.0) + sample.value
-                    if key == _TICKS:
-                        own = f"{key}/{sample.labels['bucket']}"
-                        values[own] = values.get(own, 0.0) + sample.value
+    for sample in _parsed(page, _NAMES):
+        for key, (name, labels) in SERIES.items():
+            if sample.name == name and labels.items() <= sample.labels.items():
+                values[key] = values.get(key, 0.0) + sample.value
     return values
+
+
+def parse_ticks(page: str) -> dict[int, BucketTicks]:
+    """Return the ticks so far that a metrics page tells, by bucket."""
+    counts: dict[int, int] = {}
+    seconds: dict[int, float] = {}
+    for sample in _parsed(page, (TICK_COUNT, TICK_SECONDS)):
+        bucket = int(sample.labels["bucket"])
+        if sample.name == TICK_COUNT:
+            counts[bucket] = counts.get(bucket, 0) + int(sample.value)
+        else:
+            seconds[bucket] = seconds.get(bucket, 0.0) + sample.value
+    return {
+        bucket: BucketTicks(count=count, seconds=seconds.get(bucket, 0.0)) for bucket, count in counts.items()
+    }
+
+
+def _parsed(page: str, names: tuple[str, ...]) -> Iterator[Any]:
+    """Yield the page's samples of these names."""
+    # Histograms make most of the page; the parser is too slow to be given lines that nobody reads.
+    lines = [line for line in page.splitlines() if line.startswith(names)]
+    for family in text_string_to_metric_families("\n".join(lines) + "\n"):
+        yield from family.samples
 
 
 def _fetch(url: str) -> str:

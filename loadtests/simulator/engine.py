@@ -16,8 +16,10 @@ from engine.scheduling.simulate import Outcome, VirtualClock
 from loadtests.simulator.cache import LruCache
 from loadtests.simulator.call import Call, Picture
 from loadtests.simulator.machine import Machine
-from loadtests.simulator.pace import STEADY, Pace
+from loadtests.simulator.pace import STEADY, Pace, SimulatedTick
 from loadtests.simulator.timeline import Timeline
+
+OnTick = Callable[[SimulatedTick], object]
 
 MAX_TEXTS = 16
 """Texts in a call of the text encoder: ``engine.loop.prompts.MAX_BATCH``, which is not imported for its torch."""
@@ -70,10 +72,10 @@ class VirtualEngine:
     def __init__(self, costs: EngineCosts, timeline: Timeline, rng: np.random.Generator) -> None:
         machine = costs.machine
         self.counters = Counters()
-        self.encoded: Callable[[int], None] = _nobody
-        self.ended: Callable[[Call, Outcome], None] = _nobody
-        self.ticked: Callable[[float, int, float], object] | None = None
-        """Called after each tick with its end, its bucket and its seconds, where anybody wants to know."""
+        self.encoded: Callable[[int], None] = _missing
+        self.ended: Callable[[Call, Outcome], None] = _missing
+        self.ticked: OnTick = nobody
+        """Called after each tick."""
         self._costs = costs
         self._machine = machine
         self._timeline = timeline
@@ -149,9 +151,8 @@ class VirtualEngine:
         self.counters.ticks += 1
         self.counters.rows += tick.rows
         self.counters.bucket_rows += tick.bucket
-        if self.ticked is not None:
-            self.ticked(self._clock(), tick.bucket, seconds)
         ended = self._clock()
+        self.ticked(SimulatedTick(ended, tick.bucket, seconds))
         for item in self._scheduler.complete(tick, self._cadence.of(ended - seconds, ended)):
             self._decodes.add(self._pictures[item.id])
         self._finish_turn(began, idle=False)
@@ -300,5 +301,9 @@ class VirtualEngine:
         return seconds
 
 
-def _nobody(*_: object) -> None:
+def _missing(*_: object) -> None:
     raise AssertionError("an engine belongs to a server")
+
+
+def nobody(tick: SimulatedTick) -> None:
+    """Take no notice of a tick."""

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
+from loadtests.simulator.engine import OnTick, nobody
 from loadtests.simulator.errors import SimulationError
 from loadtests.simulator.fleet import Fleet
 from loadtests.simulator.machine import Machine
@@ -89,12 +90,12 @@ def fit(machine: Machine, calibration: Calibration) -> Fit:
     return Fit(machine=fitted, slowdown=slowdown, small=small, unloaded=unloaded)
 
 
-def saturated_ticks(machine: Machine, calibration: Calibration) -> list[SimulatedTick]:
-    """Return the ticks of the calibration's closed loop on a machine."""
+def calibration_ticks(machine: Machine, calibration: Calibration) -> list[SimulatedTick]:
+    """Return the ticks of a calibration on a machine: of the requests by themselves, and of the closed loop."""
     ticks: list[SimulatedTick] = []
-    _served(
-        machine, calibration.saturated, callers=calibration.callers, until=calibration.seconds, ticks=ticks
-    )
+    _served(machine, calibration.alone, callers=1, until=float("inf"), on_tick=ticks.append)
+    callers, until = calibration.callers, calibration.seconds
+    _served(machine, calibration.saturated, callers=callers, until=until, on_tick=ticks.append)
     return ticks
 
 
@@ -128,7 +129,7 @@ def _served(
     *,
     callers: int,
     until: float,
-    ticks: list[SimulatedTick] | None = None,
+    on_tick: OnTick = nobody,
 ) -> list[tuple[float, float]]:
     """Return when each request was sent and answered, in order of the answers, at a replica that knows everybody."""
     requests: list[Request] = [
@@ -136,7 +137,7 @@ def _served(
         for number, one in enumerate(planned)
     ]
     known = sorted({request.person for request in requests if request.person is not None})
-    fleet = Fleet(FleetSettings(machine=machine, warmup_seconds=0.0), known=known, ticks=ticks)
+    fleet = Fleet(FleetSettings(machine=machine, warmup_seconds=0.0), known=known, on_tick=on_tick)
     calls = fleet.run(ClosedLoop(requests, callers=callers, until=until)).calls
     served = [(call.request.at, call.ended) for call in calls if call.ended is not None]
     return sorted(served, key=lambda times: times[1])

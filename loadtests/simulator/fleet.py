@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from loadtests.simulator import priming
 from loadtests.simulator.cache import LruCache
 from loadtests.simulator.call import Call
-from loadtests.simulator.engine import Counters, EngineCosts, VirtualEngine
-from loadtests.simulator.pace import STEADY, Pace, SimulatedTick
+from loadtests.simulator.engine import Counters, EngineCosts, OnTick, VirtualEngine, nobody
+from loadtests.simulator.pace import STEADY, Pace
 from loadtests.simulator.popularity import Popularity
 from loadtests.simulator.request import Request
 from loadtests.simulator.routing import HashAffine, Router, router
@@ -52,7 +52,7 @@ class Fleet:
     """Run traffic through replicas until every request has ended.
 
     The caches begin with what `history` left in them, and then with `known` people in each. Engines are as fast as
-    the machine is at the time by its `pace`. `ticks` is given all of them, where it is there.
+    the machine is at the time by its `pace`. `on_tick` is called after each tick of each of them.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Fleet:
         *,
         known: Sequence[int] = (),
         pace: Pace = STEADY,
-        ticks: list[SimulatedTick] | None = None,
+        on_tick: OnTick = nobody,
     ) -> None:
         self._settings = settings
         self._timeline = Timeline()
@@ -82,9 +82,8 @@ class Fleet:
         self._engines = [
             VirtualEngine(costs, self._timeline, np.random.default_rng(seed)) for seed in engine_seeds
         ]
-        if ticks is not None:
-            for engine in self._engines:
-                engine.ticked = lambda *told: ticks.append(SimulatedTick(*told))
+        for engine in self._engines:
+            engine.ticked = on_tick
         self._servers = [
             VirtualServer(
                 machine=settings.machine,

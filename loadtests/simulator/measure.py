@@ -10,6 +10,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -20,7 +21,7 @@ import torch
 from limner_client import Client
 
 from engine.__main__ import SPIN_COUNT
-from engine.backends.base import Backend, RowConditioning
+from engine.backends.base import Backend, PlacedReference, RowConditioning
 from engine.config import DEFAULT_BACKENDS, EngineConfig
 from loadtests.bench.limit import BareLoop
 from loadtests.bench.service import saturated, unloaded
@@ -61,11 +62,10 @@ def measure_engine(settings: BenchSettings, config: EngineConfig) -> Machine:
     adapter = backend.facts.adapters[0].name
     side = backend.facts.reference_size
     pictures = torch.full((config.reference_batch, side, side, 3), 128, dtype=torch.uint8)
-    (prompt,) = backend.encode_prompts([settings.prompt(0)])
-    one = median_seconds(lambda: backend.encode_prompts([settings.prompt(0)]))
-    eight = median_seconds(lambda: backend.encode_prompts([settings.prompt(0)] * 8))
+    texts = [settings.prompt(number) for number in range(8)]
+    one = median_seconds(lambda: backend.encode_prompts(texts[:1]))
+    eight = median_seconds(lambda: backend.encode_prompts(texts))
     each = max(0.0, (eight - one) / 7)
-    place = median_seconds(lambda: backend.release(backend.place(RowConditioning(prompt=prompt))))
     facts = backend.facts
     sizes = [(facts.default_width, facts.default_height)]
     # A backend may have compiled its own size alone, and another is then not dearer by its area only.
@@ -77,12 +77,17 @@ def measure_engine(settings: BenchSettings, config: EngineConfig) -> Machine:
             images: min(seconds, _decode_seconds(backend, images, calibration.shape))
             for images, seconds in calibration.decode_seconds.items()
         }
-        each_decode = decodes[calibration.decode_plan.batch] / calibration.decode_plan.batch
+        image = ImageCosts(
+            decode=decodes[calibration.decode_plan.batch] / calibration.decode_plan.batch,
+            prompt_call=max(0.0, one - each),
+            prompt=each,
+            place=_place_seconds(backend, settings),
+        )
         ticks = [
             TickCosts(
                 shape=(calibration.shape[0], height // scale, width // scale),
                 seconds={
-                    bucket: _tick_in_the_loop(bare, settings, bucket, (width, height), each_decode)
+                    bucket: _tick_in_the_loop(bare, settings, bucket, (width, height), image)
                     for bucket in calibration.tick_seconds
                 },
             )
@@ -93,13 +98,13 @@ def measure_engine(settings: BenchSettings, config: EngineConfig) -> Machine:
         sources={"everything": "python -m loadtests.simulator.measure"},
         ticks=tuple(ticks),
         decode_seconds=decodes,
-        prompt_seconds=max(0.0, one - each),
-        prompt_seconds_each=each,
-        place_seconds=place,
+        prompt_seconds=image.prompt_call,
+        prompt_seconds_each=image.prompt,
+        place_seconds=image.place,
         encode_seconds=median_seconds(lambda: backend.encode_images(pictures, adapter)),
         encode_batch=config.reference_batch,
         reference_bytes=_entry_bytes(backend.facts.adapters[0].tokens, backend.facts.token_width),
-        prompt_bytes=prompt.embedding.nbytes,
+        prompt_bytes=backend.encode_prompts(texts[:1])[0].embedding.nbytes,
         latent_scale=backend.facts.latent_scale,
     )
 
@@ -130,17 +135,54 @@ def measure_service(machine: Machine, settings: BenchSettings, config: EngineCon
     return msgspec.structs.replace(machine, slowdown=1 + lost * simulated)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageCosts:
+    """Seconds of what the loop does for an image beside its ticks: see `Machine`. A guided one places two rows."""
+
+    decode: float
+    prompt_call: float
+    prompt: float
+    place: float
+
+    def of_one(self, area: float, together: int) -> float:
+        """Return them for one of so many that begin together, of pictures of so many times the default area."""
+        return area * self.decode + self.prompt_call / together + self.prompt + 2 * self.place
+
+
+def _place_seconds(backend: Backend, settings: BenchSettings) -> float:
+    """Return the mean time of a row of a guided image: one of a new prompt and a reference, and the unconditional one.
+
+    The latter is alike for most images, so it takes what a slot holds.
+    """
+    facts = backend.facts
+    side, adapter = facts.reference_size, facts.adapters[0].name
+    tokens = backend.encode_images(torch.full((1, side, side, 3), 128, dtype=torch.uint8), adapter)[0]
+    reference = PlacedReference(adapter=adapter, tokens=tokens, scales=(1.0,) * facts.layers)
+    empty, *prompts = backend.encode_prompts(["", *map(settings.prompt, range(ROUNDS + 1))])
+    unconditional = RowConditioning(prompt=empty)
+    held = backend.place(unconditional)
+    rows = (RowConditioning(prompt=prompt, references=(reference,)) for prompt in prompts)
+
+    def place() -> None:
+        for slot in [backend.place(next(rows)), backend.place(unconditional)]:
+            backend.release(slot)
+
+    seconds = median_seconds(place)
+    backend.release(held)
+    return seconds / 2
+
+
 def _tick_in_the_loop(
-    bare: BareLoop, settings: BenchSettings, bucket: int, size: tuple[int, int], each_decode: float
+    bare: BareLoop, settings: BenchSettings, bucket: int, size: tuple[int, int], image: ImageCosts
 ) -> float:
-    """Return the seconds that a turn of the loop takes for each tick of a bucket that is full, decodes apart."""
+    """Return the seconds that a turn of the loop takes for each tick of a bucket that is full, all else apart."""
     if bucket % 2:
         # Guided images fill even buckets; warm-up tells what an odd one costs of the next.
         even = min((other for other in bare.tick_seconds if other > bucket and not other % 2), default=None)
         if even is None:
             return bare.tick_seconds[bucket]
         return (
-            _tick_in_the_loop(bare, settings, even, size, each_decode)
+            _tick_in_the_loop(bare, settings, even, size, image)
             * bare.tick_seconds[bucket]
             / bare.tick_seconds[even]
         )
@@ -152,10 +194,11 @@ def _tick_in_the_loop(
     facts = bare.backend.facts
     # The simulator decodes other sizes by their area as well.
     area = size[0] * size[1] / (facts.default_width * facts.default_height)
-    tick = (seconds - area * each_decode * images) / (images / in_flight * settings.steps)
+    tick = (seconds - images * image.of_one(area, in_flight)) / (images / in_flight * settings.steps)
     if tick <= 0:
         raise SimulationError(
-            "ticks", f"bucket {bucket}: decodes took longer than all; something else ran as well"
+            "ticks",
+            f"bucket {bucket}: prompts, keys and decodes took longer than all; something else ran as well",
         )
     return tick
 
@@ -197,7 +240,9 @@ def _upload_seconds(target: str) -> float:
 def _simulated_rate(machine: Machine, settings: BenchSettings) -> float:
     """Return images a second of a simulated round of `loadtests.bench.service.saturated`."""
     window = settings.window
-    requests = (Request(id=number, at=0.0, prompt=0, steps=settings.steps) for number in range(window.asked))
+    requests = (
+        Request(id=number, at=0.0, prompt=number, steps=settings.steps) for number in range(window.asked)
+    )
     fleet = Fleet(FleetSettings(machine=machine, warmup_seconds=0.0))
     run = fleet.run(ClosedLoop(requests, callers=window.callers, until=float("inf")))
     ends = sorted(call.ended for call in run.calls if call.ended is not None)

@@ -1,15 +1,14 @@
 """Pace: how fast a machine was from moment to moment of a real run, read off how long the engine's ticks took.
 
 A shared machine changes its speed within the minute of a run, and near the limit a queue makes much of a spell that is
-a tenth slower. Of the run nothing else takes part: neither its latencies nor how its requests shared ticks.
+a tenth slower. Of the run the times of its ticks by bucket take part, and no latency.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from math import inf
 from typing import Annotated, NamedTuple
 
@@ -18,45 +17,37 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from loadtests.simulator.errors import SimulationError
-
-LEAST_TICKS = 25
-"""Of a span whose speed is told: the mean of fewer says more about single ticks."""
+LEAST_TICKS = 50
+"""Of a span whose speed is told, and of a bucket in the calibration: the mean of fewer says more about single ticks."""
 LEAST_SIMULATED = 8
-"""Ticks of a bucket whose mean is taken."""
+"""Simulated ticks of a bucket near a moment; where there are fewer, all of the run tell."""
 
 
-class Ticks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Ticks that took `seconds` together, counted by their bucket."""
+class BucketTicks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many ticks of a bucket there were, and their seconds."""
 
+    count: Annotated[int, Meta(ge=0)]
     seconds: Annotated[float, Meta(ge=0)]
-    buckets: dict[int, Annotated[int, Meta(ge=0)]]
 
-    @property
-    def count(self) -> int:
-        """How many they are."""
-        return sum(self.buckets.values())
+    def __add__(self, other: BucketTicks) -> BucketTicks:
+        """Return both together."""
+        return BucketTicks(count=self.count + other.count, seconds=self.seconds + other.seconds)
 
-    def and_then(self, later: Ticks) -> Ticks:
-        """Return these and later ones."""
-        both = self.buckets.keys() | later.buckets.keys()
-        return Ticks(
-            seconds=self.seconds + later.seconds,
-            buckets={bucket: self.buckets.get(bucket, 0) + later.buckets.get(bucket, 0) for bucket in both},
-        )
+
+ByBucket = Mapping[int, BucketTicks]
 
 
 class Stretch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The ticks that were reported up to a moment, in seconds from the start of the run, since the stretch before."""
 
     until: float
-    ticks: Ticks
+    ticks: dict[int, BucketTicks]
 
 
 class TickTimes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long ticks took: in the closed loop of the calibration, and in each stretch of the run."""
+    """How long ticks took: in the calibration, its requests by themselves included, and in each stretch of the run."""
 
-    calibration: Ticks
+    calibration: dict[int, BucketTicks]
     run: tuple[Stretch, ...]
 
 
@@ -87,59 +78,68 @@ class SimulatedTick(NamedTuple):
     seconds: float
 
 
-def pace_of(times: TickTimes, calibration: Sequence[SimulatedTick], run: Sequence[SimulatedTick]) -> Pace:
-    """Return by how much a machine was slower in a run than in its calibration, from moment to moment.
+def pace_of(
+    times: TickTimes, calibration: Sequence[SimulatedTick], run: Sequence[SimulatedTick]
+) -> Pace | None:
+    """Return by how much a machine was slower in a run than in its calibration; None where too few ticks tell.
 
-    Both are given as simulated at one speed too: a bucket's ticks take longer at one size of picture than at another,
-    and which sizes came when is the same there. Raises SimulationError where nothing tells how fast the machine was.
+    A tick is held against those of its own bucket in the calibration. As a bucket's take longer at one size of picture
+    than at another, both are also given as simulated at one speed: which sizes came when is the same there.
     """
-    if times.calibration.count < LEAST_TICKS or times.calibration.seconds == 0:
-        raise SimulationError("ticks", f"{times.calibration.count} ticks of a calibration tell no speed")
-    then = times.calibration.seconds / _Simulated(calibration).seconds(times.calibration)
+    then = _Simulated(calibration)
+    slower = {
+        bucket: ticks.seconds / then.seconds({bucket: ticks})
+        for bucket, ticks in times.calibration.items()
+        if ticks.count >= LEAST_TICKS
+    }
+    spans = list(_spans(times.run))
+    if not slower or not spans:
+        return None
+    # A bucket that the calibration hardly had is as much slower as the others were.
+    usual = float(np.mean(list(slower.values())))
     simulated = _Simulated(run)
-    ends, factors = [], []
+    factors = []
     began = 0.0
-    for span in _spans(times.run):
-        ends.append(span.until)
-        factors.append(span.ticks.seconds / simulated.seconds(span.ticks, began, span.until) / then)
+    for span in spans:
+        expected = sum(
+            slower.get(bucket, usual) * simulated.seconds({bucket: ticks}, began, span.until)
+            for bucket, ticks in span.ticks.items()
+        )
+        factors.append(sum(ticks.seconds for ticks in span.ticks.values()) / expected)
         began = span.until
-    return Pace(tuple(ends), tuple(factors)) if factors else STEADY
+    return Pace(tuple(span.until for span in spans), tuple(factors))
 
 
 class _Simulated:
     """What ticks take in a simulation, by bucket, near a moment where there are enough of them."""
 
     def __init__(self, ticks: Sequence[SimulatedTick]) -> None:
-        if not ticks:
-            raise SimulationError("ticks", "the simulation has none")
+        assert ticks, "a simulation of a run with ticks has some"
         self._at = np.array([tick.at for tick in ticks])
         self._bucket = np.array([tick.bucket for tick in ticks])
         self._seconds = np.array([tick.seconds for tick in ticks])
+        self._buckets = np.unique(self._bucket)
+        self._means = [float(self._seconds[self._bucket == bucket].mean()) for bucket in self._buckets]
 
-    def seconds(self, ticks: Ticks, began: float = -inf, ended: float = inf) -> float:
+    def seconds(self, ticks: ByBucket, began: float = -inf, ended: float = inf) -> float:
         """Return what so many ticks of these buckets take, between two moments."""
         within = (self._at > began) & (self._at <= ended)
-        return sum(count * self._mean(bucket, within) for bucket, count in ticks.buckets.items())
+        return sum(each.count * self._mean(bucket, within) for bucket, each in ticks.items())
 
     def _mean(self, bucket: int, within: NDArray[np.bool_]) -> float:
-        alike = self._bucket == bucket
-        for chosen in (alike & within, alike):
-            if np.count_nonzero(chosen) >= LEAST_SIMULATED:
-                return float(self._seconds[chosen].mean())
-        return float(np.interp(bucket, *self._curve))
-
-    @cached_property
-    def _curve(self) -> tuple[NDArray[np.int64], list[float]]:
-        """The mean of each bucket, for one that the simulation hardly has."""
-        buckets = np.unique(self._bucket)
-        return buckets, [float(self._seconds[self._bucket == bucket].mean()) for bucket in buckets]
+        near = within & (self._bucket == bucket)
+        if np.count_nonzero(near) >= LEAST_SIMULATED:
+            return float(self._seconds[near].mean())
+        return float(np.interp(bucket, self._buckets, self._means))
 
 
 def _spans(stretches: Sequence[Stretch]) -> Iterator[Stretch]:
-    """Join stretches until each has ticks enough; what is left at the end belongs to the last of them."""
-    gathered = Ticks(seconds=0.0, buckets={})
+    """Join stretches until each has ticks enough; those left at the end are too few and are dropped."""
+    gathered: dict[int, BucketTicks] = {}
+    none = BucketTicks(count=0, seconds=0.0)
     for stretch in stretches:
-        gathered = gathered.and_then(stretch.ticks)
-        if gathered.count >= LEAST_TICKS:
+        for bucket, ticks in stretch.ticks.items():
+            gathered[bucket] = gathered.get(bucket, none) + ticks
+        if sum(ticks.count for ticks in gathered.values()) >= LEAST_TICKS:
             yield Stretch(until=stretch.until, ticks=gathered)
-            gathered = Ticks(seconds=0.0, buckets={})
+            gathered = {}

@@ -10,8 +10,9 @@ import msgspec
 
 from engine.scheduling.simulate import Outcome
 from loadtests.simulator.call import Call
+from loadtests.simulator.engine import OnTick, nobody
 from loadtests.simulator.errors import SimulationError
-from loadtests.simulator.fitting import Calibration, Fit, fit, saturated_ticks
+from loadtests.simulator.fitting import Calibration, Fit, calibration_ticks, fit
 from loadtests.simulator.fleet import Fleet
 from loadtests.simulator.machine import Machine
 from loadtests.simulator.pace import STEADY, Pace, SimulatedTick, TickTimes, pace_of
@@ -101,17 +102,17 @@ def validate(run: RealRun, machine: Machine) -> Comparison:
     last = max(request.at for request in requests)
     settings = FleetSettings(machine=machine, warmup_seconds=0.0, seconds=last + 1.0)
 
-    def simulated(pace: Pace, ticks: list[SimulatedTick] | None = None) -> Figures:
+    def simulated(pace: Pace, on_tick: OnTick = nobody) -> Figures:
         traffic: Traffic = OpenLoop(sorted(requests, key=lambda request: request.at))
         if run.callers:
             traffic = ClosedLoop(requests, callers=run.callers, until=float("inf"))
-        return _figures(Fleet(settings, known=run.known, pace=pace, ticks=ticks).run(traffic).calls)
+        return _figures(Fleet(settings, known=run.known, pace=pace, on_tick=on_tick).run(traffic).calls)
 
     ticks: list[SimulatedTick] = []
-    steady = simulated(STEADY, ticks)
+    steady = simulated(STEADY, ticks.append)
     pace: Pace | None = None
     if run.ticks is not None and run.calibration is not None:
-        pace = pace_of(run.ticks, saturated_ticks(machine, run.calibration), ticks)
+        pace = pace_of(run.ticks, calibration_ticks(machine, run.calibration), ticks)
     return Comparison(
         name=run.name,
         simulated=steady if pace is None else simulated(pace),

@@ -12,6 +12,7 @@ import pytest
 import loadtests.provenance
 from loadtests.bench.ceiling import engine_options
 from loadtests.bench.limit import BareLoop
+from loadtests.bench.pictures import in_turns
 from loadtests.bench.service import closed_loop
 from loadtests.bench.settings import BenchSettings
 from loadtests.bench.stages import Stopwatch, table
@@ -172,6 +173,13 @@ def test_a_call_that_raises_ends_its_stage() -> None:
     assert stopwatch.stop() == {(): 1.0 + 3.0, ("unet",): 2.0}
 
 
-def test_a_stage_without_a_name_is_told() -> None:
+def test_stages_without_a_name_or_without_the_library_are_told() -> None:
     with pytest.raises(KeyError, match="other"):
         table([{("other",): 1.0}])
+    with pytest.raises(ValueError, match="not seen"):
+        table([{("unet",): 1.0}])
+
+
+def test_each_round_begins_with_another_way() -> None:
+    assert [in_turns("abc", number)[0] for number in range(4)] == ["a", "b", "c", "a"]
+    assert in_turns("abc", 1) == ["b", "c", "a"]

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from loadtests.runner.calibration import calibrate
+from loadtests.runner.calibration import calibrate, warming
 from loadtests.runner.errors import TargetError
 from loadtests.runner.generator import Generator
 from loadtests.runner.measures import latency
@@ -128,6 +128,24 @@ def test_calibration_finds_the_capacity_and_the_unloaded_latency() -> None:
     speed = in_virtual_time(lambda: calibrate(Queueing(0.2, servers=2), load, 0))
     assert speed.unloaded == pytest.approx(0.2)
     assert speed.capacity == pytest.approx(10.0, rel=0.03)
+
+
+def test_calibration_is_read_before_the_requests_by_themselves_after_them_and_at_the_end() -> None:
+    load = scenario(stream(arrivals=Poisson(rate=1.0)))
+    target = Queueing(0.2, servers=2)
+    answered: list[int] = []
+
+    async def work() -> None:
+        async def read() -> None:
+            answered.append(len(target.calls))
+
+        await calibrate(target, load, 0, read=read)
+
+    in_virtual_time(work)
+    before, between, after = answered
+    assert before == len(warming(load))
+    assert between - before == load.calibration.alone
+    assert after - between >= 0.9 * 10.0 * load.calibration.seconds
 
 
 def test_calibration_of_what_answers_in_batches_is_not_misled_by_their_edges() -> None:
