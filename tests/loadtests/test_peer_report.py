@@ -87,6 +87,17 @@ def test_targets_are_held_against_the_best_peer_of_their_kind() -> None:
     assert "unloaded latency, mixed: limner / diffusers:float32" in found
 
 
+@pytest.mark.parametrize("name", ["limner", "limner-lanes", "limner-engines"])
+def test_in_float32_twice_the_best_peer_in_float32_is_wanted(name: str) -> None:
+    sides = [
+        side(f"{name}:float32", measured(6.0)),
+        side("litserve:float32", measured(2.5)),
+        side("ray:bfloat16", measured(5.0)),
+    ]
+    (found,) = targets(sides)
+    assert (found.what, found.met) == (f"images/s in float32, mixed: {name}:float32 / litserve:float32", True)
+
+
 def test_a_target_whose_side_failed_is_not_passed_over() -> None:
     failed = SideReport(name="openvino", failure="did not start")
     found = {target.what: target.line() for target in targets([side("limner", measured(6.0)), failed])}
