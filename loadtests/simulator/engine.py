@@ -16,10 +16,8 @@ from engine.scheduling.simulate import Outcome, VirtualClock
 from loadtests.simulator.cache import LruCache
 from loadtests.simulator.call import Call, Picture
 from loadtests.simulator.machine import Machine
-from loadtests.simulator.pace import STEADY, Pace, SimulatedTick
+from loadtests.simulator.pace import STEADY, OnTick, Pace, SimulatedTick, nobody
 from loadtests.simulator.timeline import Timeline
-
-OnTick = Callable[[SimulatedTick], object]
 
 MAX_TEXTS = 16
 """Texts in a call of the text encoder: ``engine.loop.prompts.MAX_BATCH``, which is not imported for its torch."""
@@ -66,7 +64,7 @@ class VirtualEngine:
 
     What happens within a turn moves the engine's own clock ahead of the timeline, which follows when a tick begins,
     when it ends, and when the turn ends. Calls that come while a tick runs are admitted or refused at once.
-    `encoded` and `ended` are called at the moment of the timeline when it is so.
+    `encoded`, `ended` and `ticked` are called at the moment of the timeline when it is so.
     """
 
     def __init__(self, costs: EngineCosts, timeline: Timeline, rng: np.random.Generator) -> None:
@@ -75,7 +73,6 @@ class VirtualEngine:
         self.encoded: Callable[[int], None] = _missing
         self.ended: Callable[[Call, Outcome], None] = _missing
         self.ticked: OnTick = nobody
-        """Called after each tick."""
         self._costs = costs
         self._machine = machine
         self._timeline = timeline
@@ -83,9 +80,8 @@ class VirtualEngine:
         self._clock = VirtualClock()
         self._scheduler = Scheduler(self._clock, machine.buckets, machine.planned_costs(), costs.policy)
         self._decodes: DecodeQueue[Picture] = DecodeQueue(machine.plan(costs.config))
-        self._prompts = LruCache(
-            capacity_bytes=costs.config.prompt_cache_bytes, entry_bytes=machine.prompt_bytes
-        )
+        room = costs.config.prompt_cache_bytes
+        self._prompts = LruCache(capacity_bytes=room, entry_bytes=machine.prompt_bytes)
         self._inbox: deque[Call] = deque()
         self._cancelled: list[Call] = []
         self._references: deque[int] = deque()
@@ -218,9 +214,8 @@ class VirtualEngine:
     def _encode_references(self) -> None:
         if not self._references:
             return
-        batch = [
-            self._references.popleft() for _ in range(min(self._machine.encode_batch, len(self._references)))
-        ]
+        count = min(self._machine.encode_batch, len(self._references))
+        batch = [self._references.popleft() for _ in range(count)]
         seconds = self._pass(self._machine.encode_seconds)
         self.counters.encode_seconds += seconds
         self.counters.encoded += len(batch)
@@ -303,7 +298,3 @@ class VirtualEngine:
 
 def _missing(*_: object) -> None:
     raise AssertionError("an engine belongs to a server")
-
-
-def nobody(tick: SimulatedTick) -> None:
-    """Take no notice of a tick."""

@@ -15,11 +15,10 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from loadtests.simulator.engine import OnTick, nobody
 from loadtests.simulator.errors import SimulationError
 from loadtests.simulator.fleet import Fleet
 from loadtests.simulator.machine import Machine
-from loadtests.simulator.pace import SimulatedTick
+from loadtests.simulator.pace import OnTick, SimulatedTick, nobody
 from loadtests.simulator.planned import PlannedRequest
 from loadtests.simulator.request import Request
 from loadtests.simulator.settings import FleetSettings

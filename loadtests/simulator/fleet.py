@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from loadtests.simulator import priming
 from loadtests.simulator.cache import LruCache
 from loadtests.simulator.call import Call
-from loadtests.simulator.engine import Counters, EngineCosts, OnTick, VirtualEngine, nobody
-from loadtests.simulator.pace import STEADY, Pace
+from loadtests.simulator.engine import Counters, EngineCosts, VirtualEngine
+from loadtests.simulator.pace import STEADY, OnTick, Pace, nobody
 from loadtests.simulator.popularity import Popularity
 from loadtests.simulator.request import Request
 from loadtests.simulator.routing import HashAffine, Router, router

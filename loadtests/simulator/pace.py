@@ -7,7 +7,7 @@ a tenth slower. Of the run the times of its ticks by bucket take part, and no la
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Annotated, NamedTuple
@@ -76,6 +76,13 @@ class SimulatedTick(NamedTuple):
     at: float
     bucket: int
     seconds: float
+
+
+OnTick = Callable[[SimulatedTick], object]
+
+
+def nobody(tick: SimulatedTick) -> None:
+    """Take no notice of a tick: an ``OnTick``."""
 
 
 def pace_of(

@@ -10,12 +10,11 @@ import msgspec
 
 from engine.scheduling.simulate import Outcome
 from loadtests.simulator.call import Call
-from loadtests.simulator.engine import OnTick, nobody
 from loadtests.simulator.errors import SimulationError
 from loadtests.simulator.fitting import Calibration, Fit, calibration_ticks, fit
 from loadtests.simulator.fleet import Fleet
 from loadtests.simulator.machine import Machine
-from loadtests.simulator.pace import STEADY, Pace, SimulatedTick, TickTimes, pace_of
+from loadtests.simulator.pace import STEADY, OnTick, Pace, SimulatedTick, TickTimes, nobody, pace_of
 from loadtests.simulator.planned import PlannedRequest
 from loadtests.simulator.settings import FleetSettings
 from loadtests.simulator.summary import Latency

@@ -20,11 +20,19 @@ from loadtests.runner.scenario import Bursts, Cancel, Mix, Poisson, Stream
 from loadtests.runner.target import Status
 from loadtests.runner.watch import Sample
 from loadtests.simulator import fitting
-from loadtests.simulator.engine import OnTick, nobody
 from loadtests.simulator.errors import SimulationError
 from loadtests.simulator.fleet import Fleet
 from loadtests.simulator.machine import Machine, TickCosts
-from loadtests.simulator.pace import STEADY, BucketTicks, Pace, SimulatedTick, Stretch, TickTimes
+from loadtests.simulator.pace import (
+    STEADY,
+    BucketTicks,
+    OnTick,
+    Pace,
+    SimulatedTick,
+    Stretch,
+    TickTimes,
+    nobody,
+)
 from loadtests.simulator.settings import FleetSettings
 from loadtests.simulator.traffic import OpenLoop
 from loadtests.simulator.validation import RealRun, table, validate
