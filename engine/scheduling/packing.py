@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from math import inf
 from operator import attrgetter
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from .costs import CostCurve
 from .errors import InvalidJob
 from .line import Flight
-from .work import Shape, WorkItem
+from .work import Priority, Shape, WorkItem
 
 _step: Callable[[Flight], int] = attrgetter("step")
 
@@ -34,6 +34,11 @@ class Round(NamedTuple):
     cheapest: list[int]
 
 
+def _interactive(ahead: Sequence[WorkItem]) -> int:
+    """Return how many interactive images come before the first one that is not."""
+    return sum(1 for _ in takewhile(lambda item: item.priority is Priority.INTERACTIVE, ahead))
+
+
 class Packer:
     """Choose the bucket that gives all rows of a group their next step in the least time.
 
@@ -45,6 +50,10 @@ class Packer:
 
     With twice the largest bucket or more in line, how the last rows will fit is too far off to matter: the
     bucket with the most rows a second wins, and the rest of the line is not looked at.
+
+    Where interactive images are first in line and batch ones behind them, the bucket is chosen for the former alone,
+    and the others take what places it has left: a batch image makes no interactive one's tick longer. Once it is first
+    in line by its age, it counts like any other.
 
     From a distrusted bucket on, a tick holds one image, in the smallest bucket that does.
     """
@@ -74,7 +83,8 @@ class Packer:
         ticks, cheapest = self._round(ahead[0].shape)
         limit = self._distrusted.get(ahead[0].shape, inf)
         alone = self.bucket_alone(ahead[0])
-        total = ends[-1]
+        urgent = _interactive(ahead) or len(ahead)
+        total = ends[urgent - 1]
         backlog = total >= self._horizon
 
         plans = []
@@ -85,7 +95,7 @@ class Packer:
             if bucket >= limit:
                 images = min(images, int(bucket == alone))
             if images:
-                rows = ends[images - 1]
+                rows = ends[min(images, urgent) - 1]
                 round_time = 0 if backlog else tick + cheapest[total - rows]
                 plans.append((round_time, tick / rows, bucket, images))
         *_, bucket, images = min(plans)

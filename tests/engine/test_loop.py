@@ -167,10 +167,10 @@ def test_a_tick_says_which_image_each_row_is_of(monkeypatch: pytest.MonkeyPatch)
 def test_a_pre_empted_image_keeps_its_own_state_alone() -> None:
     bench = Bench(buckets=(1, 2, 4))
     bench.tell(job("batch", steps=9, priority=1))
-    bench.tell(job("other", steps=9))
+    bench.tell(job("other", steps=9, priority=1))
     bench.turn(2)
     bench.tell(job("urgent", steps=9))
-    bench.turn()
+    bench.turn(2)
     (waits,) = (image for image in bench.loop._jobs._images.values() if image.job.id == "batch")
     assert waits.state is not None
     assert waits.state.untyped_storage().nbytes() == waits.state.nbytes

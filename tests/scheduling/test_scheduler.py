@@ -105,9 +105,39 @@ def test_interactive_pushes_batch_aside_and_batch_keeps_its_progress() -> None:
 
 
 def test_batch_fills_the_room_that_interactive_leaves() -> None:
-    bench = Bench()
+    bench = Bench(buckets=(4,), deterministic_bucket=4)
     bench.submit(batch_image("b"), image("i"))
     assert ids(bench.tick()) == ["i", "b"]
+
+
+def test_a_batch_image_makes_no_interactive_ones_tick_longer() -> None:
+    bench = Bench(buckets=(1, 4), deterministic_bucket=4)
+    bench.submit(*[batch_image(f"b{number}") for number in range(9)])
+    assert bench.tick().bucket == 4
+    bench.submit(image("i", steps=2))
+    for _ in range(2):
+        tick = bench.tick()
+        assert (ids(tick), tick.bucket) == (["i"], 1)
+        bench.run()
+    assert bench.tick().bucket == 4
+
+
+def test_several_interactive_images_have_the_bucket_that_is_best_for_them_and_batch_what_is_left_of_it() -> (
+    None
+):
+    bench = Bench(buckets=(1, 4), deterministic_bucket=4)
+    bench.submit(batch_image("b"), batch_image("c"))
+    bench.submit(image("i"), image("j"), image("k"))
+    tick = bench.tick()
+    assert (ids(tick), tick.bucket) == (["i", "j", "k", "b"], 4)
+
+
+def test_a_batch_image_that_is_of_age_shares_ticks_like_any_other() -> None:
+    bench = Bench(buckets=(1, 4), deterministic_bucket=4, aging_seconds=5.0)
+    bench.submit(batch_image("b"))
+    bench.clock.advance(6.0)
+    bench.submit(image("i"), batch_image("c"))
+    assert ids(bench.tick()) == ["b", "i", "c"]
 
 
 @pytest.mark.parametrize("aging", [5.0, 50.0])
