@@ -9,7 +9,7 @@ from typing import NamedTuple
 from .costs import CostCurve
 from .line import Flight, Line
 from .packing import Packer
-from .work import Shape
+from .work import Priority, Shape
 
 
 class Landing(NamedTuple):
@@ -44,10 +44,23 @@ class Estimate:
 
 
 class Fullness(NamedTuple):
-    """The bucket that a shape's ticks are full in while more of its images wait than they hold."""
+    """The bucket that a shape's ticks are full in while more of its images wait than they hold.
+
+    `priority` is that of the most urgent who wait: batch images fill no tick that interactive ones lead.
+    """
 
     shape: Shape
     bucket: int
+    priority: Priority
+
+    def applies_to(self, tick: Sequence[Flight]) -> bool:
+        """Whether a tick of these flights, in order, would be full."""
+        first = tick[0].item
+        return (
+            first.shape == self.shape
+            and first.priority >= self.priority
+            and not any(flight.item.deterministic for flight in tick)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +85,8 @@ def forecast(
     ends, so it leaps from one such event to the next: at most three choices per image in flight, however many
     steps are left. A tick that is `underway` ends as it began, whoever has come since. With
     `fullness`, those of its shape who leave are taken to be replaced: no tick of it costs less than the full bucket,
-    but for those of deterministic images, which have a bucket of their own.
+    but for those of deterministic images, which have a bucket of their own, and of interactive ones where only batch
+    images wait.
 
     Exact (to the cost curve's own error) while nothing else arrives; an image that is cancelled or expires
     makes the others earlier, as a rule. Later arrivals of a higher priority delay an image by their own
@@ -108,6 +122,6 @@ def forecast(
 def _seconds(tick: Sequence[Flight], bucket: int, costs: CostCurve, fullness: Fullness | None) -> float:
     shape = tick[0].item.shape
     seconds = costs.seconds(shape, bucket)
-    if fullness is None or fullness.shape != shape or any(flight.item.deterministic for flight in tick):
+    if fullness is None or not fullness.applies_to(tick):
         return seconds
     return max(seconds, costs.seconds(shape, fullness.bucket))

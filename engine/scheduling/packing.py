@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from itertools import accumulate, takewhile
+from itertools import accumulate
 from math import inf
 from operator import attrgetter
 from typing import NamedTuple
@@ -32,11 +32,6 @@ class Round(NamedTuple):
 
     ticks: list[tuple[int, int]]
     cheapest: list[int]
-
-
-def _interactive(ahead: Sequence[WorkItem]) -> int:
-    """Return how many interactive images come before the first one that is not."""
-    return sum(1 for _ in takewhile(lambda item: item.priority is Priority.INTERACTIVE, ahead))
 
 
 class Packer:
@@ -80,11 +75,13 @@ class Packer:
         ends = list(accumulate([flight.item.rows_at(step_of(flight)) for flight in within]))
         flags = [item.deterministic for item in ahead]
         deterministic = flags.index(True) if True in flags else len(ahead)
+        priorities = [item.priority for item in ahead]
+        urgent = priorities.index(Priority.BATCH) if Priority.BATCH in priorities else len(ahead)
         ticks, cheapest = self._round(ahead[0].shape)
         limit = self._distrusted.get(ahead[0].shape, inf)
         alone = self.bucket_alone(ahead[0])
-        urgent = _interactive(ahead) or len(ahead)
-        total = ends[urgent - 1]
+        chosen_for = urgent or len(ahead)
+        total = ends[chosen_for - 1]
         backlog = total >= self._horizon
 
         plans = []
@@ -95,7 +92,7 @@ class Packer:
             if bucket >= limit:
                 images = min(images, int(bucket == alone))
             if images:
-                rows = ends[min(images, urgent) - 1]
+                rows = ends[min(images, chosen_for) - 1]
                 round_time = 0 if backlog else tick + cheapest[total - rows]
                 plans.append((round_time, tick / rows, bucket, images))
         *_, bucket, images = min(plans)

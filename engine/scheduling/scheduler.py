@@ -65,7 +65,7 @@ class Scheduler:
             flight.started = True
         self._latest = frozenset(flights)
         tick = self._tick(packed.bucket, flights)
-        self._fullness = Fullness(tick.shape, tick.bucket) if len(group) > len(flights) else None
+        self._fullness = self._fullness_after(tick, group[len(flights) :])
         self._ends = self._clock() + tick.expected_seconds
         return tick
 
@@ -192,6 +192,17 @@ class Scheduler:
             steps=tuple(flight.step for flight in flights),
             expected_seconds=self._costs.seconds(shape, bucket),
         )
+
+    def _fullness_after(self, tick: Tick, waiting: Sequence[Flight]) -> Fullness | None:
+        """Return how full ticks are while those wait whom this one has left behind."""
+        if not waiting:
+            return None
+        priority = min(flight.item.priority for flight in waiting)
+        known, bucket = self._fullness, tick.bucket
+        if known is not None and known.shape == tick.shape and tick.items[0].priority < priority:
+            # This bucket was chosen for others; of those who wait an earlier tick has told.
+            bucket = known.bucket
+        return Fullness(tick.shape, bucket, priority)
 
     def _drop(self, flight: Flight) -> None:
         self._line.remove(flight)

@@ -12,21 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from engine.backends.compiled.backend import CompiledBackend, CompiledSettings
 from engine.backends.compiled.openvino_runtime import OpenVINOSettings, best_dtype
 from engine.config import EngineConfig, default_cache_dir
 from engine.embedded import model_directory
-from engine.embedded.quality.generate import Generator, Order
-from engine.embedded.quality.pairs import Pairs, choose_pairs
+from engine.embedded.quality.generate import Generator
+from engine.embedded.quality.pairs import choose_pairs
 from engine.embedded.quality.reader import load_reader, reader_path
-from engine.embedded.quality.settings import MAIN
+from engine.embedded.quality.settings import MAIN, Setting
 from engine.embedded.recipe.stages import test_set
 from engine.export.obtain import obtain_export
 from engine.export.settings import ExportSettings
-from loadtests.bench.pictures import Drawn, Seen, in_turns, meet, sheet
+from loadtests.bench.pictures import Drawn, Seen, in_turns, meet, orders_of, sheet
 from loadtests.bench.reusing import Reuse, ReusingRuntime
 from loadtests.ratios import ratios, show
 
@@ -44,7 +43,7 @@ class Way:
 
     curve: str
     name: str
-    steps: int = MAIN.steps
+    setting: Setting = MAIN
     reuse: Reuse = field(default_factory=Reuse)
 
 
@@ -63,7 +62,7 @@ WAYS = (
         for every, nth in EVERY.items()
     ),
     *(
-        Way(curve="fewer steps", name=f"all layers in {steps} steps", steps=steps)
+        Way(curve="fewer steps", name=f"all layers in {steps} steps", setting=replace(MAIN, steps=steps))
         for steps in (15, 12, 10, 8, 6, 5)
     ),
 )
@@ -95,14 +94,14 @@ def main() -> None:
     drawn = {way: Drawn() for way in WAYS}
     for way in WAYS:
         runtime.reuse = way.reuse  # its graphs are compiled here
-        meet(generator, _orders(pairs, np.arange(together), way))
+        meet(generator, orders_of(pairs, np.arange(together), setting=way.setting))
     with tqdm(total=len(WAYS) * len(pairs), desc="pictures") as bar:
         for turn, numbers in enumerate(np.array_split(np.arange(len(pairs)), arguments.rounds)):
             runtime.reuse = WHOLE.reuse
-            meet(generator, _orders(pairs, numbers, WHOLE))
+            meet(generator, orders_of(pairs, numbers))
             for way in in_turns(WAYS, turn):
                 runtime.reuse = way.reuse
-                orders = _orders(pairs, numbers, way)
+                orders = orders_of(pairs, numbers, setting=way.setting)
                 drawn[way].draw(generator, orders, done=bar.update, together=together)
     exact = drawn[WHOLE]
     reader = load_reader(reader_path())
@@ -128,19 +127,6 @@ def _settings(arguments: argparse.Namespace) -> OpenVINOSettings:
     return OpenVINOSettings(
         precision=precision, threads=arguments.threads, cache=default_cache_dir() / "openvino"
     )
-
-
-def _orders(pairs: Pairs, numbers: NDArray[np.int64], way: Way) -> list[Order]:
-    setting = replace(MAIN, steps=way.steps)
-    return [
-        Order(
-            prompt=pairs.prompt(number, MAIN),
-            reference=pairs.reference(number, MAIN),
-            seed=number,
-            setting=setting,
-        )
-        for number in numbers.tolist()
-    ]
 
 
 def _plot(points: dict[Way, tuple[float, float]], path: Path) -> None:

@@ -10,16 +10,14 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from engine.embedded import model_directory
-from engine.embedded.quality.generate import Order, load_generator
+from engine.embedded.quality.generate import load_generator
 from engine.embedded.quality.pairs import Pairs, choose_pairs
 from engine.embedded.quality.reader import Reader, load_reader, reader_path
-from engine.embedded.quality.settings import MAIN
 from engine.embedded.recipe.stages import test_set
-from loadtests.bench.pictures import Drawn, Seen, in_turns, meet, sheet
+from loadtests.bench.pictures import Drawn, Seen, in_turns, meet, orders_of, sheet
 from loadtests.ratios import ratios, show
 
 Interval = tuple[float, float]
@@ -50,26 +48,13 @@ def main() -> None:
     drawn = {interval: Drawn() for interval in INTERVALS}
     with tqdm(total=len(INTERVALS) * len(pairs), desc="pictures") as bar:
         for turn, numbers in enumerate(np.array_split(np.arange(len(pairs)), arguments.rounds)):
-            meet(generator, _orders(pairs, numbers, INTERVALS[0]))
+            meet(generator, orders_of(pairs, numbers))
             for interval in in_turns(INTERVALS, turn):
-                drawn[interval].draw(generator, _orders(pairs, numbers, interval), done=bar.update)
+                drawn[interval].draw(generator, orders_of(pairs, numbers, guided=interval), done=bar.update)
     _print(drawn, pairs, load_reader(reader_path()))
     arguments.sheet.parent.mkdir(parents=True, exist_ok=True)
     rows = [found.all_pictures[:SHEET_PAIRS] for found in drawn.values()]
     sheet(rows).save(arguments.sheet, optimize=True)
-
-
-def _orders(pairs: Pairs, numbers: NDArray[np.int64], interval: Interval) -> list[Order]:
-    return [
-        Order(
-            prompt=pairs.prompt(number, MAIN),
-            reference=pairs.reference(number, MAIN),
-            seed=number,
-            setting=MAIN,
-            guided=interval,
-        )
-        for number in numbers.tolist()
-    ]
 
 
 def _print(drawn: dict[Interval, Drawn], pairs: Pairs, reader: Reader) -> None:

@@ -15,7 +15,7 @@ from engine.embedded.quality.accuracy import by_attribute, mean_of
 from engine.embedded.quality.generate import Generator, Order
 from engine.embedded.quality.pairs import Pairs
 from engine.embedded.quality.reader import Reader
-from engine.embedded.quality.settings import IDENTITY_BAR, PROMPT_BAR
+from engine.embedded.quality.settings import IDENTITY_BAR, MAIN, PROMPT_BAR, Setting
 
 Pictures = NDArray[np.uint8]
 Way = TypeVar("Way")
@@ -53,6 +53,26 @@ class Drawn:
     def all_pictures(self) -> Pictures:
         """The pictures of all rounds, in order, ``[N, H, W, 3]``."""
         return np.concatenate(self.pictures)
+
+
+def orders_of(
+    pairs: Pairs,
+    numbers: NDArray[np.int64],
+    *,
+    setting: Setting = MAIN,
+    guided: tuple[float, float] = (0.0, 1.0),
+) -> list[Order]:
+    """Return the orders of these pairs, each with its number as its seed."""
+    return [
+        Order(
+            prompt=pairs.prompt(number, setting),
+            reference=pairs.reference(number, setting),
+            seed=number,
+            setting=setting,
+            guided=guided,
+        )
+        for number in numbers.tolist()
+    ]
 
 
 def meet(generator: Generator, orders: Sequence[Order]) -> None:

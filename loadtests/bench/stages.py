@@ -22,7 +22,6 @@ from loadtests.bench.settings import BenchSettings
 P = ParamSpec("P")
 T = TypeVar("T")
 
-LOOP = "loop"
 INFER = "openvino"
 CALLS = {
     "encode_prompts": "prompt",

@@ -19,28 +19,31 @@ ENOUGH_ANSWERS = 4
 """Fewer answers tell no rate."""
 
 
+async def _nothing() -> None:
+    pass
+
+
 async def calibrate(
     target: Target,
     scenario: Scenario,
     seed: int,
     *,
     say: Callable[[str], None] = lambda text: None,
-    read: Callable[[], Awaitable[None]] | None = None,
+    read: Callable[[], Awaitable[None]] = _nothing,
 ) -> Speed:
     """Measure a target with requests of the scenario's streams in turn: some by themselves, then a closed loop.
 
-    ``read`` is awaited three times: before the requests by themselves, between these and the closed loop, and at its
-    end. Raises TargetError when a request fails, or too few are answered in the time.
+    ``read`` is awaited before these, when the target has seen each size, and after them. Raises TargetError when a
+    request fails, or too few are answered in the time.
     """
     settings = scenario.calibration
     requests = samples(scenario, seed)
-    alone = await one_by_one(target, scenario, requests, say=say, read=read)
+    await warm(target, scenario, requests)
+    await read()
+    alone = await one_by_one(target, scenario, requests, say=say)
     say(f"calibration: {settings.concurrency} callers for {settings.seconds:g} s")
-    if read is not None:
-        await read()
     ends = await _closed_loop(target, requests, settings.concurrency, settings.seconds)
-    if read is not None:
-        await read()
+    await read()
     if len(ends) < ENOUGH_ANSWERS or ends[-1] <= ends[0]:
         raise TargetError(
             f"calibration: {len(ends)} answers in {settings.seconds:g} s; calibration.seconds must be longer"
@@ -57,24 +60,22 @@ def warming(scenario: Scenario) -> list[tuple[int, int]]:
     return [sizes[0], *sizes]
 
 
+async def warm(target: Target, scenario: Scenario, requests: Iterator[PlannedRequest]) -> None:
+    """Let a target see those whom a calibration shows, and each size once. Raises TargetError."""
+    await target.prepare(range(CALIBRATION_PEOPLE))
+    for width, height in warming(scenario):
+        await _answered(target, msgspec.structs.replace(next(requests), width=width, height=height))
+
+
 async def one_by_one(
     target: Target,
     scenario: Scenario,
     requests: Iterator[PlannedRequest],
     *,
     say: Callable[[str], None] = lambda text: None,
-    read: Callable[[], Awaitable[None]] | None = None,
 ) -> list[float]:
-    """Return the seconds of some requests that are alone, after the target has seen each size. Raises TargetError.
-
-    ``read`` is awaited in between.
-    """
-    await target.prepare(range(CALIBRATION_PEOPLE))
+    """Return the seconds of some requests that are alone, at a target that is warm. Raises TargetError."""
     clock = asyncio.get_running_loop().time
-    for width, height in warming(scenario):
-        await _answered(target, msgspec.structs.replace(next(requests), width=width, height=height))
-    if read is not None:
-        await read()
     say(f"calibration: {scenario.calibration.alone} requests one by one")
     alone = []
     for _ in range(scenario.calibration.alone):

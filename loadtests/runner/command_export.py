@@ -18,7 +18,8 @@ from loadtests.runner.report import Report, read_report
 from loadtests.runner.request import PlannedRequest
 from loadtests.runner.scenario import Closed
 from loadtests.runner.target import Status
-from loadtests.runner.watch import BucketTicks, Sample
+from loadtests.runner.watch import Sample
+from loadtests.ticks import NONE, BucketTicks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,26 +80,20 @@ def _ticks(report: Report) -> dict[str, Any] | None:
 
     None where that was not read, or not of one server throughout.
     """
-    calibration, run = report.calibration, report.samples
-    if len(calibration) < 2 or len(run) < 2:
+    readings = (*report.calibration, *report.samples)
+    if len(report.calibration) != 2 or len(report.samples) < 2:
         return None
-    grown = [_grown(*readings) for readings in pairwise((*calibration, *run))]
+    grown = [_grown(*both) for both in pairwise(readings)]
     if any(ticks.count < 0 or ticks.seconds < 0 for each in grown for ticks in each.values()):
         return None
-    return {
-        "calibration": _grown(calibration[0], calibration[-1]),
-        "run": [
-            {"until": later.at, "ticks": _grown(earlier, later)}
-            for earlier, later in pairwise(report.samples)
-        ],
-    }
+    run = zip(report.samples[1:], grown[2:], strict=True)
+    return {"calibration": grown[0], "run": [{"until": later.at, "ticks": ticks} for later, ticks in run]}
 
 
 def _grown(earlier: Sample, later: Sample) -> dict[int, BucketTicks]:
     """Return the ticks between two readings by bucket; fewer than none where they are of two servers."""
-    none = BucketTicks()
     return {
-        bucket: later.ticks.get(bucket, none).since(earlier.ticks.get(bucket, none))
+        bucket: later.ticks.get(bucket, NONE) - earlier.ticks.get(bucket, NONE)
         for bucket in earlier.ticks | later.ticks
     }
 

@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from itertools import pairwise
 
-from loadtests.runner.calibration import calibrate, one_by_one
+from loadtests.runner.calibration import calibrate, one_by_one, warm
 from loadtests.runner.errors import TargetError
 from loadtests.runner.gallery import Gallery
 from loadtests.runner.generator import DRAIN_SECONDS, Generator
@@ -59,7 +59,9 @@ async def measure_unloaded(
 ) -> list[float]:
     """Return the seconds of requests that are alone at a target, as calibration takes them. Raises TargetError."""
     async with opened as target:
-        return await one_by_one(target, scenario, samples(scenario, seed))
+        requests = samples(scenario, seed)
+        await warm(target, scenario, requests)
+        return await one_by_one(target, scenario, requests)
 
 
 async def run_plan(

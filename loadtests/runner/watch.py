@@ -13,6 +13,7 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadtests.runner.errors import TargetError
+from loadtests.ticks import NONE, BucketTicks
 
 TIMEOUT_SECONDS = 5.0
 MAX_SAMPLES = 1200
@@ -26,7 +27,6 @@ SERIES: Mapping[str, tuple[str, Mapping[str, str]]] = MappingProxyType(
         "queue_depth": ("limner_queue_depth", {}),
         "images_running": ("limner_images_running", {}),
         "requests_in_flight": ("limner_requests_in_flight", {}),
-        "ticks": ("limner_ticks_total", {}),
         "rows_useful": ("limner_rows_total", {"kind": "useful"}),
         "rows_padded": ("limner_rows_total", {"kind": "padded"}),
         "busy_seconds": ("limner_engine_busy_seconds_total", {}),
@@ -42,17 +42,6 @@ _NAMES = tuple({name for name, _ in SERIES.values()})
 
 # Kept by bucket, added up over engines.
 TICK_COUNT, TICK_SECONDS = "limner_tick_seconds_count", "limner_tick_seconds_sum"
-
-
-class BucketTicks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Ticks of a bucket so far, and their seconds."""
-
-    count: int = 0
-    seconds: float = 0.0
-
-    def since(self, earlier: BucketTicks) -> BucketTicks:
-        """Return those that an earlier reading had not."""
-        return BucketTicks(count=self.count - earlier.count, seconds=self.seconds - earlier.seconds)
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -123,17 +112,13 @@ def parse_page(page: str) -> dict[str, float]:
 
 def parse_ticks(page: str) -> dict[int, BucketTicks]:
     """Return the ticks so far that a metrics page tells, by bucket."""
-    counts: dict[int, int] = {}
-    seconds: dict[int, float] = {}
+    ticks: dict[int, BucketTicks] = {}
     for sample in _parsed(page, (TICK_COUNT, TICK_SECONDS)):
         bucket = int(sample.labels["bucket"])
-        if sample.name == TICK_COUNT:
-            counts[bucket] = counts.get(bucket, 0) + int(sample.value)
-        else:
-            seconds[bucket] = seconds.get(bucket, 0.0) + sample.value
-    return {
-        bucket: BucketTicks(count=count, seconds=seconds.get(bucket, 0.0)) for bucket, count in counts.items()
-    }
+        counted = sample.name == TICK_COUNT
+        told = BucketTicks(count=int(sample.value)) if counted else BucketTicks(seconds=sample.value)
+        ticks[bucket] = ticks.get(bucket, NONE) + told
+    return ticks
 
 
 def _parsed(page: str, names: tuple[str, ...]) -> Iterator[Any]:

@@ -10,28 +10,18 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
-from msgspec import Meta
 from numpy.typing import NDArray
+
+from loadtests.ticks import NONE, BucketTicks
 
 LEAST_TICKS = 50
 """Of a span whose speed is told, and of a bucket in the calibration: the mean of fewer says more about single ticks."""
 LEAST_SIMULATED = 8
 """Simulated ticks of a bucket near a moment; where there are fewer, all of the run tell."""
-
-
-class BucketTicks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How many ticks of a bucket there were, and their seconds."""
-
-    count: Annotated[int, Meta(ge=0)]
-    seconds: Annotated[float, Meta(ge=0)]
-
-    def __add__(self, other: BucketTicks) -> BucketTicks:
-        """Return both together."""
-        return BucketTicks(count=self.count + other.count, seconds=self.seconds + other.seconds)
 
 
 ByBucket = Mapping[int, BucketTicks]
@@ -143,10 +133,9 @@ class _Simulated:
 def _spans(stretches: Sequence[Stretch]) -> Iterator[Stretch]:
     """Join stretches until each has ticks enough; those left at the end are too few and are dropped."""
     gathered: dict[int, BucketTicks] = {}
-    none = BucketTicks(count=0, seconds=0.0)
     for stretch in stretches:
         for bucket, ticks in stretch.ticks.items():
-            gathered[bucket] = gathered.get(bucket, none) + ticks
+            gathered[bucket] = gathered.get(bucket, NONE) + ticks
         if sum(ticks.count for ticks in gathered.values()) >= LEAST_TICKS:
             yield Stretch(until=stretch.until, ticks=gathered)
             gathered = {}

@@ -72,10 +72,9 @@ def test_a_run_from_the_command_line(
     assert told["all"].padded_share is not None
     assert 0 < told["all"].latency.p50 < 60 if told["all"].latency.p50 is not None else False
     assert report.calibrated
-    # Two steps for each of the requests by themselves, which warm-up's are not, and then the closed loop's.
-    before, alone, after = [sum(ticks.count for ticks in one.ticks.values()) for one in report.calibration]
-    assert alone - before == 2
-    assert after - alone > 2
+    # Two steps of the request by itself, and then the closed loop's.
+    before, after = [sum(ticks.count for ticks in one.ticks.values()) for one in report.calibration]
+    assert after - before > 2 + 2
     first, last = report.samples[0].ticks, report.samples[-1].ticks
     assert all(ticks.count > 0 and ticks.seconds > 0 for ticks in last.values())
     assert sum(ticks.count for ticks in last.values()) > sum(ticks.count for ticks in first.values()) >= after

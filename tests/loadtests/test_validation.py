@@ -11,7 +11,6 @@ import pytest
 
 from engine.scheduling.simulate import Outcome
 from loadtests.__main__ import main
-from loadtests.runner import watch
 from loadtests.runner.command_export import export
 from loadtests.runner.plan import Plan, make_plan, samples
 from loadtests.runner.record import Record
@@ -25,7 +24,6 @@ from loadtests.simulator.fleet import Fleet
 from loadtests.simulator.machine import Machine, TickCosts
 from loadtests.simulator.pace import (
     STEADY,
-    BucketTicks,
     OnTick,
     Pace,
     SimulatedTick,
@@ -36,6 +34,7 @@ from loadtests.simulator.pace import (
 from loadtests.simulator.settings import FleetSettings
 from loadtests.simulator.traffic import OpenLoop
 from loadtests.simulator.validation import RealRun, table, validate
+from loadtests.ticks import BucketTicks
 from tests.loadtests.building import SPEED, answer, report, scenario
 from tests.simulator.builders import SHAPE, STAGED
 
@@ -182,13 +181,12 @@ def test_the_calibration_is_exported_as_the_runner_asked_for_it() -> None:
 def reading(at: float, **buckets: tuple[int, float]) -> Sample:
     """A reading of the page: ticks so far and their seconds by bucket, `b2` and `b8`."""
     ticks = {
-        int(name[1:]): watch.BucketTicks(count=count, seconds=seconds)
-        for name, (count, seconds) in buckets.items()
+        int(name[1:]): BucketTicks(count=count, seconds=seconds) for name, (count, seconds) in buckets.items()
     }
     return Sample(at=at, values={}, ticks=ticks)
 
 
-BEFORE = (reading(3.0), reading(5.0, b2=(60, 0.6)), reading(15.0, b2=(70, 0.75), b8=(80, 3.0)))
+BEFORE = (reading(3.0), reading(15.0, b2=(70, 0.75), b8=(80, 3.0)))
 DURING = (
     reading(0.0, b2=(70, 0.75), b8=(80, 3.0)),
     reading(5.0, b2=(80, 1.0), b8=(160, 6.0)),
@@ -238,7 +236,7 @@ def test_without_readings_of_one_server_no_ticks_are_told(
 def ticks_of(simulated: Iterable[SimulatedTick]) -> dict[int, BucketTicks]:
     told: dict[int, BucketTicks] = {}
     for tick in simulated:
-        before = told.get(tick.bucket, BucketTicks(count=0, seconds=0.0))
+        before = told.get(tick.bucket, BucketTicks())
         told[tick.bucket] = before + BucketTicks(count=1, seconds=tick.seconds)
     return told
 

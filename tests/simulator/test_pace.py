@@ -11,7 +11,6 @@ from loadtests.simulator.pace import (
     LEAST_SIMULATED,
     LEAST_TICKS,
     STEADY,
-    BucketTicks,
     Pace,
     SimulatedTick,
     Stretch,
@@ -20,6 +19,7 @@ from loadtests.simulator.pace import (
 )
 from loadtests.simulator.settings import FleetSettings
 from loadtests.simulator.traffic import OpenLoop
+from loadtests.ticks import BucketTicks
 from tests.simulator.builders import STAGED, request
 
 SECONDS = {2: 0.01, 8: 0.03}
