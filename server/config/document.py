@@ -40,7 +40,7 @@ model's first engine cannot start at all, as with a model that is not there, or 
 another one is called; the engine's own message is then in the log. An engine that was ready once is replaced for as
 long as the server lives.
 
-This page is generated from `server/config/options.py` by `python -m server.config.document`; a test compares them.
+This page is generated from the classes in `server/config/` by `python -m server.config.document`; a test compares them.
 """
 
 

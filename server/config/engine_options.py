@@ -116,7 +116,8 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Meta(
             ge=0,
             le=86_400,
-            description="A batch image gives way to interactive ones that come within so long after it.",
+            description="A batch image gives way to interactive ones that come within so long after it, and until then "
+            "takes what room their ticks have.",
         ),
     ] = 30.0
     max_images_waiting: Annotated[

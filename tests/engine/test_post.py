@@ -86,12 +86,15 @@ def test_progress_flows_while_the_server_reads() -> None:
 
 
 def test_a_server_that_has_stopped_reading_ends_the_engine() -> None:
-    outbox = Outbox(SlowServer().write, soft_bytes=100, hard_bytes=1000)
+    server = SlowServer()
+    outbox = Outbox(server.write, soft_bytes=100, hard_bytes=1000)
     outbox.start()
     for _ in range(2):
         outbox.send(IMAGE, PIXELS)
     with pytest.raises(ServerStalledError):
         outbox.send(IMAGE, PIXELS)
+    server.go.set()
+    outbox.close(30)
 
 
 def test_a_server_that_is_gone_is_not_written_to() -> None:
