@@ -77,7 +77,7 @@ def compare(arguments: argparse.Namespace, results: Results) -> None:
 
 def timed(scenario: Scenario, closed_seconds: float | None, open_seconds: float | None) -> Scenario:
     """Return a scenario of the comparison with other times of its phases; None leaves one as the file has it."""
-    own = {name: end - begin for name, (begin, end) in scenario.spans().items()}
+    own = {name: end - begin for name, ((begin, end),) in scenario.turns().items()}
     seconds = {SATURATED: closed_seconds or own[SATURATED], ARRIVALS: open_seconds or own[ARRIVALS]}
     phases = tuple(Phase(name=name, share=share) for name, share in seconds.items())
     return msgspec.structs.replace(scenario, seconds=sum(seconds.values()), phases=phases)

@@ -63,7 +63,7 @@ class Measured:
 
 def part(scenario: Scenario, phase: str, seconds: float | None = None) -> Scenario:
     """Return one phase of a scenario as a scenario, over its own time unless another is given."""
-    begin, end = scenario.spans()[phase]
+    ((begin, end),) = scenario.turns()[phase]
     return msgspec.structs.replace(
         scenario,
         seconds=end - begin if seconds is None else seconds,

@@ -44,7 +44,9 @@ def export(report: Report) -> dict[str, Any]:
     """
     closed = [stream for stream in report.scenario.streams if isinstance(stream.arrivals, Closed)]
     if closed and (len(report.scenario.streams) > 1 or len(report.scenario.phases) > 1):
-        raise ReportError(f"{report.scenario.name}: callers of a closed loop cannot share a run with others")
+        raise ReportError(
+            f"{report.scenario.name}: callers of a closed loop cannot share a run with others, nor have phases"
+        )
     plan = make_plan(report.scenario, report.seed, report.speed)
     done = [one for one in report.records if one.status is Status.OK]
     if not done:

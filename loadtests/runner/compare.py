@@ -48,6 +48,8 @@ def differences(first: Report, second: Report) -> Iterator[Difference]:
         for phase, streams in first.figures.items()
         for stream in streams
         if stream in second.figures.get(phase, {})
+        # Nothing is sent in a pause, and nothing to be compared.
+        and (first.figures[phase][stream].sent or second.figures[phase][stream].sent)
     ]
     if not any(phase != "all" and stream != "all" for phase, stream in common):
         raise ReportError(

@@ -11,12 +11,21 @@ import msgspec
 from loadtests.runner.plan import Plan
 from loadtests.runner.record import Record, record
 from loadtests.runner.request import PlannedRequest
-from loadtests.runner.scenario import Closed, Stream
+from loadtests.runner.scenario import Closed
 from loadtests.runner.target import Outcome, Status, Target
 
 DRAIN_SECONDS = 60.0
 LEAST_DEADLINE_SECONDS = 0.001
 """Of a request that is sent when its deadline has passed: a target may take 0 for none."""
+
+
+class _ClosedLoop:
+    """The callers of a closed stream, a lock for each: in its next turn it may still wait for an answer of the last."""
+
+    def __init__(self, name: str, arrivals: Closed) -> None:
+        self.name = name
+        self.think = arrivals.think
+        self.seats = [asyncio.Lock() for _ in range(arrivals.concurrency)]
 
 
 class Generator:
@@ -59,17 +68,22 @@ class Generator:
         The load begins in so many seconds from now.
         """
         self._begin = asyncio.get_running_loop().time() + begins_in
-        streams = {stream.name: stream for stream in self._plan.scenario.streams}
+        loops = {
+            stream.name: _ClosedLoop(stream.name, stream.arrivals)
+            for stream in self._plan.scenario.streams
+            if isinstance(stream.arrivals, Closed)
+        }
         opened: list[PlannedRequest] = []
-        closed: dict[tuple[str, str], list[PlannedRequest]] = defaultdict(list)
+        closed: dict[tuple[str, str, int], list[PlannedRequest]] = defaultdict(list)
         for request in self._plan.requests:
-            if isinstance(streams[request.stream].arrivals, Closed):
-                closed[request.stream, request.phase].append(request)
+            if request.stream in loops:
+                closed[request.stream, request.phase, request.turn].append(request)
             else:
                 opened.append(request)
         self._loads = [asyncio.create_task(self._open(opened))]
-        for (stream, phase), requests in closed.items():
-            self._loads += self._callers(streams[stream], phase, requests)
+        turns = self._plan.scenario.turns()
+        for (stream, phase, turn), requests in closed.items():
+            self._loads += self._callers(loops[stream], turns[phase][turn], requests)
         try:
             await self._settle(self._loads, None)
             await self._settle(self._calls, self._drain_seconds)
@@ -105,30 +119,33 @@ class Generator:
             self._calls.discard(call)
 
     def _callers(
-        self, stream: Stream, phase: str, requests: Sequence[PlannedRequest]
+        self, loop: _ClosedLoop, turn: tuple[float, float], requests: Sequence[PlannedRequest]
     ) -> Iterator[asyncio.Task[None]]:
-        assert isinstance(stream.arrivals, Closed)
-        begin, end = self._plan.scenario.spans()[phase]
         left = iter(requests)
-        for _ in range(stream.arrivals.concurrency):
-            yield asyncio.create_task(self._caller(stream, left, begin, end))
+        for seat in loop.seats:
+            yield asyncio.create_task(self._caller(loop, seat, turn, left))
 
     async def _caller(
-        self, stream: Stream, requests: Iterator[PlannedRequest], begin: float, end: float
+        self,
+        loop: _ClosedLoop,
+        seat: asyncio.Lock,
+        turn: tuple[float, float],
+        requests: Iterator[PlannedRequest],
     ) -> None:
-        assert isinstance(stream.arrivals, Closed)
+        begin, end = turn
         await asyncio.sleep(max(0.0, begin - self.now))
-        while self.now < end:
-            request = next(requests, None)
-            if request is None:
-                self.notes.append(f"{stream.name}: a caller had no more requests after {self.now:.1f} s")
-                return
-            # In a task of its own, so that `stop` ends the caller and not its call.
-            call = asyncio.create_task(self._call(request, due=self.now))
-            self._calls.add(call)
-            call.add_done_callback(self._ended)
-            await asyncio.shield(call)
-            await asyncio.sleep(stream.arrivals.think)
+        async with seat:
+            while self.now < end:
+                request = next(requests, None)
+                if request is None:
+                    self.notes.append(f"{loop.name}: a caller had no more requests after {self.now:.1f} s")
+                    return
+                # In a task of its own, so that `stop` ends the caller and not its call.
+                call = asyncio.create_task(self._call(request, due=self.now))
+                self._calls.add(call)
+                call.add_done_callback(self._ended)
+                await asyncio.shield(call)
+                await asyncio.sleep(loop.think)
 
     async def _call(self, request: PlannedRequest, due: float) -> None:
         sent = self.now

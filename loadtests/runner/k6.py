@@ -18,6 +18,7 @@ from loadtests.runner.errors import ToolError
 from loadtests.runner.limner import LimnerTarget
 from loadtests.runner.plan import Plan
 from loadtests.runner.report import Report
+from loadtests.runner.scenario import Closed
 from loadtests.runner.target import Status
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,6 +53,11 @@ def write_plan(plan: Plan, target: LimnerTarget, path: Path) -> None:
     """Write a plan as k6 takes it: moments, and requests in proto3 JSON. Raises ToolError for what k6 cannot do."""
     if any(request.cancel_after is not None or request.deadline is not None for request in plan.requests):
         raise ToolError("k6: the script knows neither cancellation nor deadlines")
+    closed = [one.name for one in plan.scenario.streams if isinstance(one.arrivals, Closed)]
+    if closed:
+        raise ToolError(
+            f"k6: the script knows no callers who wait for their answer, as those of {closed[0]} do"
+        )
     if not plan.requests:
         raise ToolError("k6: the plan has no requests")
     requests = [

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
 import msgspec
@@ -50,7 +51,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     refused: all refusals; refusals: by reason. errors: messages of failures, with their number.
     stages: mean seconds, as the server tells. batch_rows: mean useful rows of the UNet calls.
     hit_rate: hits among requests with a reference that tell.
-    padded_share, busy_share, encodes: from the server's metrics, of all streams; None without them.
+    padded_share, busy_share, encodes: from the server's metrics, of all streams; None without them. Counters are taken
+        to grow evenly between two readings.
     """
 
     seconds: float
@@ -103,15 +105,16 @@ def figures(
     answered: Sequence[Record] | None = None,
     samples: Sequence[Sample] = (),
 ) -> Figures:
-    """Sum up the requests that were due in `spans`; `answered` are those whose answers in that time count as its
-    throughput, by default the same.
+    """Sum up the requests that were due in `spans`, of which none overlap; `answered` are those whose answers in that
+    time count as its throughput, by default the same.
     """
+    within = _within(spans)
     seconds = sum(end - begin for begin, end in spans)
     done = [one for one in records if one.status is Status.OK]
     ended = [
         one
         for one in (records if answered is None else answered)
-        if one.status is Status.OK and any(begin <= one.done < end for begin, end in spans)
+        if one.status is Status.OK and within(one.done)
     ]
     refused = [one for one in records if one.status is Status.REFUSED]
     admitted = [one for one in records if one.status not in (Status.REFUSED, Status.CANCELLED)]
@@ -171,6 +174,18 @@ def memory(sample: Sample) -> float | None:
     return sum(parts) if parts else values.get("process_memory")
 
 
+def _within(spans: Sequence[tuple[float, float]]) -> Callable[[float], bool]:
+    """Return what tells whether a moment is in one of the spans, their ends left out."""
+    ordered = sorted(spans)
+    begins = [begin for begin, _ in ordered]
+
+    def within(moment: float) -> bool:
+        place = bisect_right(begins, moment)
+        return place > 0 and moment < ordered[place - 1][1]
+
+    return within
+
+
 def _reason(one: Record) -> str:
     return one.reason
 
@@ -200,25 +215,20 @@ def _stages(done: Sequence[Record]) -> dict[str, float]:
 
 
 def _from_samples(samples: Sequence[Sample], spans: Sequence[tuple[float, float]]) -> dict[str, float | None]:
-    """Return the growth of counters over the spans, and the shares that follow."""
-    names = ("rows_useful", "rows_padded", "busy_seconds", "encodes")
-    grown = dict.fromkeys(names, 0.0)
-    seen = 0.0
-    for begin, end in spans:
-        # From the last reading before the span to the first one after it, where there are such.
-        before = [one for one in samples if one.at <= begin][-1:] or [one for one in samples if one.at < end][
-            :1
-        ]
-        after = [one for one in samples if one.at >= end][:1] or list(samples[-1:])
-        if not before or after[0].at <= before[0].at:
-            return {}
-        seen += after[0].at - before[0].at
-        for name in names:
-            earlier, later = counter(before[0], name), counter(after[0], name)
-            if earlier is None or later is None:
-                grown.pop(name, None)
-            elif name in grown:
-                grown[name] += later - earlier
+    """Return the growth of counters over the spans, as far as there are readings, and the shares that follow."""
+    if not samples:
+        return {}
+    # A turn of a phase is short: from reading to reading around it, much of the growth would be its neighbours'.
+    bounds = np.clip(np.array(spans), samples[0].at, samples[-1].at)
+    seen = float(np.diff(bounds).sum())
+    if seen <= 0:
+        return {}
+    grown: dict[str, float] = {}
+    for name in ("rows_useful", "rows_padded", "busy_seconds", "encodes"):
+        told = [(one.at, value) for one in samples if (value := counter(one, name)) is not None]
+        if told:
+            at, values = np.array(told).T
+            grown[name] = float(np.diff(np.interp(bounds, at, values)).sum())
     rows = grown.get("rows_useful", 0.0) + grown.get("rows_padded", 0.0)
     busy = grown.get("busy_seconds")
     return {

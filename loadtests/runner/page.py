@@ -8,7 +8,7 @@ from pathlib import Path
 from loadtests.runner.measures import Figures, memory, slope
 from loadtests.runner.plots import PLOTS, SLOPE_SECONDS
 from loadtests.runner.report import Report
-from loadtests.runner.text import judgement, number, rows
+from loadtests.runner.text import duration, judgement, number, rows
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d1f21; --soft: #63686e; --paper: #fbfbfa; --line: #dcdcd8;
@@ -67,7 +67,7 @@ def page(report: Report) -> str:
 def _facts(report: Report) -> str:
     speed = f"{report.speed.capacity:.2f} requests/s, {report.speed.unloaded:.3f} s unloaded"
     return (
-        f"{report.started}, {report.target}, seed {report.seed}, {report.seconds:g} s. Target's speed "
+        f"{report.started}, {report.target}, seed {report.seed}, {duration(report)}. Target's speed "
         f"({'measured before the load' if report.calibrated else 'as given'}): {speed}. Service level "
         f"{report.slo_seconds:.2f} s. {report.machine.cpus} CPUs, {report.machine.system}, "
         f"Python {report.machine.python}."

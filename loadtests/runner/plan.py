@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate, cycle
+from itertools import accumulate, cycle, product
 from random import Random
 from typing import TypeVar
 
@@ -60,19 +60,21 @@ class Plan:
 
 
 def make_plan(scenario: Scenario, seed: int, speed: Speed) -> Plan:
-    """Draw every request of a scenario. Streams and properties have their own chance, so that a change of one leaves
-    the others as they were.
+    """Draw every request of a scenario. Streams, properties and rounds have their own chance, so that a change of one
+    leaves the others as they were. A trace begins again with each turn of a phase.
     """
-    spans = scenario.spans()
+    turns = scenario.turns()
     requests: list[PlannedRequest] = []
     newcomers = iter(range(FIRST_NEWCOMER, 2**31))
     for stream in scenario.streams:
         draw = Draw(stream, seed, speed, scenario.known)
-        for phase in stream.phases or spans:
-            begin, end = spans[phase]
-            chance = Random(f"{seed}/{stream.name}/{'' if stream.alike else phase}/arrivals")
+        for turn, phase in product(range(scenario.rounds), stream.phases or turns):
+            begin, end = turns[phase][turn]
+            key = f"{seed}/{stream.name}/{'' if stream.alike else phase}/arrivals"
+            # The first round is that of a scenario without others.
+            chance = Random(f"{key}/{turn}" if turn else key)
             for at, person in moments(stream.arrivals, begin, end, speed.capacity, chance):
-                requests.append(draw.request(at, phase, person, newcomers.__next__))
+                requests.append(draw.request(at, phase, turn, person, newcomers.__next__))
     requests.sort(key=lambda request: request.at)
     numbered = (msgspec.structs.replace(request, number=number) for number, request in enumerate(requests))
     return Plan(scenario=scenario, seed=seed, speed=speed, requests=tuple(numbered))
@@ -94,7 +96,7 @@ def samples(scenario: Scenario, seed: int) -> Iterator[PlannedRequest]:
     ]
     draws = [Draw(stream, seed, Speed(capacity=1.0, unloaded=1.0), known=True) for stream in patient]
     for number, draw in enumerate(cycle(draws)):
-        request = draw.request(0.0, "calibration", None, iter(()).__next__)
+        request = draw.request(0.0, "calibration", 0, None, iter(()).__next__)
         yield msgspec.structs.replace(request, number=number)
 
 
@@ -112,7 +114,7 @@ class Draw:
         self._cumulative = _zipf(stream.mix.people, stream.mix.zipf)
 
     def request(
-        self, at: float, phase: str, person: int | None, newcomer: Callable[[], int]
+        self, at: float, phase: str, turn: int, person: int | None, newcomer: Callable[[], int]
     ) -> PlannedRequest:
         """Draw the next request; `person` is the one that a trace names."""
         stream, mix = self._stream, self._stream.mix
@@ -124,6 +126,7 @@ class Draw:
             at=at,
             stream=stream.name,
             phase=phase,
+            turn=turn,
             prompt=self._prompt(mix),
             seed=self._chance("seeds").randrange(SEEDS),
             person=shown,

@@ -21,6 +21,8 @@ SLOPE_SECONDS = 300.0
 """Of a shorter run, an hour's growth would be made of chance."""
 DOTS = 1500
 """More dots than this are thinned out; quantiles are always of all."""
+MAX_TURNS = 60
+"""Lines where more turns than this begin would hide what is drawn."""
 STAGES = ("reference", "queue", "prompt", "denoise", "decode", "encode")
 
 
@@ -225,8 +227,10 @@ def _memory(axes: Axes, report: Report) -> str | None:
 
 
 def _time_axis(axes: Axes, report: Report, what: str) -> None:
-    for begin, _ in list(report.scenario.spans().values())[1:]:
-        axes.axvline(begin, color=INK, alpha=0.4, linewidth=0.8)
+    begins = sorted(begin for turns in report.scenario.turns().values() for begin, _ in turns)
+    if len(begins) <= MAX_TURNS:
+        for begin in begins[1:]:
+            axes.axvline(begin, color=INK, alpha=0.4, linewidth=0.8)
     axes.set_xlim(0, report.seconds)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("s")

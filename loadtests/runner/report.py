@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import isfinite
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 import msgspec
@@ -13,7 +14,7 @@ from loadtests.runner.measures import Figures, figures
 from loadtests.runner.plan import Speed
 from loadtests.runner.record import Record
 from loadtests.runner.scenario import Closed, Expectation, Scenario
-from loadtests.runner.scenario_file import ALL
+from loadtests.runner.scenario_file import ALL, REST_CAPACITY
 from loadtests.runner.watch import Sample
 
 ALWAYS_EXPECTED = (
@@ -68,18 +69,18 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def figure(self, path: str) -> float | None:
         """Return a figure by its name; see `Expectation`. Raises ReportError when there is no such name."""
-        return find_figure(self.figures, self.scenario, self.speed, path)
+        return find_figure(self.figures, self.speed, path)
 
 
 def all_figures(
     scenario: Scenario, speed: Speed, records: tuple[Record, ...], samples: tuple[Sample, ...]
 ) -> dict[str, dict[str, Figures]]:
-    """Sum up by phase and by stream; streams that a phase does not have are left out."""
-    spans = scenario.spans()
+    """Sum up by phase, of all its turns, and by stream; streams that a phase does not have are left out."""
+    turns = scenario.turns()
     slo = speed.seconds(scenario.slo)
     table: dict[str, dict[str, Figures]] = {}
-    for phase in (ALL, *spans):
-        in_phase = list(spans.values()) if phase == ALL else [spans[phase]]
+    for phase in (ALL, *turns):
+        in_phase = [turn for each in turns.values() for turn in each] if phase == ALL else turns[phase]
         table[phase] = {}
         for stream in (ALL, *(one.name for one in scenario.streams)):
             of_stream = [one for one in records if stream in (ALL, one.stream)]
@@ -100,9 +101,13 @@ def judge(
     expectation: Expectation, table: dict[str, dict[str, Figures]], scenario: Scenario, speed: Speed
 ) -> Judgement:
     """Hold a run against an expectation."""
-    value = find_figure(table, scenario, speed, expectation.of)
+    value = find_figure(table, speed, expectation.of)
     if expectation.against and value is not None:
-        base = find_figure(table, scenario, speed, expectation.against)
+        base = (
+            _rest_capacity(table, scenario, speed, expectation.of.partition(".")[0])
+            if expectation.against == REST_CAPACITY
+            else find_figure(table, speed, expectation.against)
+        )
         value = value / base if base else None
     holds = value is not None and (
         (expectation.at_least is None or value >= expectation.at_least)
@@ -111,16 +116,16 @@ def judge(
     return Judgement(expectation=expectation, value=value, holds=holds)
 
 
-def find_figure(
-    table: dict[str, dict[str, Figures]], scenario: Scenario, speed: Speed, path: str
-) -> float | None:
-    """Return a figure by its name. None where there was nothing to measure; ReportError for a name that is none."""
+def find_figure(table: dict[str, dict[str, Figures]], speed: Speed, path: str) -> float | None:
+    """Return a figure by its name. None where there was nothing to measure; ReportError for a name that is none, or
+    `rest_capacity`, which depends on what is held against it.
+    """
     if path == "unloaded":
         return speed.unloaded
     if path == "capacity":
         return speed.capacity
-    if path == "rest_capacity":
-        return _rest_capacity(table, scenario, speed)
+    if path == REST_CAPACITY:
+        raise ReportError(f"{path}: can only be held against, as it is of the other figure's phase")
     phase, _, rest = path.partition(".")
     stream, _, measure = rest.partition(".")
     value: Any = table.get(phase, {}).get(stream)
@@ -138,11 +143,23 @@ def find_figure(
     return value
 
 
-def _rest_capacity(table: dict[str, dict[str, Figures]], scenario: Scenario, speed: Speed) -> float:
-    """Return the capacity less what came, by chance more or less than was planned."""
-    came = table[scenario.phases[-1].name]
-    at_a_rate = {stream.name for stream in scenario.streams if not isinstance(stream.arrivals, Closed)}
-    return speed.capacity - sum(came[name].offered for name in at_a_rate & came.keys())
+def _rest_capacity(
+    table: dict[str, dict[str, Figures]], scenario: Scenario, speed: Speed, phase: str
+) -> float:
+    """Return images a second: the capacity less what came at a rate in a phase, by chance more or less than planned.
+
+    Requests count with the mean images of their mix; calibration's are of the streams in turn (`plan.samples`).
+    """
+    capacity = (
+        table[scenario.capacity_phase][ALL].throughput
+        if scenario.capacity_phase
+        else speed.capacity * fmean(stream.mix.mean_images for stream in scenario.streams)
+    )
+    return capacity - sum(
+        table[phase][stream.name].offered * stream.mix.mean_images
+        for stream in scenario.streams
+        if not isinstance(stream.arrivals, Closed) and stream.name in table[phase]
+    )
 
 
 def write_report(report: Report, path: Path) -> None:

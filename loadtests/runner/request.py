@@ -14,7 +14,7 @@ class PlannedRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     at: when it is to be sent, from the start of the load; in a closed loop the earliest moment, as a caller may
         still wait for the answer to the one before.
-    stream, phase: which part of the scenario it belongs to.
+    stream, phase, turn: which part of the scenario it belongs to; turns of a phase count from 0.
     person: whose reference it shows, by number; None for a prompt alone.
     brings_picture: sends the picture itself, as callers do for somebody new; else its digest.
     deadline, cancel_after: seconds after it was to be sent; a target is handed what is left of the deadline.
@@ -24,6 +24,7 @@ class PlannedRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     at: float
     stream: str
     phase: str
+    turn: int = 0
     prompt: str
     seed: int
     person: int | None = None

@@ -60,7 +60,11 @@ class Trace(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="
 
 
 class Closed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="closed", tag_field="kind"):
-    """So many callers, each of whom waits for its answer and `think` seconds before it asks again."""
+    """So many callers, each of whom waits for its answer and `think` seconds before it asks again.
+
+    At the end of a phase's turn they stop. In the next one they ask from its begin, or from the answer that they still
+    wait for, so that there are never more of them.
+    """
 
     concurrency: Annotated[int, Meta(ge=1, le=10_000)]
     think: NotNegative = 0.0
@@ -98,11 +102,17 @@ class Mix(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     images: Annotated[tuple[Annotated[int, Meta(ge=1, le=64)], ...], Meta(min_length=1)] = (1,)
     formats: Annotated[tuple[Format, ...], Meta(min_length=1)] = ("png",)
 
+    @property
+    def mean_images(self) -> float:
+        """Images that a request asks for, on average."""
+        return sum(self.images) / len(self.images)
+
 
 class Stream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Callers of one kind, in the named phases of the scenario; in all of them when none is named.
 
-    alike: in every phase they come at the same moments from its begin, so that what differs is not their chance.
+    alike: in every phase they come at the same moments from its begin, so that what differs is not their chance; in
+        another round at others.
     """
 
     name: Name
@@ -116,7 +126,10 @@ class Stream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Phase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A stretch of the load that is reported by itself; `share` is its part of the duration, against the others'."""
+    """A stretch of the load that is reported by itself; `share` is its part of the duration, against the others'.
+
+    One that no stream has is a pause, in which what is in flight comes to its end.
+    """
 
     name: Name
     share: Positive = 1.0
@@ -133,9 +146,10 @@ class CalibrationSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class Expectation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What must hold of a run: a figure, or its ratio to `against`, is at least or at most so much.
 
-    Figures are named ``phase.stream.measure``; ``all`` stands for every phase or stream, and ``capacity``,
-    ``rest_capacity`` (what the streams that came at a rate left of it, in the last phase) and ``unloaded`` for what
-    calibration found.
+    Figures are named ``phase.stream.measure``; ``all`` stands for every phase or stream, ``capacity`` (requests a
+    second) and ``unloaded`` (seconds) for what calibration found. ``rest_capacity`` can only be held against: images a
+    second that the streams that came at a rate left of the capacity, in the phase of `of`. That capacity is what the
+    scenario's `capacity_phase` came to, or calibration's, with the mean images of its requests.
     """
 
     about: str
@@ -150,6 +164,10 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     seconds: how long requests come. slo: what an answer may take to count as good.
     known: the people of the mixes have been uploaded before the load begins.
+    rounds: so often the phases take turns, all turns of one alike in length. What a machine's speed does over minutes
+        then happens to all phases. A phase's figures are of all its turns.
+    capacity_phase: the phase whose ``all.throughput`` is the capacity that `rest_capacity` is reckoned from, in images
+        a second; where none is named it is calibration's.
     """
 
     name: Name
@@ -159,18 +177,22 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     slo: Span = Span(unloaded=3.0)
     known: bool = True
     phases: Annotated[tuple[Phase, ...], Meta(min_length=1)] = (Phase(name="load"),)
+    rounds: Annotated[int, Meta(ge=1, le=1000)] = 1
+    capacity_phase: str = ""
     calibration: CalibrationSettings = CalibrationSettings()
     expect: tuple[Expectation, ...] = ()
 
-    def spans(self) -> dict[str, tuple[float, float]]:
-        """Return when each phase begins and ends."""
+    def turns(self) -> dict[str, tuple[tuple[float, float], ...]]:
+        """Return when each turn of each phase begins and ends; a phase has one in every round."""
         whole = sum(phase.share for phase in self.phases)
-        spans, begin = {}, 0.0
-        for phase in self.phases:
-            end = begin + self.seconds * phase.share / whole
-            spans[phase.name] = (begin, end)
-            begin = end
-        return spans
+        turns: dict[str, list[tuple[float, float]]] = {phase.name: [] for phase in self.phases}
+        begin = 0.0
+        for _ in range(self.rounds):
+            for phase in self.phases:
+                end = begin + self.seconds / self.rounds * phase.share / whole
+                turns[phase.name].append((begin, end))
+                begin = end
+        return {name: tuple(each) for name, each in turns.items()}
 
     def lasting(self, seconds: float) -> Scenario:
         """Return the same load over another time."""

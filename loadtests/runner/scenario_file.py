@@ -19,6 +19,7 @@ from loadtests.runner.scenario import Closed, Expectation, Format, Sampler, Scen
 
 SCENARIOS = Path(__file__).resolve().parent.parent / "scenarios"
 ALL = "all"
+REST_CAPACITY = "rest_capacity"
 _PLACE = re.compile(r"^(?P<problem>.*?)(?: - at `\$\.?(?P<key>.*)`)?$", re.DOTALL)
 _FIELD = re.compile(r"(?:missing required|contains unknown) field `(?P<field>\w+)`")
 
@@ -80,6 +81,8 @@ def _problems(scenario: Scenario, path: Path) -> Iterator[tuple[str, str]]:
     yield from _spans("slo", scenario.slo)
     for number, stream in enumerate(scenario.streams):
         yield from _stream_problems(f"streams[{number}]", stream, phases)
+    if scenario.capacity_phase:
+        yield from _capacity_phase_problems(scenario, phases)
     for number, expectation in enumerate(scenario.expect):
         yield from _expectation_problems(f"expect[{number}]", expectation, phases, streams)
 
@@ -105,6 +108,14 @@ def _stream_problems(key: str, stream: Stream, phases: list[str]) -> Iterator[tu
             yield f"{key}.mix.sizes[{place}]", "width and height are both above 0, or both 0 for the default"
 
 
+def _capacity_phase_problems(scenario: Scenario, phases: list[str]) -> Iterator[tuple[str, str]]:
+    name = scenario.capacity_phase
+    if name not in phases:
+        yield "capacity_phase", f"{name} is none of {', '.join(phases)}"
+    elif not any(name in (stream.phases or phases) for stream in scenario.streams):
+        yield "capacity_phase", f"no stream comes in {name}, so it shows no capacity"
+
+
 def _spans(key: str, span: Span) -> Iterator[tuple[str, str]]:
     if (span.seconds is None) == (span.unloaded is None):
         yield key, "exactly one of seconds and unloaded is needed"
@@ -119,7 +130,7 @@ def _expectation_problems(
         figure = getattr(expectation, field)
         parts = figure.split(".", 2)
         if len(parts) < 3:
-            if field == "of" or figure not in ("", "capacity", "rest_capacity", "unloaded"):
+            if field == "of" or figure not in ("", "capacity", REST_CAPACITY, "unloaded"):
                 yield f"{key}.{field}", f"{figure!r} is not phase.stream.measure"
         elif parts[0] not in (*phases, ALL):
             yield f"{key}.{field}", f"the phase {parts[0]} is none of {', '.join((*phases, ALL))}"

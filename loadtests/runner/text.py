@@ -20,17 +20,25 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def rows(report: Report) -> Iterable[tuple[str, str, Figures]]:
-    """Return phases and streams with their figures; a single phase or stream is not repeated as `all`."""
+    """Return phases and streams with their figures; a single phase or stream is not repeated as `all`, and a phase in
+    which nothing was sent is left out.
+    """
     several_phases = len(report.figures) > 2
     for phase, streams in report.figures.items():
         if phase == ALL and several_phases:
             continue
-        if phase != ALL and not several_phases:
+        if phase != ALL and not (several_phases and streams[ALL].sent):
             continue
         for stream, figures in streams.items():
             if stream == ALL and len(streams) == 2:
                 continue
             yield phase, stream, figures
+
+
+def duration(report: Report) -> str:
+    """Say how long requests came, and in how many rounds."""
+    rounds = report.scenario.rounds
+    return f"{report.seconds:g} s" + (f" in {rounds} rounds" if rounds > 1 else "")
 
 
 def judgement(one: Judgement) -> str:
@@ -47,7 +55,7 @@ def judgement(one: Judgement) -> str:
 def summary(report: Report) -> str:
     """Return a table of the main figures, what was expected, and the notes."""
     told = (
-        f"{report.scenario.name}, seed {report.seed}, {report.seconds:g} s; "
+        f"{report.scenario.name}, seed {report.seed}, {duration(report)}; "
         f"{report.speed.capacity:.2f} requests/s and {report.speed.unloaded:.3f} s unloaded "
         f"({'measured' if report.calibrated else 'as given'}); service level {report.slo_seconds:.2f} s"
     )

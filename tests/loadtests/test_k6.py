@@ -24,7 +24,7 @@ from loadtests.runner.k6 import (
 )
 from loadtests.runner.limner import LimnerTarget
 from loadtests.runner.plan import Plan
-from loadtests.runner.scenario import Cancel, Mix, Poisson, Stream
+from loadtests.runner.scenario import Cancel, Closed, Mix, Poisson, Stream
 from loadtests.runner.session import run_plan
 from loadtests.runner.watch import Watch
 from tests.loadtests.building import plan, replaced, stream
@@ -80,6 +80,7 @@ def test_what_the_script_cannot_do_is_refused(tmp_path: Path) -> None:
     impatient = Stream(name="callers", arrivals=Poisson(per_second=5.0), cancel=Cancel(share=1.0), mix=Mix())
     for made, problem in (
         (plan(impatient), "cancellation"),
+        (plan(stream(arrivals=Closed(concurrency=2))), "no callers who wait for their answer"),
         (plan(stream(arrivals=Poisson(per_second=1e-9))), "no requests"),
     ):
         with pytest.raises(ToolError, match=problem):

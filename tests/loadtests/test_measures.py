@@ -45,6 +45,21 @@ def test_goodput_is_images_in_time_within_the_span() -> None:
     assert figures(records[:1], SPAN, 1.0, answered=records[:2]).throughput == pytest.approx(0.3)
 
 
+def test_figures_over_several_spans_leave_out_what_is_between_them() -> None:
+    records = [
+        answer(0, due=1.0, latency=1.0),
+        answer(1, due=9.0, latency=2.0),  # answered between the two
+        answer(2, due=21.0, latency=1.0, images=2),
+        answer(3, due=29.0, latency=1.0),  # answered when the second is over
+    ]
+    before = answer(4, due=15.0, latency=5.0)  # of another phase, answered as the second begins
+    for spans in ([(0.0, 10.0), (20.0, 30.0)], [(20.0, 30.0), (0.0, 10.0)]):
+        told = figures(records, spans, 1.5, answered=[*records, before])
+        assert (told.seconds, told.sent, told.offered, told.images) == (20.0, 4, 0.2, 5)
+        assert (told.throughput, told.goodput) == (4 / 20, 3 / 20)
+        assert told.latency.p50 == 1.0
+
+
 def test_hits_and_misses_are_told_apart() -> None:
     records = [
         answer(0, due=0.0, latency=0.5, person=1, cache="hit"),
@@ -100,7 +115,7 @@ def readings(**counters: list[float]) -> list[Sample]:
     ]
 
 
-def test_counters_grow_from_the_reading_before_to_the_one_after() -> None:
+def test_counters_grow_evenly_between_readings() -> None:
     samples = readings(
         rows_useful=[100, 190, 190], rows_padded=[0, 10, 10], busy_seconds=[1, 3, 5], encodes=[7, 9, 9]
     )
@@ -113,6 +128,33 @@ def test_counters_grow_from_the_reading_before_to_the_one_after() -> None:
         Sample(at=10.0, values={"rows_useful": 19.0, "rows_padded": 1.0}),
     ]
     assert figures([], SPAN, 1.0, samples=new).padded_share == pytest.approx(0.1)
+
+
+def test_counters_over_several_spans_are_of_these_alone() -> None:
+    samples = readings(
+        rows_useful=[0, 40, 40, 100, 200], rows_padded=[0, 10, 60, 60, 60], busy_seconds=[0, 5, 5, 9, 10]
+    )
+    # From 0 to 5 and from 10 to 15: 40 + 60 useful rows, 10 padded, 9 busy seconds.
+    told = figures([], [(0.0, 5.0), (10.0, 15.0)], 1.0, samples=samples)
+    assert (told.padded_share, told.busy_share) == (10 / 110, 0.9)
+    # From 2.5 to 5 and from 15 to 17.5, halves of what was read: 20 + 50 useful and 5 padded rows.
+    told = figures([], [(2.5, 5.0), (15.0, 17.5)], 1.0, samples=samples)
+    assert told.padded_share == pytest.approx(5 / 75)
+    assert told.busy_share == pytest.approx((2.5 + 0.5) / 5)
+
+
+def test_spans_that_touch_count_nothing_twice() -> None:
+    samples = readings(encodes=[0, 10, 12])
+    assert figures([], SPAN, 1.0, samples=samples).encodes == 12.0
+    assert figures([], [(0.0, 4.0), (4.0, 10.0)], 1.0, samples=samples).encodes == pytest.approx(12.0)
+
+
+def test_what_was_not_read_is_left_out() -> None:
+    samples = readings(rows_useful=[0, 90, 180], rows_padded=[0, 10, 20], busy_seconds=[0, 2, 4])
+    told = figures([], [(5.0, 15.0), (20.0, 30.0)], 1.0, samples=samples)
+    assert (told.padded_share, told.busy_share) == (0.1, 0.4)
+    assert figures([], [(20.0, 30.0)], 1.0, samples=samples).padded_share is None
+    assert figures([], SPAN, 1.0, samples=samples[:1]).busy_share is None
 
 
 def test_without_a_page_there_are_no_figures_of_it() -> None:

@@ -133,6 +133,6 @@ def test_what_no_peer_can_do_is_refused_by_name() -> None:
 
 def test_times_of_the_command_line_replace_those_of_the_file() -> None:
     scenario = load_scenario("peers-mixed")
-    assert timed(scenario, None, None).spans() == scenario.spans()
-    assert timed(scenario, 4.0, None).spans() == {SATURATED: (0.0, 4.0), ARRIVALS: (4.0, 10.0)}
+    assert timed(scenario, None, None).turns() == scenario.turns()
+    assert timed(scenario, 4.0, None).turns() == {SATURATED: ((0.0, 4.0),), ARRIVALS: ((4.0, 10.0),)}
     assert part(timed(scenario, 4.0, 2.0), ARRIVALS).seconds == 2.0

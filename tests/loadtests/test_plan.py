@@ -85,9 +85,9 @@ def test_phases_share_the_duration_and_streams_keep_to_theirs() -> None:
         phases=(Phase(name="first", share=1.0), Phase(name="second", share=3.0)),
         seconds=40.0,
     )
-    assert made.scenario.spans() == {"first": (0.0, 10.0), "second": (10.0, 40.0)}
+    assert made.scenario.turns() == {"first": ((0.0, 10.0),), "second": ((10.0, 40.0),)}
     for request in made.requests:
-        begin, end = made.scenario.spans()[request.phase]
+        begin, end = made.scenario.turns()[request.phase][request.turn]
         assert begin <= request.at < end
     assert {request.phase for request in made.requests if request.stream == "late"} == {"second"}
 
@@ -99,7 +99,7 @@ def test_a_stream_that_is_alike_comes_at_the_same_moments_of_each_phase(*, alike
     made = plan(callers, phases=phases, seconds=60.0)
     one, two = (
         [round(request.at - begin, 6) for request in made.requests if request.phase == phase]
-        for phase, (begin, _) in made.scenario.spans().items()
+        for phase, ((begin, _),) in made.scenario.turns().items()
     )
     assert len(one) > 10
     assert (one == two) is alike

@@ -10,7 +10,7 @@ from loadtests.runner.errors import ScenarioError
 from loadtests.runner.plan import Speed, make_plan
 from loadtests.runner.report import all_figures, find_figure
 from loadtests.runner.scenario import Trace
-from loadtests.runner.scenario_file import load_scenario, names
+from loadtests.runner.scenario_file import REST_CAPACITY, load_scenario, names
 
 NAMED = (
     "steady",
@@ -42,13 +42,16 @@ def test_every_scenario_loads_and_plans(name: str) -> None:
     speed = Speed(capacity=4.0, unloaded=0.3)
     plan = make_plan(scenario, 0, speed)
     assert {request.stream for request in plan.requests} == {stream.name for stream in scenario.streams}
-    assert {request.phase for request in plan.requests} == {phase.name for phase in scenario.phases}
+    phases = [phase.name for phase in scenario.phases]
+    assert {request.phase for request in plan.requests} == {
+        name for stream in scenario.streams for name in stream.phases or phases
+    }
     # What it expects are figures that there are.
     table = all_figures(scenario, speed, (), ())
     for expectation in scenario.expect:
-        find_figure(table, scenario, speed, expectation.of)
-        if expectation.against:
-            find_figure(table, scenario, speed, expectation.against)
+        find_figure(table, speed, expectation.of)
+        if expectation.against not in ("", REST_CAPACITY):
+            find_figure(table, speed, expectation.against)
 
 
 def written(folder: Path, text: str, name: str = "mine.toml") -> str:
@@ -68,6 +71,17 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ("seconds = 10", "", "seconds", "missing"),
         ("seconds = 10", 'seconds = "ten"', "seconds", "float"),
         ("seconds = 10", "seconds = 10\nsecnds = 1", "secnds", "unknown"),
+        ("seconds = 10", "seconds = 10\nrounds = 0", "rounds", ">= 1"),
+        ("seconds = 10", "seconds = 10\nrounds = 1001", "rounds", "<= 1000"),
+        ("seconds = 10", "seconds = 10\nrounds = 1.5", "rounds", "int"),
+        ("seconds = 10", "seconds = 10\ncapacity_phase = 'full'", "capacity_phase", "full is none of load"),
+        ("seconds = 10", "seconds = 10\ncapacity_phase = 'all'", "capacity_phase", "all is none of load"),
+        (
+            "seconds = 10\n[[streams]]",
+            "seconds = 9\ncapacity_phase = 'b'\nphases = [{name = 'a'}, {name = 'b'}]\n[[streams]]\nphases = ['a']",
+            "capacity_phase",
+            "no stream comes in b",
+        ),
         ("rate = 0.5", "rate = -1", "streams[0].arrivals.rate", "> 0"),
         ("rate = 0.5", "rate = 1, per_second = 2", "streams[0].arrivals.rate", "exactly one"),
         (", rate = 0.5", "", "streams[0].arrivals.rate", "exactly one"),
