@@ -91,7 +91,7 @@ gpu-bench: ## Measure ticks and images/s at published sizes on the GPU at hand; 
 	$(GPU_PYTHON) -m loadtests.gpu.bench --output build/gpu-bench.json $(GPU_ARGS)
 
 train: $(STAMP) ## Train the embedded model from nothing (hours on two cores)
-	for stage in world vae clip image reader unet adapter export; do $(BIN)/python -m engine.embedded.recipe $$stage || exit; done
+	for stage in world vae clip image reader unet adapter export calibrate; do $(BIN)/python -m engine.embedded.recipe $$stage || exit; done
 
 quality: $(STAMP) ## Measure the embedded model: accuracies, curves, contact sheets, the card's tables
 	$(BIN)/python -m engine.embedded.quality

@@ -11,6 +11,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from engine.backends.tensorrt.command import add_build
+from engine.calibration.command import add_calibrate
 from engine.config import ConfigError, EngineConfig
 from engine.export.command import add_export
 from engine.models.lora_choice import add_lora_option
@@ -35,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="limner-engine", description="Limner's engine process.")
     commands = parser.add_subparsers(title="commands", required=True)
     add_build(commands)
+    add_calibrate(commands)
     serve = commands.add_parser("serve", help="serve one server over a Unix stream socket")
     serve.set_defaults(run=_serve)
     where = serve.add_mutually_exclusive_group(required=True)

@@ -42,7 +42,8 @@ class EngineConfig:
     adapter: the default one, a file in the model's ``ip_adapter/`` without suffix; None where there is only one, or
         where ``limner.json`` names it.
     loras: LoRAs to fuse into the model's weights, beside those in its ``lora/``.
-    device, dtype: as torch names them; the type ``auto`` leaves it to the backend.
+    device, dtype: as torch names them; the type ``auto`` leaves it to the backend, ``int8`` is for ``openvino`` and a
+        model that was calibrated.
     threads: CPU threads of the backend; None leaves their number to it.
     lanes: parts of a tick's rows that run at the same time, each on its share of the threads, so at most ``threads``;
         a bucket takes the most that divide its rows evenly. For ``openvino``.

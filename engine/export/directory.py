@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
+from engine.export.activations import ACTIVATIONS, Range, read_activations
 from engine.export.digest import verify_files
-from engine.export.errors import CorruptManifestError, GraphMismatchError
+from engine.export.errors import CorruptManifestError, GraphMismatchError, NotCalibratedError
 from engine.export.manifest import (
     MANIFEST,
     TOKENIZERS,
@@ -63,6 +64,20 @@ class ExportDirectory:
         from safetensors.torch import load_file
 
         return load_file(self.root / UNCONDITIONAL) if self.manifest.adapters else {}
+
+    def activations(self) -> dict[str, Range]:
+        """Return the ranges of the inputs of the UNet's layers.
+
+        Raises ``NotCalibratedError`` where the model had none when it was exported, and ``CorruptActivationsError``.
+        """
+        if all(file.file != ACTIVATIONS for file in self.manifest.files):
+            raise NotCalibratedError(
+                "int8 needs to know between which values activations lie: run limner-engine calibrate on the model",
+                path=self.root,
+                expected=ACTIVATIONS,
+                found=f"the export of a model without it ({self.manifest.model})",
+            )
+        return read_activations(self.root / ACTIVATIONS)
 
 
 def _check_graphs(root: Path, manifest: Manifest) -> None:

@@ -51,3 +51,15 @@ class ExportWriteError(ExportError):
 
 class ExportLockError(ExportError):
     """Another process held the lock of this export for longer than it can take."""
+
+
+class CorruptActivationsError(ExportError):
+    """``activations.safetensors`` is there but does not hold ranges."""
+
+
+class NotCalibratedError(ExportError):
+    """int8 was asked for, and the model has no ranges of activations, or not those of its own layers."""
+
+
+class CalibrationError(ExportError):
+    """Calibration found ranges with which int8 is too far off to be used."""

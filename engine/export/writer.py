@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.export.activations import ACTIVATIONS, read_activations
 from engine.export.digest import digest_file
 from engine.export.errors import ExportWriteError
 from engine.export.graphfile import write_graph
@@ -55,6 +57,10 @@ def export_model(root: Path, output: Path, settings: ExportSettings, progress: P
             files.append(name)
         if _write_unconditional(model, folder / UNCONDITIONAL):
             files.append(UNCONDITIONAL)
+        if (root / ACTIVATIONS).is_file():
+            read_activations(root / ACTIVATIONS)
+            shutil.copyfile(root / ACTIVATIONS, folder / ACTIVATIONS)
+            files.append(ACTIVATIONS)
         manifest = Manifest(
             format=FORMAT,
             model=model.facts.name,

@@ -1,89 +1,121 @@
-"""Draw the same pictures in float32 and in bfloat16, and show and measure how far they are apart.
+"""Draw the same pictures in several types of numbers: what each takes, what it changes, what the reader still reads.
 
-``python -m loadtests.bench.precision --sheet docs/images/bf16.png``: OpenVINO, the shipped model, each request once in
-either type, with the same seeds; times are of whole pictures, taken in turns.
+``python -m loadtests.bench.precision``: pairs of a person and a scene from the quality report, drawn by the engine loop
+on OpenVINO in each type in turns, as many together as its bucket holds.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from tqdm import tqdm
 
-from engine.config import EngineConfig
-from engine.embedded import reference_portraits
-from loadtests.bench.limit import BareLoop
-from loadtests.bench.settings import BenchSettings
+from engine.backends.compiled.openvino_runtime import best_dtype, computes_int8
+from engine.backends.registry import create_backend
+from engine.config import EngineConfig, default_cache_dir
+from engine.embedded import model_directory
+from engine.embedded.quality.generate import Generator
+from engine.embedded.quality.pairs import choose_pairs
+from engine.embedded.quality.reader import load_reader, reader_path
+from engine.embedded.recipe.stages import test_set
+from loadtests.bench.pictures import Drawn, Pictures, Seen, in_turns, meet, orders_of
 from loadtests.ratios import ratios, show
 
-PROMPTS = (
-    "a portrait, blue background, wearing a red shirt, smiling, soft light",
-    "a portrait, green background, wearing a hat, neutral, soft light",
-    "a portrait, white background, wearing a black jacket, smiling, side light",
-)
-DTYPES = ("float32", "bfloat16")
+EXACT = "float32"
+REDUCED = ("bfloat16", "int8")
+SHEET_PAIRS = 10
 MARGIN = 18
-
-Picture = NDArray[np.uint8]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m loadtests.bench.precision", description=__doc__)
-    parser.add_argument("--pictures", type=int, default=12)
+    parser.add_argument(
+        "--types",
+        nargs="+",
+        choices=REDUCED,
+        help="beside float32; by default those that the CPU computes in",
+    )
+    parser.add_argument("--pairs", type=int, default=96)
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--bucket", type=int, default=8, help="in rows")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--sheet", type=Path, default=Path(".cache/bf16.png"))
+    parser.add_argument("--cache", type=Path, default=Path(".cache"), help="drawings")
+    parser.add_argument("--sheet", type=Path, default=Path(".cache/precision.png"))
     arguments = parser.parse_args()
-    loops = {
-        dtype: BareLoop(BenchSettings(), EngineConfig(dtype=dtype, threads=arguments.threads))
-        for dtype in DTYPES
-    }
-    references = sorted(reference_portraits().values())
-    pairs: list[tuple[Picture, Picture]] = []
-    seconds: dict[str, list[float]] = {dtype: [] for dtype in DTYPES}
-    for number in range(arguments.pictures):
-        drawn: dict[str, Picture] = {}
-        for dtype, loop in loops.items():
-            reference = references[number % len(references)]
-            began = time.perf_counter()
-            drawn[dtype] = loop.draw(PROMPTS[number % len(PROMPTS)], reference, seed=number)
-            seconds[dtype].append(time.perf_counter() - began)
-        pairs.append((drawn["float32"], drawn["bfloat16"]))
-    _print(pairs, seconds)
-    arguments.sheet.parent.mkdir(parents=True, exist_ok=True)
-    _sheet(pairs).save(arguments.sheet, optimize=True)
-
-
-def _print(pairs: Sequence[tuple[Picture, Picture]], seconds: dict[str, list[float]]) -> None:
-    apart = [np.abs(exact.astype(int) - reduced) for exact, reduced in pairs]
-    print("| picture | mean difference, of 255 | 99th percentile | largest |")
-    print("|---|---|---|---|")
-    for number, levels in enumerate(apart):
-        print(f"| {number} | {levels.mean():.2f} | {np.percentile(levels, 99):.0f} | {levels.max()} |")
-    everything = np.concatenate([levels.ravel() for levels in apart])
-    print(f"| all | {everything.mean():.2f} | {np.percentile(everything, 99):.0f} | {everything.max()} |")
+    together = arguments.bucket // 2
+    if arguments.bucket % 2 or arguments.pairs % (arguments.rounds * together):
+        parser.error(
+            f"{arguments.pairs} pairs in {arguments.rounds} rounds do not come in batches of {together}, "
+            "which fill an even --bucket"
+        )
+    types = (EXACT, *(arguments.types or possible()))
+    pairs = choose_pairs(test_set(arguments), arguments.pairs)
+    generators = {kind: _generator(kind, arguments) for kind in types}
+    for generator in generators.values():
+        meet(generator, orders_of(pairs, np.arange(len(pairs))))
+    drawn = {kind: Drawn() for kind in types}
+    with tqdm(total=len(types) * len(pairs), desc="pictures") as bar:
+        for turn, numbers in enumerate(np.array_split(np.arange(len(pairs)), arguments.rounds)):
+            for kind in in_turns(types, turn):
+                drawn[kind].draw(
+                    generators[kind], orders_of(pairs, numbers), done=bar.update, together=together
+                )
+    exact, reader = drawn[EXACT].all_pictures, load_reader(reader_path())
     print(
-        f"\nseconds a picture: float32 {median(seconds['float32']):.3f}, bfloat16 {median(seconds['bfloat16']):.3f}; "
-        f"times as fast: {show(ratios(seconds['float32'], seconds['bfloat16']))}"
+        "| type | ms a picture | time over float32 (least to most) | who | scene | mean difference, of 255 |"
+    )
+    print("|---|---|---|---|---|---|")
+    for kind, found in drawn.items():
+        times = show(ratios(found.seconds, drawn[EXACT].seconds))
+        seen = Seen.of(found.all_pictures, exact, pairs, reader)
+        print(f"| {kind} | {1000 * np.median(found.seconds):.0f} | {times} | {seen.cells} |")
+    for kind in types[1:]:
+        levels = np.abs(exact.astype(int) - drawn[kind].all_pictures)
+        print(f"\n{kind}: 99th percentile {np.percentile(levels, 99):.0f}, largest {levels.max()} of 255")
+    arguments.sheet.parent.mkdir(parents=True, exist_ok=True)
+    _sheet({kind: found.all_pictures[:SHEET_PAIRS] for kind, found in drawn.items()}).save(
+        arguments.sheet, optimize=True
     )
 
 
-def _sheet(pairs: Sequence[tuple[Picture, Picture]]) -> Image.Image:
-    """Lay the pictures out in columns: float32, bfloat16, and eight times their difference."""
-    height, width, _ = pairs[0][0].shape
-    sheet = Image.new("RGB", (len(pairs) * width, 3 * height + 3 * MARGIN), "white")
+def possible() -> tuple[str, ...]:
+    """Return the reduced types that this CPU computes in."""
+    known = {"bfloat16": best_dtype() == "bfloat16", "int8": computes_int8()}
+    return tuple(kind for kind in REDUCED if known[kind])
+
+
+def _generator(dtype: str, arguments: argparse.Namespace) -> Generator:
+    buckets = (arguments.bucket,)
+    backend = create_backend(
+        "openvino",
+        model_directory(),
+        dtype=dtype,
+        threads=arguments.threads,
+        buckets=buckets,
+        cache=default_cache_dir(),
+    )
+    return Generator(backend, EngineConfig(backend="openvino", buckets=buckets), clock=lambda: 0.0)
+
+
+def _sheet(drawn: dict[str, Pictures]) -> Image.Image:
+    """Lay pictures out: a line for each type, and for each but the first eight times its difference from that."""
+    exact = next(iter(drawn.values()))
+    lines: dict[str, Pictures] = {}
+    for kind, pictures in drawn.items():
+        lines[kind] = pictures
+        if kind != EXACT:
+            apart = np.clip(8 * np.abs(exact.astype(int) - pictures), 0, 255).astype(np.uint8)
+            lines[f"{kind}: difference x 8"] = apart
+    count, height, width, _ = exact.shape
+    sheet = Image.new("RGB", (count * width, len(lines) * (height + MARGIN)), "white")
     pen = ImageDraw.Draw(sheet)
-    for line, title in enumerate(("float32", "bfloat16", "difference x 8")):
-        pen.text((4, line * (height + MARGIN) + 4), title, fill="black")
-    for column, (exact, reduced) in enumerate(pairs):
-        apart = np.clip(8 * np.abs(exact.astype(int) - reduced), 0, 255).astype(np.uint8)
-        for line, picture in enumerate((exact, reduced, apart)):
-            sheet.paste(Image.fromarray(picture), (column * width, line * (height + MARGIN) + MARGIN))
+    for number, (title, pictures) in enumerate(lines.items()):
+        top = number * (height + MARGIN)
+        pen.text((4, top + 4), title, fill="black")
+        sheet.paste(Image.fromarray(np.concatenate(list(pictures), axis=1)), (0, top + MARGIN))
     return sheet
 
 

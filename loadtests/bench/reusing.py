@@ -16,7 +16,7 @@ from engine.backends.compiled.openvino_attention import join_attention
 from engine.backends.compiled.openvino_conditioning import read_by_layer
 from engine.backends.compiled.openvino_core import shared_core
 from engine.backends.compiled.openvino_graph import CONDITIONING, OpenVINOGraph
-from engine.backends.compiled.openvino_rewrites import rewrite_for_bfloat16
+from engine.backends.compiled.openvino_rewrites import rewrite_for_fast_products
 from engine.backends.compiled.openvino_runtime import OpenVINORuntime, OpenVINOSettings, compile_options
 from engine.backends.compiled.runtime import CompiledGraph, Pairs, Rows, Shape, Tensors
 from engine.export.directory import ExportDirectory
@@ -117,7 +117,7 @@ class _ReusingGraph:
         model = shared_core().read_model(self._path)
         model.reshape(self._shapes)
         if self._runtime.settings.precision == "bf16":
-            rewrite_for_bfloat16(model, spread=False)
+            rewrite_for_fast_products(model, spread=False)
         return model
 
     def _compiled(self, model: Any, outputs: tuple[str, ...]) -> CompiledGraph:

@@ -1,7 +1,7 @@
 """``python -m loadtests.bench.rewrites``: what each rewrite of the UNet's graph for OpenVINO saves, and what lanes do.
 
 The shipped model's UNet, compiled for the same buckets as exported and rewritten, takes turns in one process; errors
-are against the graph as exported, in float32.
+are against the graph as exported, in float32. In int8 the ranges are those of the inputs that it is run with.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from engine.backends.compiled.openvino_attention import join_attention
 from engine.backends.compiled.openvino_conditioning import read_by_layer
 from engine.backends.compiled.openvino_core import shared_core
 from engine.backends.compiled.openvino_graph import CONDITIONING, OpenVINOGraph
+from engine.backends.compiled.openvino_int8 import quantise, watch
 from engine.backends.compiled.openvino_rewrites import (
     cut_before_linear,
     spread_group_norms,
@@ -30,6 +31,7 @@ from engine.backends.compiled.openvino_runtime import LEAST_TRUNK, best_dtype, c
 from engine.backends.compiled.openvino_trunk import share_trunk
 from engine.config import default_cache_dir
 from engine.embedded import model_directory
+from engine.export.activations import Range, Ranges
 from engine.export.directory import ExportDirectory
 from engine.export.obtain import obtain_export
 from engine.export.settings import ExportSettings
@@ -68,6 +70,7 @@ class Variant:
     name: str
     rewrites: tuple[Rewrite, ...] = ()
     lanes: int | None = 1
+    int8: bool = False
 
     def fits(self, rows: int, threads: int) -> bool:
         """Say whether a backend would run so many rows in it."""
@@ -95,17 +98,28 @@ VARIANTS = (
     ),
 )
 
+_REST = (_ACTS, _WIDE, _layers)
+INT8 = (
+    Variant("... and products in int8", (_layers,), int8=True),
+    Variant("... and SiLU and GELU by polynomials, first convolution of 16 channels", _REST, int8=True),
+    Variant("... and GroupNorm channels-last: `--engine-dtype int8`", (_NORMS, *_REST), int8=True),
+    Variant("... and one trunk for both rows of an image", (_NORMS, *_REST, _TRUNK), int8=True),
+    Variant("the same, a lane for each thread: `--engine-lanes`", (_NORMS, *_REST, _TRUNK), None, int8=True),
+)
+"""What is done for int8 where the rest is in float32."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m loadtests.bench.rewrites", description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[2, 8, 16])
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--precision", choices=("auto", "f32", "bf16"), default="auto")
+    parser.add_argument("--precision", choices=("auto", "f32", "bf16", "int8"), default="auto")
     arguments = parser.parse_args()
     precision = arguments.precision
     if precision == "auto":
         precision = "bf16" if best_dtype() == "bfloat16" else "f32"
+    variants = {"bf16": VARIANTS, "f32": FLOAT32, "int8": (*FLOAT32, *INT8)}[precision]
     export = obtain_export(model_directory(), default_cache_dir(), ExportSettings())
     print(
         "| rows | graph | ms a row | ratio to as exported | to the line before (least to most) | rms error |"
@@ -114,16 +128,18 @@ def main() -> None:
     for rows in arguments.rows:
         inputs = _inputs(export, rows)
         exact = _compile(export, inputs, (), "f32", threads=arguments.threads)().copy()
+        ranges = _ranges(export, inputs) if precision == "int8" else {}
         calls = {
             variant.name: _compile(
                 export,
                 inputs,
                 variant.rewrites,
-                precision,
+                "f32" if precision == "int8" else precision,
                 threads=arguments.threads,
                 lanes=variant.lanes or arguments.threads,
+                ranges=ranges if variant.int8 else None,
             )
-            for variant in (VARIANTS if precision == "bf16" else FLOAT32)
+            for variant in variants
             if variant.fits(rows, arguments.threads)
         }
         for line in _compare(rows, calls, exact, arguments.rounds):
@@ -148,6 +164,23 @@ def _inputs(export: ExportDirectory, rows: int) -> dict[str, Array]:
     }
 
 
+def _read(export: ExportDirectory, inputs: dict[str, Array], lanes: int = 1) -> Any:
+    model = shared_core().read_model(export.graph("unet")[0])
+    model.reshape({name: [len(value) // lanes, *value.shape[1:]] for name, value in inputs.items()})
+    return model
+
+
+def _ranges(export: ExportDirectory, inputs: dict[str, Array]) -> dict[str, Range]:
+    model = _read(export, inputs)
+    cut_before_linear(model)
+    names = watch(model)
+    found = shared_core().compile_model(model, "CPU", compile_options("f32", threads=None))(inputs)
+    return {
+        name: Range(found[f"{number}.low"].min(axis=0), found[f"{number}.high"].max(axis=0))
+        for number, name in enumerate(names)
+    }
+
+
 def _compile(
     export: ExportDirectory,
     inputs: dict[str, Array],
@@ -156,10 +189,13 @@ def _compile(
     *,
     threads: int,
     lanes: int = 1,
+    ranges: Ranges | None = None,
 ) -> Callable[[], Array]:
     core = shared_core()
-    model = core.read_model(export.graph("unet")[0])
-    model.reshape({name: [len(value) // lanes, *value.shape[1:]] for name, value in inputs.items()})
+    model = _read(export, inputs, lanes)
+    if ranges is not None:
+        cut_before_linear(model)
+        quantise(model, ranges)
     for rewrite in rewrites:
         rewrite(model, precision)
     options = compile_options(precision, threads=threads, lanes=lanes)

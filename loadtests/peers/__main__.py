@@ -27,8 +27,9 @@ from loadtests.runner.scenario import Phase, Scenario
 from loadtests.runner.scenario_file import load_scenario
 
 SIDES = (
-    "limner", "limner-lanes", "limner-engines", "limner:float32", "diffusers:float32", "diffusers:bfloat16",
-    "litserve:bfloat16", "litserve:float32", "ray:bfloat16", "pytriton:bfloat16", "openvino",
+    "limner", "limner-lanes", "limner-engines", "limner:float32", "limner:int8", "limner-engines:int8",
+    "diffusers:float32", "diffusers:bfloat16", "litserve:bfloat16", "litserve:float32", "ray:bfloat16",
+    "pytriton:bfloat16", "openvino",
 )  # fmt: skip
 LOADS = ("homogenous", "mixed")
 CACHE = Path(".cache/peers")

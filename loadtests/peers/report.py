@@ -157,13 +157,14 @@ def targets(sides: Sequence[SideReport]) -> list[Target]:
     torch = [name for name in asked if name.split(":")[0] in TORCH_PEERS]
     openvino = [name for name in asked if name.split(":")[0] == "openvino"]
     full = [name for name in torch if not name.endswith(":bfloat16")]
-    for ours in ("limner", "limner-lanes", "limner-engines"):
+    kinds = ("limner", "limner-lanes", "limner-engines")
+    for ours in (*kinds, *(f"{name}:int8" for name in kinds)):
         judge(ours, "mixed", torch, 3.0, "images/s")
         judge(ours, "mixed", torch, 1 / 3, "p99", latency=True)
         judge(ours, "mixed", openvino, 1.3, "images/s")
         judge(ours, "homogenous", torch, 2.5, "images/s")
         _judge_unloaded(ours, by_name, found)
-    for name in ("limner", "limner-lanes", "limner-engines"):
+    for name in kinds:
         judge(f"{name}:float32", "mixed", full, 2.0, "images/s in float32")
     return found
 

@@ -79,8 +79,9 @@ def parse_side(text: str) -> Side:
     name, _, dtype = text.partition(":")
     if name not in LIMNER and name not in PEERS:
         raise ValueError(f"side {name!r} is none of {', '.join([*LIMNER, *PEERS])}")
-    if dtype not in ("", "float32", "bfloat16"):
-        raise ValueError(f"type {dtype!r} is none of float32, bfloat16")
+    types = ("float32", "bfloat16", *(["int8"] if name in LIMNER else []))
+    if dtype and dtype not in types:
+        raise ValueError(f"type {dtype!r} of {name} is none of {', '.join(types)}")
     return Side(name=name, dtype=dtype or None)
 
 

@@ -67,10 +67,10 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         ),
     ] = ()
     dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"],
+        Literal["auto", "float32", "bfloat16", "float16", "int8"],
         Meta(
             description="Type to compute in. `auto` is bfloat16 with `openvino` on a CPU that has instructions for it, "
-            "and float32 otherwise."
+            "and float32 otherwise. `int8` is for `openvino` and a calibrated model (docs/backends.md)."
         ),
     ] = "auto"
     threads: Annotated[

@@ -5,16 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import pytest
+
 from engine.backends.compiled.backend import CompiledBackend, CompiledSettings
 from engine.backends.compiled.onnx_runtime import ONNXRuntime
-from engine.backends.compiled.openvino_runtime import OpenVINORuntime, OpenVINOSettings
+from engine.backends.compiled.openvino_runtime import OpenVINORuntime, OpenVINOSettings, computes_int8
 from engine.backends.compiled.runtime import Runtime
+from engine.calibration.calibrate import Material, calibrate
+from engine.export.activations import ACTIVATIONS
 from engine.export.directory import ExportDirectory
 from engine.export.settings import ExportSettings
 from engine.export.writer import export_model
+from tests.equivalence.harness import portrait
 from tests.keeping import kept
 
 RUNTIMES = ("openvino", "onnxruntime")
+
+NEEDS_INT8 = pytest.mark.skipif(not computes_int8(), reason="this CPU has no VNNI")
+
+
+def calibrated(root: Path) -> Path:
+    """Give a model the ranges of its activations, from a few pictures, before it is exported; return it."""
+    material = Material(
+        prompts=("a portrait of a woman", "a red hat"),
+        references=[np.array(portrait(number)) for number in range(3)],
+        images=8,
+    )
+    calibrate(root, root.with_name("cache"), material, threads=1).write(root / ACTIVATIONS)
+    return root
 
 
 def exported(root: Path, adapter: str | None = None) -> ExportDirectory:
@@ -34,7 +53,9 @@ def make_runtime(name: str, dtype: str = "float32", threads: int = 1, lanes: int
     if name == "onnxruntime":
         return ONNXRuntime(threads=threads)
     precision: Literal["f32", "bf16"] = "bf16" if dtype == "bfloat16" else "f32"
-    return OpenVINORuntime(OpenVINOSettings(precision=precision, threads=threads, lanes=lanes or threads))
+    return OpenVINORuntime(
+        OpenVINOSettings(precision=precision, int8=dtype == "int8", threads=threads, lanes=lanes or threads)
+    )
 
 
 @kept

@@ -15,7 +15,7 @@ from engine.backends.compiled.backend import CompiledBackend
 from engine.protocol.framing import Tensor
 from engine.protocol.messages import Submit
 from tests.backends.rows import row_of
-from tests.compiled import RUNTIMES, compiled
+from tests.compiled import NEEDS_INT8, RUNTIMES, calibrated, compiled
 from tests.equivalence.harness import Case, Engine, portrait
 from tests.keeping import kept
 from tests.tinymodels import build_tiny_model
@@ -34,7 +34,7 @@ QUICK = settings(
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+    return calibrated(build_tiny_model(tmp_path_factory.mktemp("tiny") / "model"))
 
 
 @kept
@@ -84,6 +84,8 @@ def alone(runtime: str, root: Path, dtype: str, threads: int, lanes: int | None)
         # In odd buckets one lane has both threads.
         ("openvino", "float32", 2, 2),
         ("openvino", "bfloat16", 2, 2),
+        pytest.param("openvino", "int8", 2, 1, marks=NEEDS_INT8),
+        pytest.param("openvino", "int8", 2, 2, marks=NEEDS_INT8),
         ("onnxruntime", "float32", 1, None),
     ],
 )
@@ -122,6 +124,8 @@ def guided(
         ("openvino", "float32", 1, 1),
         ("openvino", "bfloat16", 1, 1),
         ("openvino", "bfloat16", 2, 2),
+        pytest.param("openvino", "int8", 1, 1, marks=NEEDS_INT8),
+        pytest.param("openvino", "int8", 2, 2, marks=NEEDS_INT8),
         ("onnxruntime", "float32", 1, None),
     ],
 )

@@ -16,7 +16,7 @@ from engine.backends.compiled.openvino_core import shared_core
 from engine.backends.compiled.openvino_rewrites import (
     CHANNELS,
     cut_before_linear,
-    rewrite_for_bfloat16,
+    rewrite_for_fast_products,
     spread_group_norms,
     widen_convolutions,
 )
@@ -204,7 +204,7 @@ def test_a_unet_with_all_rewrites_predicts_the_same(
     exact, rewritten = unet(root), unet(root)
     before = kinds(exact)
     assert before["Sigmoid"] > 0 and before["Gelu"] > 0
-    rewrite_for_bfloat16(rewritten, spread=True)
+    rewrite_for_fast_products(rewritten, spread=True)
     after = kinds(rewritten)
     assert after["GroupNormalization"] == 0
     assert after["Sigmoid"] + after["Gelu"] == (0 if polynomials else before["Sigmoid"] + before["Gelu"])
@@ -221,7 +221,7 @@ def test_a_unet_with_all_rewrites_predicts_the_same(
 @pytest.mark.parametrize("spread", [False, True])
 def test_in_bfloat16_a_rewritten_unet_errs_about_as_exported(root: Path, *, spread: bool) -> None:
     exact, plain, rewritten = unet(root), unet(root), unet(root)
-    rewrite_for_bfloat16(rewritten, spread=spread)
+    rewrite_for_fast_products(rewritten, spread=spread)
     inputs = given(exact)
     wanted = run(exact, inputs)
     errors = [
@@ -243,7 +243,7 @@ def test_only_bfloat16_is_rewritten(
     spread: list[bool],
 ) -> None:
     seen: list[bool] = []
-    monkeypatch.setattr(openvino_runtime, "rewrite_for_bfloat16", lambda _, spread: seen.append(spread))
+    monkeypatch.setattr(openvino_runtime, "rewrite_for_fast_products", lambda _, spread: seen.append(spread))
     runtime = OpenVINORuntime(OpenVINOSettings(precision=precision, threads=2, lanes=lanes))
     runtime.compile(exported(root), "unet", {port.any_name: tuple(port.shape) for port in unet(root).inputs})
     runtime.compile(exported(root), "text_kv", {"embedding": (1, 4, 32)})

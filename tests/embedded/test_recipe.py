@@ -11,7 +11,7 @@ from engine.embedded.recipe import stages
 from engine.embedded.recipe.training import StageMissingError
 from tests.tinymodels import open_pipeline
 
-COUNTS = {"TRAIN_SCENES": 2, "TEST_PERSONS": 34, "TEST_SCENES": 2}
+COUNTS = {"TRAIN_SCENES": 2, "TEST_PERSONS": 34, "TEST_SCENES": 2, "CALIBRATION_PERSONS": 4}
 
 
 @pytest.fixture
@@ -28,9 +28,16 @@ def test_a_stage_says_what_it_lacks(options: argparse.Namespace) -> None:
         stages.unet(options)
 
 
-def test_every_stage_leaves_what_the_next_one_needs(options: argparse.Namespace) -> None:
+def test_every_stage_leaves_what_the_next_one_needs(
+    options: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for stage in (stages.vae, stages.clip, stages.image, stages.unet, stages.adapter, stages.export):
         stage(options)
+    # A UNet that was not trained is as far off as it likes.
+    monkeypatch.setattr("engine.calibration.calibrate.LARGEST_ERROR", 10.0)
+    stages.calibrate(options)
+    listed = {line.split()[1] for line in (options.weights / "SHA256SUMS").read_text().splitlines()}
+    assert "activations.safetensors" in listed
     train = options.cache / "train"
     for sheet, rows in (("vae_sheet", 2), ("unet_sheet", 2), ("adapter_sheet", 2)):
         with Image.open(train / f"{sheet}.png") as image:

@@ -113,6 +113,7 @@ def test_another_picture_is_refused() -> None:
     assert mean_difference("x", to_png(black), decode(to_png(black))) == 0
     with pytest.raises(PeerPictureError, match=r"3\.0 levels off"):
         mean_difference("x", to_png(grey), decode(to_png(black)))
+    assert mean_difference("limner:int8", to_png(grey), decode(to_png(black))) == 3
 
 
 def test_a_picture_that_cannot_be_decoded_is_refused() -> None:

@@ -98,6 +98,17 @@ def test_in_float32_twice_the_best_peer_in_float32_is_wanted(name: str) -> None:
     assert (found.what, found.met) == (f"images/s in float32, mixed: {name}:float32 / litserve:float32", True)
 
 
+def test_int8_is_held_against_the_same_peers_by_itself() -> None:
+    sides = [
+        side("limner", measured(6.0)),
+        side("limner:int8", measured(9.0)),
+        side("ray:float32", measured(2.5)),
+    ]
+    found = {target.what: target.met for target in targets(sides)}
+    assert not found["images/s, mixed: limner / ray:float32"]
+    assert found["images/s, mixed: limner:int8 / ray:float32"]
+
+
 def test_a_target_whose_side_failed_is_not_passed_over() -> None:
     failed = SideReport(name="openvino", failure="did not start")
     found = {target.what: target.line() for target in targets([side("limner", measured(6.0)), failed])}
@@ -107,6 +118,7 @@ def test_a_target_whose_side_failed_is_not_passed_over() -> None:
 def test_a_side_is_a_name_and_a_type() -> None:
     assert str(parse_side("litserve:bfloat16")) == "litserve:bfloat16"
     assert parse_side("limner").dtype is None
+    assert parse_side("limner-engines:int8").dtype == "int8"
     with pytest.raises(ValueError, match="tgi"):
         parse_side("tgi")
     with pytest.raises(ValueError, match="int8"):

@@ -16,26 +16,35 @@ from engine.export.settings import ExportSettings
 def create_openvino(root: Path, options: BackendOptions) -> CompiledBackend:
     """Create a backend on OpenVINO. Raises ``UnknownBackendError`` and the ``ModelError`` family.
 
-    bfloat16 is how the UNet is computed, not how weights are kept: both types share one export. It is chosen where the
-    CPU has instructions for it (docs/adr/0006).
+    bfloat16 and int8 are how the UNet is computed, not how weights are kept: all types share one export. bfloat16 is
+    chosen where the CPU has instructions for it (docs/adr/0006), int8 only where it is asked for (docs/adr/0014); what
+    is no product is then in the type that would be chosen.
     """
     from engine.backends.compiled.openvino_runtime import (
         OpenVINORuntime,
         OpenVINOSettings,
         best_dtype,
+        computes_int8,
     )
 
     with _needing("openvino"):
-        dtype = options.dtype_of("openvino", ("float32", "bfloat16"), best=best_dtype())
+        best = best_dtype()
+        dtype = options.dtype_of("openvino", ("float32", "bfloat16", "int8"), best=best)
+        if dtype == "int8" and not computes_int8():
+            raise UnknownBackendError("int8 needs a CPU with VNNI (x86 with AVX-512 VNNI, AVX-VNNI or AMX)")
         runtime = OpenVINORuntime(
             OpenVINOSettings(
-                precision="bf16" if dtype == "bfloat16" else "f32",
+                precision="bf16" if (best if dtype == "int8" else dtype) == "bfloat16" else "f32",
+                int8=dtype == "int8",
                 threads=options.threads,
                 lanes=options.lanes,
                 cache=None if options.cache is None else options.cache / "openvino",
             )
         )
-    return CompiledBackend(open_export(root, options), runtime, _settings(options))
+    export = open_export(root, options)
+    if dtype == "int8":
+        export.activations()  # what it lacks is better told before the model is loaded
+    return CompiledBackend(export, runtime, _settings(options))
 
 
 def create_onnxruntime(root: Path, options: BackendOptions) -> CompiledBackend:

@@ -15,7 +15,7 @@ import numpy as np
 from engine.backends.compiled.openvino_activations import activations_by_polynomials
 from engine.backends.compiled.openvino_surgery import fold, keep_in_float32, keeps_float32, replace
 
-REWRITES = "6"
+REWRITES = "7"
 """Stands in the key of a compiled graph: to be counted on when a module of rewrites changes."""
 
 LARGEST_PARTED_BYTES = 16 << 20
@@ -31,8 +31,8 @@ CHANNELS = 16
 """float32 values in a vector register of 512 bits, which is how many channels a block of OpenVINO's has."""
 
 
-def rewrite_for_bfloat16(model: Any, *, spread: bool) -> None:
-    """Rewrite what is faster in bfloat16 alone, where arithmetic is so quick that all else counts.
+def rewrite_for_fast_products(model: Any, *, spread: bool) -> None:
+    """Rewrite what is faster where products are in bfloat16 or int8: so quick that all else counts.
 
     ``spread`` asks for ``spread_group_norms``, whose many small kernels cost memory.
     """
@@ -126,8 +126,9 @@ def cut_before_linear(model: Any) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Linear:
-    """``x @ weight.T + bias``, with the weight ``[outputs, inputs]``."""
+    """``x @ weight.T + bias``, with the weight ``[outputs, inputs]`` of that name."""
 
+    name: str
     x: Any
     weight: np.ndarray[Any, Any]
     bias: np.ndarray[Any, Any]
@@ -138,10 +139,11 @@ class _Linear:
         return len(taken) == len(set(taken)) and self.weight.nbytes <= LARGEST_PARTED_BYTES
 
     def part(self, cut: slice) -> Any:
-        """Return the outputs ``cut`` as a layer of its own, with a copy of its weights."""
+        """Return the outputs ``cut`` as a layer of its own, with a copy of its weights, which keeps its name."""
         from openvino import opset13 as ops
 
         weight = ops.constant(self.weight[cut].copy(), shared_memory=True)
+        weight.set_friendly_name(self.name)
         bias = ops.constant(self.bias[..., cut].copy())
         return ops.add(ops.matmul(self.x, weight, transpose_a=False, transpose_b=True), bias).output(0)
 
@@ -158,7 +160,7 @@ def _linear(op: Any) -> _Linear | None:
         if weight.get_type_name() != "Constant" or turned["transpose_a"] or not turned["transpose_b"]:
             continue
         if weight.data.ndim == 2 and bias.data.shape[-1:] == weight.data.shape[:1]:
-            return _Linear(product.input_value(0), weight.data, bias.data)
+            return _Linear(weight.get_friendly_name(), product.input_value(0), weight.data, bias.data)
     return None
 
 

@@ -18,12 +18,18 @@ from engine.backends.compiled.openvino_attention import join_attention
 from engine.backends.compiled.openvino_conditioning import read_by_layer
 from engine.backends.compiled.openvino_core import shared_core
 from engine.backends.compiled.openvino_graph import CONDITIONING, OpenVINOGraph
-from engine.backends.compiled.openvino_rewrites import REWRITES, rewrite_for_bfloat16
+from engine.backends.compiled.openvino_int8 import quantise
+from engine.backends.compiled.openvino_rewrites import (
+    REWRITES,
+    cut_before_linear,
+    rewrite_for_fast_products,
+)
 from engine.backends.compiled.openvino_surgery import static
 from engine.backends.compiled.openvino_trunk import share_trunk
 from engine.backends.compiled.runtime import CompiledGraph, Pairs, Shape
+from engine.export.activations import ACTIVATIONS, Ranges
 from engine.export.directory import ExportDirectory
-from engine.export.errors import GraphCompileError
+from engine.export.errors import GraphCompileError, NotCalibratedError
 from engine.export.manifest import GraphEntry
 from engine.export.signature import check_signature
 
@@ -32,18 +38,22 @@ log = structlog.get_logger()
 REDUCED = ("unet", "vae_decoder")
 """Graphs that bfloat16 speeds up; encoders and projections take little of a picture's time: exact."""
 
+QUANTISED = "unet"
+"""The graph whose products int8 speeds up. The decoder's errors would be seen as they are: nothing comes after it."""
+
 LEAST_TRUNK = 2
 """Rows of a shared trunk: OpenVINO fuses what follows one row otherwise, and its last bits are others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenVINOSettings:
-    """``precision`` is the UNet's arithmetic, ``threads`` None leaves their number to OpenVINO, ``lanes`` is how many
-    parts of a batch run at the same time, at most, ``cache`` is a folder for compiled graphs, or None to compile them
-    anew in every process.
+    """``precision`` is the arithmetic of UNet and decoder, but for the UNet's products where they are in ``int8``;
+    ``threads`` None leaves their number to OpenVINO, ``lanes`` is how many parts of a batch run at the same time, at
+    most, ``cache`` is a folder for compiled graphs, or None to compile them anew in every process.
     """
 
     precision: Literal["f32", "bf16"] = "f32"
+    int8: bool = False
     threads: int | None = None
     lanes: int = 1
     cache: Path | None = None
@@ -86,15 +96,21 @@ class OpenVINORuntime:
     def compile(
         self, export: ExportDirectory, graph: str, shapes: Mapping[str, Shape], *, paired: bool = False
     ) -> CompiledGraph:
-        """Compile a graph for input shapes, or read what was compiled before."""
+        """Compile a graph for input shapes, or read what was compiled before.
+
+        Raises ``GraphCompileError``, for int8 ``NotCalibratedError`` and ``CorruptActivationsError`` too.
+        """
         path, entry = export.graph(graph)
+        ranges = export.activations() if self._settings.int8 and graph == QUANTISED else None
         lanes = self._lanes(shapes)
         shapes = {name: (_share(shape[0], lanes), *shape[1:]) for name, shape in shapes.items()}
         precision = self._settings.precision if graph in REDUCED else "f32"
         options = compile_options(precision, threads=self._settings.threads, lanes=lanes)
         kept: Path | None = None
         if self._blobs is not None:
-            content = (entry.onnx.sha256, entry.data.sha256 if entry.data else "")
+            content = [entry.onnx.sha256, entry.data.sha256 if entry.data else ""]
+            if ranges is not None:
+                content += [file.sha256 for file in export.manifest.files if file.file == ACTIVATIONS]
             here = (
                 REWRITES,
                 self._memory_for_speed and precision == "bf16",
@@ -105,7 +121,7 @@ class OpenVINORuntime:
             kept = self._blobs.path((*content, *here, *sorted(options.items()), *shapes.items()))
         found = None if kept is None else self._read(kept, options)
         if found is None:
-            compiled = self._compile(path, entry, shapes, options, paired=paired)
+            compiled = self._compile(path, entry, shapes, options, ranges, paired=paired)
             if self._blobs is not None and kept is not None:
                 written = io.BytesIO()
                 compiled.export_model(written)
@@ -135,24 +151,19 @@ class OpenVINORuntime:
         entry: GraphEntry,
         shapes: Mapping[str, Shape],
         options: dict[str, Any],
+        ranges: Ranges | None,
         *,
         paired: bool,
     ) -> Any:
+        precision = options["INFERENCE_PRECISION_HINT"]
         try:
             # Read again for each bucket, which only a first start does: kept, it would hold the weights once more.
             model = self._core.read_model(path)
             check_signature(path, entry, _names(model.inputs), _names(model.outputs))
             sizes = {name: [-1 if size is None else size for size in shape] for name, shape in shapes.items()}
             model.reshape(sizes)
-            if static(model):
-                precision = options["INFERENCE_PRECISION_HINT"]
-                if precision == "bf16":
-                    rewrite_for_bfloat16(model, spread=self._memory_for_speed)
-                if set(CONDITIONING) <= shapes.keys():
-                    if not read_by_layer(model, CONDITIONING, precision):
-                        log.warning("the graph does not let keys and values be read by layer", path=str(path))
-                    elif precision == "bf16":
-                        join_attention(model)
+            conditioned = set(CONDITIONING) <= shapes.keys()
+            self._rewrite(model, path, precision, ranges, conditioned=conditioned)
             if paired and not share_trunk(model):
                 raise GraphCompileError("no part of the graph reads latents and timestep alone", path=path)
             self.compiled += 1
@@ -161,6 +172,25 @@ class OpenVINORuntime:
             raise GraphCompileError(
                 "OpenVINO cannot compile the graph", path=path, found=str(error).strip()[:500]
             ) from error
+
+    def _rewrite(
+        self, model: Any, path: Path, precision: str, ranges: Ranges | None, *, conditioned: bool
+    ) -> None:
+        """Rewrite a graph for how it is to be computed; one of dynamic shapes is only quantised."""
+        fixed = static(model)
+        if ranges is not None:
+            if fixed:
+                cut_before_linear(model)  # it knows weights by their constants
+            _quantise(model, ranges, path.with_name(ACTIVATIONS))
+        if fixed and (ranges is not None or precision == "bf16"):
+            # Weights in int8 have a quarter of the bytes: there is memory for all of it.
+            rewrite_for_fast_products(model, spread=self._memory_for_speed or ranges is not None)
+        if not (fixed and conditioned):
+            return
+        if not read_by_layer(model, CONDITIONING, precision):
+            log.warning("the graph does not let keys and values be read by layer", path=str(path))
+        elif precision == "bf16":
+            join_attention(model)
 
     def _read(self, kept: Path, options: dict[str, Any]) -> tuple[Any, Mapped] | None:
         """Return the compiled graph of a file, and the file; None if there is none that this OpenVINO takes."""
@@ -197,6 +227,27 @@ def best_dtype() -> str:
     """Return ``bfloat16`` where the CPU computes in it, ``float32`` where it would be emulated."""
     capabilities = shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return "bfloat16" if "BF16" in capabilities else "float32"
+
+
+def computes_int8() -> bool:
+    """Whether the CPU multiplies and adds 8-bit integers without overflow (VNNI).
+
+    Without it OpenVINO's sums of two products saturate at 16 bits, and pictures are wrong. Other kinds of CPU than x86
+    were never tried.
+    """
+    return bool(torch.cpu._is_vnni_supported())  # noqa: SLF001 - torch has no public name for it, and is pinned
+
+
+def _quantise(model: Any, ranges: Ranges, path: Path) -> None:
+    try:
+        quantise(model, ranges)
+    except KeyError as error:
+        raise NotCalibratedError(
+            "the ranges of activations are of another model: run limner-engine calibrate on this one",
+            path=path,
+            expected=f"a range of each input of {error.args[0]}",
+            found="none, or of another number of channels",
+        ) from error
 
 
 def _share(rows: int | None, lanes: int) -> int | None:

@@ -32,7 +32,7 @@ def share_trunk(model: Any) -> bool:
     for op in trunk:
         for port, value in enumerate(op.input_values()):
             source = value.get_node()
-            if source.get_name() in within or source.get_type_name() == "Constant":
+            if source.get_name() in within or _is_constant(source):
                 continue
             if list(value.get_shape())[:1] == [rows]:
                 key = (source.get_name(), value.get_index())
@@ -90,6 +90,14 @@ def _until_it_is_read_twice(trunk: list[Any]) -> list[Any]:
         if len(readers) < 2 and not any(reader.get_name() in within for reader in readers):
             within.remove(op.get_name())
     return [op for op in trunk if op.get_name() in within]
+
+
+def _is_constant(op: Any) -> bool:
+    """Whether an operator reads no input of the graph, as weights that are rounded do: no axis of it is of rows."""
+    kind = op.get_type_name()
+    return kind == "Constant" or (
+        kind != "Parameter" and all(_is_constant(value.get_node()) for value in op.input_values())
+    )
 
 
 def _resized(shape: Any, rows: int, to: int) -> list[int]:

@@ -15,6 +15,7 @@ STAGES = {
     "unet": stages.unet,
     "adapter": stages.adapter,
     "export": stages.export,
+    "calibrate": stages.calibrate,
 }
 # For two cores; the UNet and the VAE are the ones to give more.
 MINUTES = {"vae": 30.0, "clip": 16.0, "image": 11.0, "reader": 12.0, "unet": 47.0, "adapter": 11.0}

@@ -47,7 +47,7 @@ def export(parts: Parts, directory: Path) -> None:
     for name in KEPT:
         if (directory / name).exists():
             shutil.copy2(directory / name, partial / name)
-    (partial / CHECKSUMS).write_text(checksums(partial))
+    write_checksums(partial)
     for path in partial.rglob("*"):
         # safetensors writes files that only their owner may read.
         path.chmod(0o755 if path.is_dir() else 0o644)
@@ -60,11 +60,11 @@ def export(parts: Parts, directory: Path) -> None:
         partial.rename(directory)
 
 
-def checksums(directory: Path) -> str:
-    """Return `sha256sum` lines for every file below a directory but the model card and the sums themselves."""
+def write_checksums(directory: Path) -> None:
+    """Write `sha256sum` lines for every file below a directory but the model card and the sums themselves."""
     names = sorted(str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file())
     lines = (f"{sha256_of(directory / name)}  {name}\n" for name in names if name not in (*KEPT, CHECKSUMS))
-    return "".join(lines)
+    (directory / CHECKSUMS).write_text("".join(lines))
 
 
 def _write(parts: Parts, directory: Path) -> None:

@@ -4,12 +4,15 @@ import argparse
 from functools import partial
 from typing import Protocol
 
+import numpy as np
+
 from engine.embedded import model_directory
 from engine.embedded.recipe.data import Drawings, draw
 from engine.embedded.recipe.workers import Crew, run_crew
 
 TRAIN_SCENES, TRAIN_SEED = 5, 11
 TEST_PERSONS, TEST_SCENES, TEST_SEED = 500, 3, 1_000_003
+CALIBRATION_PERSONS, CALIBRATION_SEED = 64, 2_000_003
 
 
 def train_set(options: argparse.Namespace) -> Drawings:
@@ -77,6 +80,27 @@ def export(options: argparse.Namespace) -> None:
     from engine.embedded.recipe.export import export as write
 
     write(collect(options.cache / "train", train_set(options)), options.weights)
+
+
+def calibrate(options: argparse.Namespace) -> None:
+    """Find the ranges of the weights' activations, on people and scenes that the quality report does not show."""
+    from engine.calibration.calibrate import Material
+    from engine.calibration.calibrate import calibrate as find
+    from engine.embedded.quality.pairs import choose_pairs
+    from engine.embedded.recipe.export import write_checksums
+    from engine.export.activations import ACTIVATIONS
+
+    drawings = draw(
+        options.cache / "world/calibration", persons=CALIBRATION_PERSONS, scenes=2, seed=CALIBRATION_SEED
+    )
+    pairs = choose_pairs(drawings, CALIBRATION_PERSONS)
+    material = Material(
+        prompts=pairs.plain,
+        references=[np.array(drawings.images[row]) for row in pairs.elsewhere],
+        images=CALIBRATION_PERSONS,
+    )
+    find(options.weights, options.cache / "limner", material).write(options.weights / ACTIVATIONS)
+    write_checksums(options.weights)
 
 
 class _Work(Protocol):

@@ -1,0 +1,66 @@
+"""The file of activations' ranges: written whole, read again, and what is said of one that is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from engine.export.activations import ACTIVATIONS, FORMAT, Range, read_activations, write_activations
+from engine.export.errors import CorruptActivationsError
+
+LAYER = "unet.mid_block.resnets.0.conv1"
+
+
+def known(*limits: float) -> Range:
+    high = np.array(limits, dtype=np.float32)
+    return Range(-high, high)
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    path = tmp_path / ACTIVATIONS
+    write_activations(path, {LAYER: known(1, 2), "unet.conv": known(3)}, {"images": "8"})
+    first = path.read_bytes()
+    found = read_activations(path)
+    assert found.keys() == {LAYER, "unet.conv"}
+    assert found[LAYER].low.tolist() == [-1, -2] and found[LAYER].high.tolist() == [1, 2]
+    write_activations(path, dict(reversed(found.items())), {"images": "8"})
+    assert path.read_bytes() == first, "the same ranges are the same file"
+    assert [entry.name for entry in tmp_path.iterdir()] == [ACTIVATIONS]
+
+
+def test_ranges_join() -> None:
+    one = Range(np.array([-1.0, 0.0], np.float32), np.array([1.0, 5.0], np.float32))
+    both = one.joined(known(0.5, 2))
+    assert both.low.tolist() == [-1, -2] and both.high.tolist() == [1, 5]
+
+
+@pytest.mark.parametrize(
+    ("tensors", "kind", "what"),
+    [
+        ({f"{LAYER}.low": [0.0]}, FORMAT, f"{LAYER}.low and {LAYER}.high"),
+        ({f"{LAYER}.low": [0.0], f"{LAYER}.high": [1.0, 2.0]}, FORMAT, "finite limits"),
+        ({f"{LAYER}.low": [0.0], f"{LAYER}.high": [float("nan")]}, FORMAT, "finite limits"),
+        ({f"{LAYER}.low": [2.0], f"{LAYER}.high": [1.0]}, FORMAT, "finite limits"),
+        ({f"{LAYER}.low": [0.0], f"{LAYER}.high": [1.0]}, "2", "format 1; found format 2"),
+    ],
+    ids=["one limit", "two lengths", "no number", "empty", "another format"],
+)
+def test_what_is_no_range(tmp_path: Path, tensors: dict[str, list[float]], kind: str, what: str) -> None:
+    path = tmp_path / ACTIVATIONS
+    arrays = {name: np.array(values, dtype=np.float32) for name, values in tensors.items()}
+    save_file(arrays, path, metadata={"format": kind})
+    with pytest.raises(CorruptActivationsError, match=what) as caught:
+        read_activations(path)
+    assert caught.value.path == path
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a safetensors file at all"])
+def test_what_is_no_file(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / ACTIVATIONS
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CorruptActivationsError, match="limner-engine calibrate"):
+        read_activations(path)
