@@ -1,1 +1,1 @@
-"""Calibration for int8: find between which values the activations of a model's UNet lie."""
+"""Calibration for int8: find between which values a model's activations lie."""

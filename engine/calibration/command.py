@@ -72,9 +72,9 @@ def run_calibrate(options: argparse.Namespace) -> int:
     except (ModelError, ValueError, OSError) as error:
         sys.stderr.write(f"limner-engine: {type(error).__name__}: {error}\n")
         return 2
+    off = ", ".join(f"{graph} is off by {error:.1%}" for graph, error in found.errors.items())
     sys.stderr.write(
-        f"{time.monotonic() - began:7.1f} s  wrote {output}: {len(found.ranges)} layers; a UNet call in int8 is off by "
-        f"{found.error:.1%} of the noise\n"
+        f"{time.monotonic() - began:7.1f} s  wrote {output}: {len(found.ranges)} layers; in int8 {off}\n"
     )
     return 0
 

@@ -1,8 +1,9 @@
-"""OpenVINO with a UNet that is watched: the ranges of its layers' inputs, over all that it is called with."""
+"""OpenVINO with graphs that are watched: the ranges of their layers' inputs, over all that they are called with."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from engine.backends.compiled.openvino_graph import OpenVINOGraph
 from engine.backends.compiled.openvino_int8 import quantise, watch
 from engine.backends.compiled.openvino_rewrites import cut_before_linear
 from engine.backends.compiled.openvino_runtime import (
-    QUANTISED,
+    REDUCED,
     OpenVINORuntime,
     OpenVINOSettings,
     compile_options,
@@ -22,26 +23,38 @@ from engine.backends.compiled.runtime import CompiledGraph, Pairs, Rows, Shape, 
 from engine.export.activations import Range
 from engine.export.directory import ExportDirectory
 
-NOISE = "noise"
 KEPT_ONE_IN = 37
-"""One call in so many is kept to be predicted again: calls go through the steps of sampling again and again."""
+"""One call in so many is kept to be computed again: a UNet's go through the steps of sampling again and again."""
+
+Kept = list[tuple[dict[str, torch.Tensor], torch.Tensor]]
+"""Inputs of calls, and what they gave."""
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A graph that is watched, of one shape."""
+
+    export: ExportDirectory
+    shapes: Mapping[str, Shape]
+    result: str
+    calls: int = 0
+    kept: Kept = field(default_factory=list)
 
 
 class WatchingRuntime(OpenVINORuntime):
-    """Compiles UNets of one static shape so that they note what they see, in float32: ``forget`` what was warm-up."""
+    """Compiles what int8 is for so that it notes what it sees, in float32, of one static shape: ``forget`` warm-up."""
 
     def __init__(self, settings: OpenVINOSettings) -> None:
         super().__init__(settings)
         self.ranges: dict[str, Range] = {}
-        self._calls = 0
-        self._kept: list[tuple[dict[str, torch.Tensor], torch.Tensor]] = []
-        self._source: tuple[ExportDirectory, Mapping[str, Shape]] | None = None
+        self._watched: dict[str, _Watched] = {}
 
     def forget(self) -> None:
         """Begin anew."""
         self.ranges.clear()
-        self._kept.clear()
-        self._calls = 0
+        for watched in self._watched.values():
+            watched.kept.clear()
+            watched.calls = 0
 
     def pairs(self, rows: int) -> Pairs:
         """Return no pairs: every row is watched."""
@@ -51,41 +64,46 @@ class WatchingRuntime(OpenVINORuntime):
         self, export: ExportDirectory, graph: str, shapes: Mapping[str, Shape], *, paired: bool = False
     ) -> CompiledGraph:
         """Compile a graph; see ``Runtime.compile``."""
-        if graph != QUANTISED or None in {size for shape in shapes.values() for size in shape}:
+        if graph not in REDUCED or None in {size for shape in shapes.values() for size in shape}:
             return super().compile(export, graph, shapes, paired=paired)
-        self._source = export, shapes
-        model = self._model()
+        (output,) = export.manifest.graphs[graph].outputs
+        watched = self._watched[graph] = _Watched(export, shapes, output.name)
+        model = self._model(graph)
         names = watch(model)
         ends = [f"{number}.{end}" for number in range(len(names)) for end in ("low", "high")]
-        watched = self._compiled(model, (NOISE, *ends))
+        call = self._compiled(model, (watched.result, *ends))
 
-        def predict(inputs: Tensors, rows: Rows | None = None) -> dict[str, torch.Tensor]:
-            found = watched(inputs, rows)
-            self._note(names, found, rows or [True] * len(found[NOISE]))
-            if self._calls % KEPT_ONE_IN == 0:
-                self._kept.append(
-                    ({name: tensor.clone() for name, tensor in inputs.items()}, found[NOISE].clone())
+        def compute(inputs: Tensors, rows: Rows | None = None) -> dict[str, torch.Tensor]:
+            found = call(inputs, rows)
+            result = found[watched.result]
+            self._note(names, found, rows or [True] * len(result))
+            if watched.calls % KEPT_ONE_IN == 0:
+                watched.kept.append(
+                    ({name: tensor.clone() for name, tensor in inputs.items()}, result.clone())
                 )
-            self._calls += 1
-            return {NOISE: found[NOISE]}
+            watched.calls += 1
+            return {watched.result: result}
 
-        return predict
+        return compute
 
-    def error(self) -> float:
-        """Return how far the UNet in int8 is off, over some of the calls: the rms error over the noise's own rms."""
-        model = self._model()
+    def errors(self) -> dict[str, float]:
+        """Return how far each graph is off in int8, over some of its calls: the rms error over the result's own rms."""
+        return {graph: self._error(graph) for graph in self._watched}
+
+    def _error(self, graph: str) -> float:
+        watched = self._watched[graph]
+        model = self._model(graph)
         quantise(model, self.ranges)
-        predict = self._compiled(model, (NOISE,))
-        missed = torch.cat([predict(inputs, None)[NOISE] - noise for inputs, noise in self._kept])
-        exact = torch.cat([noise for _, noise in self._kept])
-        return float((missed.square().mean() / exact.square().mean()).sqrt())
+        compute = self._compiled(model, (watched.result,))
+        missed = torch.cat([compute(inputs, None)[watched.result] - exact for inputs, exact in watched.kept])
+        wanted = torch.cat([exact for _, exact in watched.kept])
+        return float((missed.square().mean() / wanted.square().mean()).sqrt())
 
-    def _model(self) -> Any:
-        """Read the UNet as a graph for int8 has it: a layer that is computed in parts has one range."""
-        assert self._source is not None, "the backend compiles its UNet before it predicts"
-        export, shapes = self._source
-        model = shared_core().read_model(export.graph(QUANTISED)[0])
-        model.reshape({name: list(shape) for name, shape in shapes.items()})
+    def _model(self, graph: str) -> Any:
+        """Read a graph as one for int8 has it: a layer that is computed in parts has one range."""
+        watched = self._watched[graph]
+        model = shared_core().read_model(watched.export.graph(graph)[0])
+        model.reshape({name: list(shape) for name, shape in watched.shapes.items()})
         cut_before_linear(model)
         return model
 

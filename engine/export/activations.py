@@ -1,4 +1,4 @@
-"""``activations.safetensors`` of a model: between which values the inputs of the UNet's layers lie.
+"""``activations.safetensors`` of a model: between which values the inputs of UNet's and decoder's layers lie.
 
 What int8 needs to know beside the weights, which say it of themselves. ``limner-engine calibrate`` makes the file; it
 lies beside ``model_index.json``, and an export carries a copy.
@@ -6,6 +6,7 @@ lies beside ``model_index.json``, and an export carries a copy.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,9 @@ from engine.export.errors import CorruptActivationsError
 from engine.files.replacement import replacing
 
 ACTIVATIONS = "activations.safetensors"
-FORMAT = "1"
+FORMAT = 1
+ENTRY = "limner"
+"""Of the file's metadata."""
 _LOW, _HIGH = ".low", ".high"
 
 Channels = NDArray[np.float32]
@@ -40,14 +43,18 @@ Ranges = Mapping[str, Range]
 """By the layer's name, which is that of its weight without ``.weight``: ``unet.mid_block.resnets.0.conv1``."""
 
 
-def write_activations(path: Path, ranges: Ranges, about: Mapping[str, str]) -> None:
-    """Write ranges, with what else is to be known of them, whole or not at all. Raises ``OSError``."""
+def write_activations(path: Path, ranges: Ranges, about: Mapping[str, object]) -> None:
+    """Write ranges, with what else is to be known of them, whole or not at all. Raises ``OSError``.
+
+    All of the latter is one JSON object in one entry: of several, safetensors writes now one first and now another.
+    """
     from safetensors.numpy import save
 
     tensors: dict[str, Channels] = {}
     for name, found in sorted(ranges.items()):
         tensors[name + _LOW], tensors[name + _HIGH] = found.low, found.high
-    content = save(tensors, metadata={"format": FORMAT, **about})
+    stated = json.dumps({"format": FORMAT, **about}, sort_keys=True)
+    content = save(tensors, metadata={ENTRY: stated})
     with replacing(path) as beside:
         beside.write_bytes(content)
 
@@ -58,11 +65,12 @@ def read_activations(path: Path) -> dict[str, Range]:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            kind = (file.metadata() or {}).get("format")
+            stated = json.loads((file.metadata() or {}).get(ENTRY, "null"))
+            kind = stated.get("format") if isinstance(stated, dict) else None
             if kind != FORMAT:
                 raise _corrupt(path, f"format {FORMAT}", f"format {kind}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise _corrupt(path, "a safetensors file", str(error)) from error
     layers = {name.removesuffix(_LOW).removesuffix(_HIGH) for name in tensors}
     return {layer: _range(path, layer, tensors) for layer in sorted(layers)}

@@ -66,7 +66,7 @@ class ExportDirectory:
         return load_file(self.root / UNCONDITIONAL) if self.manifest.adapters else {}
 
     def activations(self) -> dict[str, Range]:
-        """Return the ranges of the inputs of the UNet's layers.
+        """Return the ranges of the inputs of the UNet's and the decoder's layers.
 
         Raises ``NotCalibratedError`` where the model had none when it was exported, and ``CorruptActivationsError``.
         """

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.export.activations import ACTIVATIONS, read_activations
+from engine.export.activations import ACTIVATIONS
 from engine.export.digest import digest_file
 from engine.export.errors import ExportWriteError
 from engine.export.graphfile import write_graph
@@ -58,7 +58,7 @@ def export_model(root: Path, output: Path, settings: ExportSettings, progress: P
         if _write_unconditional(model, folder / UNCONDITIONAL):
             files.append(UNCONDITIONAL)
         if (root / ACTIVATIONS).is_file():
-            read_activations(root / ACTIVATIONS)
+            # As it is: who calibrates a model anew exports it first.
             shutil.copyfile(root / ACTIVATIONS, folder / ACTIVATIONS)
             files.append(ACTIVATIONS)
         manifest = Manifest(

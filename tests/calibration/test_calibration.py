@@ -85,10 +85,11 @@ def test_the_command(
     monkeypatch.setattr(Material, "orders", lambda material: drawn.extend(orders(material)) or drawn)
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a portrait\n")
+    (root / ACTIVATIONS).write_text("what is there is no obstacle")
     command = ["calibrate", str(root), "--prompts", str(prompts), "--cache-dir", str(tmp_path / "cache")]
     assert main([*command, "--images", "4", "--threads", "1"]) == 0
     told = capfd.readouterr().err
-    assert "4 of 4 portraits" in told and "% of the noise" in told
+    assert "4 of 4 portraits" in told and "in int8 unet is off by" in told and "vae_decoder" in told
     assert len(drawn) == 4
     assert len(read_activations(root / ACTIVATIONS)) > 10
     other = tmp_path / "other.safetensors"

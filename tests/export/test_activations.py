@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from engine.export.activations import ACTIVATIONS, FORMAT, Range, read_activations, write_activations
+from engine.export.activations import (
+    ACTIVATIONS,
+    ENTRY,
+    FORMAT,
+    Range,
+    read_activations,
+    write_activations,
+)
 from engine.export.errors import CorruptActivationsError
 
+OURS = json.dumps({"format": FORMAT})
 LAYER = "unet.mid_block.resnets.0.conv1"
 
 
@@ -21,12 +30,14 @@ def known(*limits: float) -> Range:
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / ACTIVATIONS
-    write_activations(path, {LAYER: known(1, 2), "unet.conv": known(3)}, {"images": "8"})
+    write_activations(
+        path, {LAYER: known(1, 2), "unet.conv": known(3)}, {"images": 8, "errors": {"unet": 0.1}}
+    )
     first = path.read_bytes()
     found = read_activations(path)
     assert found.keys() == {LAYER, "unet.conv"}
     assert found[LAYER].low.tolist() == [-1, -2] and found[LAYER].high.tolist() == [1, 2]
-    write_activations(path, dict(reversed(found.items())), {"images": "8"})
+    write_activations(path, dict(reversed(found.items())), {"images": 8, "errors": {"unet": 0.1}})
     assert path.read_bytes() == first, "the same ranges are the same file"
     assert [entry.name for entry in tmp_path.iterdir()] == [ACTIVATIONS]
 
@@ -40,18 +51,20 @@ def test_ranges_join() -> None:
 @pytest.mark.parametrize(
     ("tensors", "kind", "what"),
     [
-        ({f"{LAYER}.low": [0.0]}, FORMAT, f"{LAYER}.low and {LAYER}.high"),
-        ({f"{LAYER}.low": [0.0], f"{LAYER}.high": [1.0, 2.0]}, FORMAT, "finite limits"),
-        ({f"{LAYER}.low": [0.0], f"{LAYER}.high": [float("nan")]}, FORMAT, "finite limits"),
-        ({f"{LAYER}.low": [2.0], f"{LAYER}.high": [1.0]}, FORMAT, "finite limits"),
-        ({f"{LAYER}.low": [0.0], f"{LAYER}.high": [1.0]}, "2", "format 1; found format 2"),
+        ({f"{LAYER}.low": [0.0]}, OURS, f"{LAYER}.low and {LAYER}.high"),
+        ({f"{LAYER}.low": [0.0], f"{LAYER}.high": [1.0, 2.0]}, OURS, "finite limits"),
+        ({f"{LAYER}.low": [0.0], f"{LAYER}.high": [float("nan")]}, OURS, "finite limits"),
+        ({f"{LAYER}.low": [2.0], f"{LAYER}.high": [1.0]}, OURS, "finite limits"),
+        ({f"{LAYER}.low": [0.0], f"{LAYER}.high": [1.0]}, '{"format": 2}', "format 1; found format 2"),
+        ({}, "[]", "format 1; found format None"),
+        ({}, "{", "limner-engine calibrate"),
     ],
-    ids=["one limit", "two lengths", "no number", "empty", "another format"],
+    ids=["one limit", "two lengths", "no number", "empty", "another format", "no object", "no JSON"],
 )
 def test_what_is_no_range(tmp_path: Path, tensors: dict[str, list[float]], kind: str, what: str) -> None:
     path = tmp_path / ACTIVATIONS
     arrays = {name: np.array(values, dtype=np.float32) for name, values in tensors.items()}
-    save_file(arrays, path, metadata={"format": kind})
+    save_file(arrays, path, metadata={ENTRY: kind})
     with pytest.raises(CorruptActivationsError, match=what) as caught:
         read_activations(path)
     assert caught.value.path == path

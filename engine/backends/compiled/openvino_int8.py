@@ -52,7 +52,7 @@ def layers(model: Any) -> Iterator[Layer]:
     """Yield what can be computed in int8, in order.
 
     What computes of a vector a row, as the timestep's embedding is, and what reads or gives fewer channels than a
-    register holds, as a UNet's first and last convolution, has little arithmetic and much influence: not these.
+    register holds, as first and last convolutions do, has little arithmetic and much influence: not these.
     """
     for op in model.get_ordered_ops():
         kind = op.get_type_name()

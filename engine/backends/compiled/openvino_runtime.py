@@ -36,10 +36,7 @@ from engine.export.signature import check_signature
 log = structlog.get_logger()
 
 REDUCED = ("unet", "vae_decoder")
-"""Graphs that bfloat16 speeds up; encoders and projections take little of a picture's time: exact."""
-
-QUANTISED = "unet"
-"""The graph whose products int8 speeds up. The decoder's errors would be seen as they are: nothing comes after it."""
+"""Graphs that bfloat16 and int8 speed up; encoders and projections take little of a picture's time: exact."""
 
 LEAST_TRUNK = 2
 """Rows of a shared trunk: OpenVINO fuses what follows one row otherwise, and its last bits are others."""
@@ -47,7 +44,7 @@ LEAST_TRUNK = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenVINOSettings:
-    """``precision`` is the arithmetic of UNet and decoder, but for the UNet's products where they are in ``int8``;
+    """``precision`` is the arithmetic of UNet and decoder, but for their products where those are in ``int8``;
     ``threads`` None leaves their number to OpenVINO, ``lanes`` is how many parts of a batch run at the same time, at
     most, ``cache`` is a folder for compiled graphs, or None to compile them anew in every process.
     """
@@ -101,7 +98,7 @@ class OpenVINORuntime:
         Raises ``GraphCompileError``, for int8 ``NotCalibratedError`` and ``CorruptActivationsError`` too.
         """
         path, entry = export.graph(graph)
-        ranges = export.activations() if self._settings.int8 and graph == QUANTISED else None
+        ranges = export.activations() if self._settings.int8 and graph in REDUCED else None
         lanes = self._lanes(shapes)
         shapes = {name: (_share(shape[0], lanes), *shape[1:]) for name, shape in shapes.items()}
         precision = self._settings.precision if graph in REDUCED else "f32"
