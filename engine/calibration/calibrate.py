@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from engine.backends.base import ModelFacts
 from engine.backends.compiled.backend import CompiledBackend, CompiledSettings
-from engine.backends.compiled.openvino_runtime import OpenVINOSettings
+from engine.backends.compiled.openvino_runtime import REDUCED, OpenVINOSettings, require_int8
 from engine.calibration.watching import WatchingRuntime
 from engine.config import EngineConfig
 from engine.embedded.quality.generate import Generator, Order, Picture
 from engine.embedded.quality.settings import Setting
-from engine.export.activations import ACTIVATIONS, Range, write_activations
+from engine.export.activations import ACTIVATIONS, Range, weights_of, write_activations
 from engine.export.errors import CalibrationError
 from engine.export.obtain import obtain_export
 from engine.export.settings import ExportSettings
+from engine.loop.announcement import distilled, model_info
+from engine.models.lora_choice import LoraChoice
 
 BUCKET = 8
-SETTINGS = tuple(
-    Setting(sampler=sampler, guidance_scale=guidance)
-    for sampler, guidance in (("ddim", 3.0), ("dpmpp_2m_karras", 5.0), ("euler_ancestral", 7.5))
-)
-"""Ways of drawing that are taken in turns: between them they meet all of the noise that requests do."""
+OTHERS = (("dpmpp_2m_karras", 5.0), ("euler_ancestral", 7.5))
+"""Samplers and guidance beside the model's own: between them they meet all of the noise that requests do."""
 WITHOUT_REFERENCE = 8
 """One picture in so many has no reference."""
 LARGEST_ERROR = 0.25
@@ -37,18 +37,18 @@ LARGEST_ERROR = 0.25
 class Material:
     """What is drawn for calibration: so many ``images`` of prompts and references, each taken in turns.
 
-    References are RGB, ``[H, W, 3]`` uint8; there may be none.
+    References are RGB, ``[H, W, 3]`` uint8; there may be none, and must be none for a model without an adapter.
     """
 
     prompts: Sequence[str]
     references: Sequence[Picture]
     images: int
 
-    def orders(self) -> list[Order]:
-        """Return what to draw, always the same."""
+    def orders(self, settings: Sequence[Setting]) -> list[Order]:
+        """Return what to draw in these ways, taken in turns too; always the same."""
         references: list[Picture | None] = list(self.references) or [None]
         pairs = islice(
-            zip(cycle(self.prompts), cycle(references), cycle(SETTINGS), strict=False), self.images
+            zip(cycle(self.prompts), cycle(references), cycle(settings), strict=False), self.images
         )
         return [
             Order(
@@ -59,6 +59,18 @@ class Material:
             )
             for number, (prompt, reference, setting) in enumerate(pairs)
         ]
+
+
+def settings_of(facts: ModelFacts) -> tuple[Setting, ...]:
+    """Return the ways to draw with a model: its own, and others where it was not distilled to few steps."""
+    info = model_info(facts)
+    own = Setting(
+        sampler=info.default_sampler,
+        steps=info.default_steps,
+        guidance_scale=info.default_guidance_scale,
+    )
+    others = () if distilled(facts) else OTHERS
+    return (own, *(replace(own, sampler=sampler, guidance_scale=scale) for sampler, scale in others))
 
 
 def read_material(prompts: Path, references: Path | None, images: int) -> Material:
@@ -87,11 +99,13 @@ class Calibration:
     ranges: dict[str, Range]
     errors: dict[str, float]
     images: int
+    weights: str
+    """See ``weights_of``."""
 
     def write(self, path: Path) -> None:
         """Write ``activations.safetensors``. Raises ``OSError``."""
         errors = {graph: round(error, 4) for graph, error in self.errors.items()}
-        write_activations(path, self.ranges, {"images": self.images, "errors": errors})
+        write_activations(path, self.ranges, self.weights, {"images": self.images, "errors": errors})
         path.chmod(0o644)
 
 
@@ -101,14 +115,20 @@ def calibrate(
     material: Material,
     *,
     adapter: str | None = None,
+    loras: Sequence[LoraChoice] = (),
     threads: int | None = None,
     progress: Callable[[int], object] = lambda done: None,
 ) -> Calibration:
     """Calibrate a model directory; ``progress`` hears of pictures as they are done.
 
-    Raises the ``ModelError`` family, ``CalibrationError`` among it.
+    Raises the ``ModelError`` family, ``CalibrationError`` among it, ``UnknownBackendError`` for a CPU that cannot tell
+    how far off int8 is, and ``ValueError`` for references that the model has no adapter for.
     """
-    export = obtain_export(model, cache, ExportSettings(adapter=adapter))
+    require_int8()
+    export = obtain_export(model, cache, ExportSettings(adapter=adapter, loras=tuple(loras)))
+    facts = export.manifest.facts
+    if material.references and not facts.adapters:
+        raise ValueError(f"{model} has no adapter for references")
     runtime = WatchingRuntime(OpenVINOSettings(threads=threads, cache=cache / "openvino"))
     backend = CompiledBackend(export, runtime, CompiledSettings(buckets=(BUCKET,)))
     generator = Generator(
@@ -117,9 +137,16 @@ def calibrate(
         clock=lambda: 0.0,  # so that ticks are always the same
     )
     runtime.forget()  # warm-up draws noise
-    for more in generator.generate(material.orders()):
-        progress(more)
+    try:
+        for more in generator.generate(material.orders(settings_of(facts))):
+            progress(more)
+    except RuntimeError as failure:
+        raise CalibrationError("a portrait could not be drawn", path=model, found=str(failure)) from failure
     errors = runtime.errors()
+    if errors.keys() != set(REDUCED):
+        raise CalibrationError(
+            "not all graphs were seen", path=model, expected=str(REDUCED), found=str([*errors])
+        )
     for graph, error in errors.items():
         if not error <= LARGEST_ERROR:
             raise CalibrationError(
@@ -128,4 +155,9 @@ def calibrate(
                 expected=f"at most {LARGEST_ERROR:g}",
                 found=f"{error:.3g}",
             )
-    return Calibration(ranges=dict(runtime.ranges), errors=errors, images=material.images)
+    return Calibration(
+        ranges=dict(runtime.ranges),
+        errors=errors,
+        images=material.images,
+        weights=weights_of(export.manifest.source),
+    )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
 
 from engine.export.activations import ACTIVATIONS
+from engine.models.lora_choice import add_lora_option
 
 
 def add_calibrate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -32,6 +34,7 @@ def add_calibrate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument(
         "--adapter", help="default IP-Adapter, by its file's stem, where the model has several"
     )
+    add_lora_option(parser)
     parser.add_argument("--threads", type=_count, help="CPU threads")
     parser.add_argument(
         "--cache-dir", type=Path, help="where exports are kept (default limner in the user's cache directory)"
@@ -58,16 +61,19 @@ def run_calibrate(options: argparse.Namespace) -> int:
 
     try:
         ModelLayout.open(options.model)  # an export keeps what was found when it was made
+        output = options.output or options.model / ACTIVATIONS
+        if not os.access(output.parent, os.W_OK):  # better told before the work than after it
+            raise PermissionError(f"{output.parent} cannot be written to; choose another --output")
         material = read_material(options.prompts, options.references, options.images)
         found = calibrate(
             options.model,
             options.cache_dir or default_cache_dir(),
             material,
             adapter=options.adapter,
+            loras=options.loras,
             threads=options.threads,
             progress=progress,
         )
-        output = options.output or options.model / ACTIVATIONS
         found.write(output)
     except (ModelError, ValueError, OSError) as error:
         sys.stderr.write(f"limner-engine: {type(error).__name__}: {error}\n")

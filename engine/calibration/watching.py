@@ -23,11 +23,13 @@ from engine.backends.compiled.runtime import CompiledGraph, Pairs, Rows, Shape, 
 from engine.export.activations import Range
 from engine.export.directory import ExportDirectory
 
-KEPT_ONE_IN = 37
+KEPT_ONE_IN = {"unet": 19, "vae_decoder": 3}
 """One call in so many is kept to be computed again: a UNet's go through the steps of sampling again and again."""
+MOST_KEPT = 12
+"""Of a graph: a UNet's inputs have the keys and values of all its rows."""
 
-Kept = list[tuple[dict[str, torch.Tensor], torch.Tensor]]
-"""Inputs of calls, and what they gave."""
+Kept = list[tuple[dict[str, torch.Tensor], torch.Tensor, list[int]]]
+"""Inputs of calls, what they gave, and which of their rows are no padding."""
 
 
 @dataclass(slots=True)
@@ -76,11 +78,11 @@ class WatchingRuntime(OpenVINORuntime):
         def compute(inputs: Tensors, rows: Rows | None = None) -> dict[str, torch.Tensor]:
             found = call(inputs, rows)
             result = found[watched.result]
-            self._note(names, found, rows or [True] * len(result))
-            if watched.calls % KEPT_ONE_IN == 0:
-                watched.kept.append(
-                    ({name: tensor.clone() for name, tensor in inputs.items()}, result.clone())
-                )
+            real = [at for at in range(len(result)) if rows is None or rows[at] is not None]
+            self._note(names, found, real)
+            if watched.calls % KEPT_ONE_IN[graph] == 0 and len(watched.kept) < MOST_KEPT:
+                given = {name: tensor.clone() for name, tensor in inputs.items()}
+                watched.kept.append((given, result.clone(), real))
             watched.calls += 1
             return {watched.result: result}
 
@@ -88,15 +90,18 @@ class WatchingRuntime(OpenVINORuntime):
 
     def errors(self) -> dict[str, float]:
         """Return how far each graph is off in int8, over some of its calls: the rms error over the result's own rms."""
-        return {graph: self._error(graph) for graph in self._watched}
+        return {graph: self._error(graph) for graph, watched in self._watched.items() if watched.kept}
 
     def _error(self, graph: str) -> float:
         watched = self._watched[graph]
         model = self._model(graph)
         quantise(model, self.ranges)
         compute = self._compiled(model, (watched.result,))
-        missed = torch.cat([compute(inputs, None)[watched.result] - exact for inputs, exact in watched.kept])
-        wanted = torch.cat([exact for _, exact in watched.kept])
+        pairs = [
+            (compute(inputs, None)[watched.result][real], exact[real]) for inputs, exact, real in watched.kept
+        ]
+        missed = torch.cat([found - exact for found, exact in pairs])
+        wanted = torch.cat([exact for _, exact in pairs])
         return float((missed.square().mean() / wanted.square().mean()).sqrt())
 
     def _model(self, graph: str) -> Any:
@@ -111,9 +116,8 @@ class WatchingRuntime(OpenVINORuntime):
         options = compile_options("f32", threads=self._settings.threads)
         return OpenVINOGraph(shared_core().compile_model(model, "CPU", options), outputs)
 
-    def _note(self, names: list[str], found: Mapping[str, torch.Tensor], rows: Rows) -> None:
+    def _note(self, names: list[str], found: Mapping[str, torch.Tensor], real: list[int]) -> None:
         """Widen the ranges by all rows that are not padding."""
-        real = [at for at, row in enumerate(rows) if row is not None]
         for number, name in enumerate(names):
             low, high = (found[f"{number}.{end}"][real].numpy() for end in ("low", "high"))
             seen = Range(low.min(axis=0).astype(np.float32), high.max(axis=0).astype(np.float32))

@@ -6,8 +6,9 @@ lies beside ``model_index.json``, and an export carries a copy.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.export.errors import CorruptActivationsError
+from engine.export.errors import CorruptActivationsError, NotCalibratedError
+from engine.export.manifest import FileDigest
 from engine.files.replacement import replacing
 
 ACTIVATIONS = "activations.safetensors"
@@ -43,8 +45,28 @@ Ranges = Mapping[str, Range]
 """By the layer's name, which is that of its weight without ``.weight``: ``unet.mid_block.resnets.0.conv1``."""
 
 
-def write_activations(path: Path, ranges: Ranges, about: Mapping[str, object]) -> None:
-    """Write ranges, with what else is to be known of them, whole or not at all. Raises ``OSError``.
+def weights_of(source: Iterable[FileDigest]) -> str:
+    """Return a digest of the weights that ranges are of: of a model directory's files, UNet, VAE and LoRAs."""
+    files = [
+        (file.file, file.sha256)
+        for file in source
+        if file.file.startswith(("unet/", "vae/", "lora/")) and file.file.endswith(".safetensors")
+    ]
+    return hashlib.sha256(json.dumps(sorted(files)).encode()).hexdigest()
+
+
+def check_calibrated(root: Path) -> None:
+    """Raise ``NotCalibratedError`` for a model directory without ranges."""
+    if not (root / ACTIVATIONS).is_file():
+        raise NotCalibratedError(
+            "int8 needs to know between which values activations lie: run limner-engine calibrate on the model",
+            path=root,
+            expected=ACTIVATIONS,
+        )
+
+
+def write_activations(path: Path, ranges: Ranges, weights: str, about: Mapping[str, object]) -> None:
+    """Write ranges of these weights, with what else is to be known, whole or not at all. Raises ``OSError``.
 
     All of the latter is one JSON object in one entry: of several, safetensors writes now one first and now another.
     """
@@ -53,14 +75,14 @@ def write_activations(path: Path, ranges: Ranges, about: Mapping[str, object]) -
     tensors: dict[str, Channels] = {}
     for name, found in sorted(ranges.items()):
         tensors[name + _LOW], tensors[name + _HIGH] = found.low, found.high
-    stated = json.dumps({"format": FORMAT, **about}, sort_keys=True)
+    stated = json.dumps({"format": FORMAT, "weights": weights, **about}, sort_keys=True)
     content = save(tensors, metadata={ENTRY: stated})
     with replacing(path) as beside:
         beside.write_bytes(content)
 
 
-def read_activations(path: Path) -> dict[str, Range]:
-    """Read ranges. Raises ``CorruptActivationsError``."""
+def read_activations(path: Path, weights: str) -> dict[str, Range]:
+    """Read the ranges of these weights. Raises ``CorruptActivationsError``, ``NotCalibratedError`` for others."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -69,6 +91,13 @@ def read_activations(path: Path) -> dict[str, Range]:
             kind = stated.get("format") if isinstance(stated, dict) else None
             if kind != FORMAT:
                 raise _corrupt(path, f"format {FORMAT}", f"format {kind}")
+            if stated.get("weights") != weights:
+                raise NotCalibratedError(
+                    "the ranges of activations are of other weights: run limner-engine calibrate on this model",
+                    path=path,
+                    expected=f"weights {weights[:16]}",
+                    found=f"weights {str(stated.get('weights'))[:16]}",
+                )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise _corrupt(path, "a safetensors file", str(error)) from error

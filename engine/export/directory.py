@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from engine.export.activations import ACTIVATIONS, Range, read_activations
+from engine.export.activations import ACTIVATIONS, Range, read_activations, weights_of
 from engine.export.digest import verify_files
 from engine.export.errors import CorruptManifestError, GraphMismatchError, NotCalibratedError
 from engine.export.manifest import (
@@ -68,16 +68,18 @@ class ExportDirectory:
     def activations(self) -> dict[str, Range]:
         """Return the ranges of the inputs of the UNet's and the decoder's layers.
 
-        Raises ``NotCalibratedError`` where the model had none when it was exported, and ``CorruptActivationsError``.
+        Raises ``NotCalibratedError`` where the model had none when it was exported, or those of other weights, and
+        ``CorruptActivationsError``.
         """
         if all(file.file != ACTIVATIONS for file in self.manifest.files):
             raise NotCalibratedError(
-                "int8 needs to know between which values activations lie: run limner-engine calibrate on the model",
+                "int8 needs to know between which values activations lie: run limner-engine calibrate on the model, "
+                "and export it again",
                 path=self.root,
                 expected=ACTIVATIONS,
                 found=f"the export of a model without it ({self.manifest.model})",
             )
-        return read_activations(self.root / ACTIVATIONS)
+        return read_activations(self.root / ACTIVATIONS, weights_of(self.manifest.source))
 
 
 def _check_graphs(root: Path, manifest: Manifest) -> None:

@@ -66,7 +66,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=BenchSettings().rounds)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
     parser.add_argument("--backend", default=DEFAULT_BACKENDS["cpu"], help="of the service and its bare loop")
-    parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the service and its bare loop")
+    parser.add_argument(
+        "--dtype", choices=(*DTYPES, "int8"), default="auto", help="of the service and its bare loop"
+    )
     parser.add_argument("--peer-dtype", choices=DTYPES[1:], default="float32", help="of diffusers")
     parser.add_argument(
         "--also",

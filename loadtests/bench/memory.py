@@ -72,7 +72,7 @@ def served(name: str, dtype: str, threads: int, jobs: int) -> dict[str, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m loadtests.bench.memory", description=__doc__)
     parser.add_argument("--backend", default=DEFAULT_BACKENDS["cpu"])
-    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "int8"), default="auto")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--jobs", type=int, default=16, help="in flight at once in the served engine")
     arguments = parser.parse_args()

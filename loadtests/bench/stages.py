@@ -87,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m loadtests.bench.stages", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=64, help="a round")
-    parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto")
+    parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32", "int8"), default="auto")
     parser.add_argument("--buckets", type=int, nargs="+", default=[2, 8, 16])
     arguments = parser.parse_args()
     in_flight = max(arguments.buckets) // 2

@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--images", type=int, default=32, help="a round")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
-    parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto")
+    parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32", "int8"), default="auto")
     parser.add_argument("--lanes", type=int, default=1)
     parser.add_argument("--buckets", nargs="+", default=["2", "8"])
     arguments = parser.parse_args()

@@ -20,7 +20,7 @@ Picture = NDArray[np.int16]
 MEAN_LEVELS = 2.0
 """bfloat16 on this model is 0.4 to 1 away from float32 in the mean (docs/benchmarks.md); another picture, tens."""
 MEAN_LEVELS_INT8 = 4.0
-"""int8 is 1.3 away on average over pictures (docs/benchmarks.md), of some pictures twice that."""
+"""int8 is 1.5 away on average over pictures (docs/benchmarks.md), of some pictures twice that."""
 
 
 def decode(png: bytes) -> Picture:

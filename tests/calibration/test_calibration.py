@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from engine.__main__ import main
 from engine.backends.compiled.backend import CompiledBackend, CompiledSettings
 from engine.backends.compiled.openvino_runtime import OpenVINOSettings
+from engine.backends.options import UnknownBackendError
 from engine.calibration import calibrate
-from engine.calibration.calibrate import SETTINGS, Material, read_material
+from engine.calibration.calibrate import OTHERS, Material, read_material, settings_of
 from engine.calibration.watching import WatchingRuntime
 from engine.embedded.quality.generate import Order
-from engine.export.activations import ACTIVATIONS, read_activations
+from engine.embedded.quality.settings import MAIN
+from engine.export.activations import ACTIVATIONS, read_activations, weights_of
+from engine.export.digest import digest_file
+from engine.export.source import source_files
+from engine.loop.announcement import model_info
+from engine.models.model import load_model
 from tests.backends.rows import row_of
-from tests.compiled import exported
+from tests.compiled import NEEDS_INT8, exported
 from tests.equivalence.harness import portrait
-from tests.tinymodels import build_tiny_model
+from tests.tinymodels import LCM, TinySettings, build_tiny_model
 
+WAYS = (MAIN, replace(MAIN, guidance_scale=7.5), replace(MAIN, sampler="euler"))
 PICTURE = np.zeros((8, 8, 3), np.uint8)
 
 
@@ -29,13 +38,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_material_is_taken_in_turns() -> None:
-    orders = Material(prompts=["a", "b"], references=[PICTURE, PICTURE + 1], images=16).orders()
+    orders = Material(prompts=["a", "b"], references=[PICTURE, PICTURE + 1], images=16).orders(WAYS)
     assert [order.prompt for order in orders] == ["a", "b"] * 8
     assert [order.seed for order in orders] == list(range(16))
-    assert {order.setting for order in orders} == set(SETTINGS)
+    assert {order.setting for order in orders} == set(WAYS)
     assert [number for number, order in enumerate(orders) if order.reference is None] == [7, 15]
     assert not any(
-        order.reference is not None for order in Material(prompts=["a"], references=[], images=4).orders()
+        order.reference is not None for order in Material(prompts=["a"], references=[], images=4).orders(WAYS)
     )
 
 
@@ -60,8 +69,6 @@ def test_material_that_is_none(tmp_path: Path, missing: str) -> None:
 
 def test_padding_is_not_noted(root: Path) -> None:
     """A row by itself, in a bucket of four, leaves what it leaves in a bucket of one."""
-    import torch
-
     noted = {}
     for bucket in (1, 4):
         runtime = WatchingRuntime(OpenVINOSettings(threads=1))
@@ -77,28 +84,64 @@ def test_padding_is_not_noted(root: Path) -> None:
         np.testing.assert_allclose(found.high, noted[4][name].high, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("settings", "ways"),
+    [(TinySettings(), 1 + len(OTHERS)), (LCM, 1)],
+    ids=["not distilled", "distilled"],
+)
+def test_a_model_is_drawn_with_as_it_is_used(tmp_path: Path, settings: TinySettings, ways: int) -> None:
+    facts = load_model(build_tiny_model(tmp_path / "model", settings)).facts
+    found = settings_of(facts)
+    info = model_info(facts)
+    assert len(found) == ways
+    assert (found[0].sampler, found[0].steps) == (info.default_sampler, info.default_steps)
+    assert found[0].guidance_scale == info.default_guidance_scale
+
+
+@NEEDS_INT8
+def test_a_model_without_an_adapter(tmp_path: Path) -> None:
+    model = build_tiny_model(tmp_path / "model", TinySettings(adapters=()))
+    material = Material(prompts=["a portrait"], references=[], images=4)
+    found = calibrate.calibrate(model, tmp_path / "cache", material, threads=1)
+    assert found.errors.keys() == {"unet", "vae_decoder"}
+    with pytest.raises(ValueError, match="no adapter for references"):
+        calibrate.calibrate(model, tmp_path / "cache", replace(material, references=[PICTURE]), threads=1)
+
+
+def test_a_cpu_that_cannot_tell_is_told(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    with pytest.raises(UnknownBackendError, match="VNNI"):
+        calibrate.calibrate(root, tmp_path, Material(prompts=["a"], references=[], images=4))
+
+
+@NEEDS_INT8
 def test_the_command(
     root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Order] = []
     orders = Material.orders
-    monkeypatch.setattr(Material, "orders", lambda material: drawn.extend(orders(material)) or drawn)
+    monkeypatch.setattr(
+        Material, "orders", lambda material, ways: drawn.extend(orders(material, ways)) or drawn
+    )
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a portrait\n")
+    own = weights_of(digest_file(root, path) for path in source_files(root))
     (root / ACTIVATIONS).write_text("what is there is no obstacle")
     command = ["calibrate", str(root), "--prompts", str(prompts), "--cache-dir", str(tmp_path / "cache")]
     assert main([*command, "--images", "4", "--threads", "1"]) == 0
     told = capfd.readouterr().err
     assert "4 of 4 portraits" in told and "in int8 unet is off by" in told and "vae_decoder" in told
     assert len(drawn) == 4
-    assert len(read_activations(root / ACTIVATIONS)) > 10
+    assert len(read_activations(root / ACTIVATIONS, own)) > 10
     other = tmp_path / "other.safetensors"
     assert main([*command, "--images", "4", "--threads", "1", "--output", str(other)]) == 0
-    assert len(read_activations(other)) > 10
+    assert len(read_activations(other, own)) > 10
 
     monkeypatch.setattr(calibrate, "LARGEST_ERROR", 1e-5)
     assert main([*command, "--images", "4", "--threads", "1", "--output", str(tmp_path / "bad")]) == 2
     assert "CalibrationError" in capfd.readouterr().err and not (tmp_path / "bad").exists()
+    assert main([*command, "--output", str(tmp_path / "nowhere" / "file")]) == 2
+    assert "cannot be written to" in capfd.readouterr().err
     prompts.write_text("")
     assert main(command) == 2
     assert "has no prompt" in capfd.readouterr().err

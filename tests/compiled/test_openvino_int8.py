@@ -9,19 +9,29 @@ from typing import Any
 import numpy as np
 import openvino
 import pytest
+import torch
 from openvino import opset13 as ops
 
 from engine.backends.compiled import openvino_int8
 from engine.backends.compiled.openvino_core import shared_core
 from engine.backends.compiled.openvino_int8 import layers, quantise, watch
-from engine.backends.compiled.openvino_runtime import OpenVINORuntime, OpenVINOSettings
+from engine.backends.compiled.openvino_runtime import OpenVINORuntime, OpenVINOSettings, computes_int8
 from engine.backends.compiled.openvino_trunk import share_trunk
 from engine.backends.options import UnknownBackendError
 from engine.backends.registry import create_backend
-from engine.export.activations import ACTIVATIONS, Range, read_activations, write_activations
+from engine.export.activations import (
+    ACTIVATIONS,
+    Range,
+    read_activations,
+    weights_of,
+    write_activations,
+)
+from engine.export.digest import digest_file
 from engine.export.directory import ExportDirectory
 from engine.export.errors import NotCalibratedError
-from tests.compiled import NEEDS_INT8, calibrated, exported
+from engine.export.source import source_files
+from tests.backends.rows import row_of
+from tests.compiled import NEEDS_INT8, calibrated, compiled, exported
 from tests.compiled.graphs import given, run, unet
 from tests.tinymodels import build_tiny_model
 
@@ -71,10 +81,14 @@ def error(model: Any, inputs: dict[str, np.ndarray[Any, Any]], exact: np.ndarray
 
 
 def precisions(model: Any) -> Counter[tuple[str, str]]:
-    """Count what the CPU plugin makes of a graph, by the kind of product and the type of its input."""
-    ran = shared_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).get_runtime_model()
-    kinds = Counter()
-    for op in ran.get_ops():
+    """Count what the CPU plugin makes of a graph's products."""
+    return kinds_of(shared_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))
+
+
+def kinds_of(compiled: Any) -> Counter[tuple[str, str]]:
+    """Count the products of a compiled graph by their kind and the type of their input."""
+    kinds: Counter[tuple[str, str]] = Counter()
+    for op in compiled.get_runtime_model().get_ops():
         kind = op.get_rt_info()["layerType"].astype(str)
         if kind == "Convolution" or kind.startswith("FullyConnected"):
             kinds[kind.removesuffix("QuantizedLegacy"), op.input_value(0).get_element_type().to_string()] += 1
@@ -156,6 +170,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return calibrated(build_tiny_model(tmp_path_factory.mktemp("tiny") / "model"))
 
 
+@NEEDS_INT8
 def test_every_layer_of_a_unet_but_the_outermost_and_the_timesteps(root: Path) -> None:
     ranges = exported(root).activations()
     model = unet(root)
@@ -178,6 +193,7 @@ def test_a_unet_in_int8_is_near(root: Path) -> None:
     assert 1e-3 < error(model, inputs, wanted) < 0.1
 
 
+@NEEDS_INT8
 def test_rounded_weights_are_not_taken_for_rows(root: Path) -> None:
     """The tiny UNet's weights have 32 outputs, as many as a batch has rows."""
     model = unet(root, rows=32)
@@ -185,30 +201,70 @@ def test_rounded_weights_are_not_taken_for_rows(root: Path) -> None:
     assert share_trunk(model)
 
 
-def test_the_runtime_compiles_the_unet_alone_in_int8_and_keeps_it_apart(root: Path, tmp_path: Path) -> None:
+@NEEDS_INT8
+def test_the_runtime_compiles_unet_and_decoder_in_int8_and_keeps_them_apart(
+    root: Path, tmp_path: Path
+) -> None:
     export = exported(root)
-    shapes = {port.any_name: tuple(port.shape) for port in unet(root).inputs}
-    graphs = {}
+    shapes = {
+        "unet": {port.any_name: tuple(port.shape) for port in unet(root).inputs},
+        "vae_decoder": {"latents": (1, 4, 8, 8)},
+        "text_kv": {"embedding": (1, 4, 32)},
+    }
+    compiled = {}
     for int8 in (False, True):
         runtime = OpenVINORuntime(OpenVINOSettings(int8=int8, threads=1, cache=tmp_path))
-        graphs[int8] = runtime.compile(export, "unet", shapes)
-        assert runtime.compiled == 1, "the other type's file is not taken"
-        runtime.compile(export, "text_kv", {"embedding": (1, 4, 32)})
-        assert runtime.compiled == (1 if int8 else 2), "what stays in float32 is one file for both"
+        found = {name: products(runtime.compile(export, name, shapes[name])) for name in shapes}
+        assert {name: ("u8" in kinds or "i8" in kinds) for name, kinds in found.items()} == {
+            "unet": int8,
+            "vae_decoder": int8,
+            "text_kv": False,
+        }
+        compiled[int8] = runtime.compiled
+    assert compiled == {False: 3, True: 2}, "what stays in float32 is one file for both"
+    dynamic = {name: (None, *shape[1:]) for name, shape in shapes["unet"].items()}
+    runtime = OpenVINORuntime(OpenVINOSettings(int8=True, threads=1))
+    assert "i8" in products(runtime.compile(export, "unet", dynamic))
+
+
+def products(graph: Any) -> set[str]:
+    """Return the types that a compiled graph's products read."""
+    return {kind for _, kind in kinds_of(graph._lanes[0].request.get_compiled_model())}
+
+
+@NEEDS_INT8
+def test_a_backend_in_int8_predicts_nearly_the_same(root: Path) -> None:
+    """Through all that is done to a graph, at the model's size and at another one, and in its decoder."""
+    sample = torch.randn(1, 4, 8, 12, generator=torch.Generator().manual_seed(0))
+    found: dict[str, list[torch.Tensor]] = {}
+    for dtype in ("float32", "int8"):
+        backend = compiled("openvino", root, dtype=dtype, buckets=(1, 2))
+        slot = backend.place(row_of(backend, backend.encode_prompts(["a portrait of a woman"])[0]))
+        found[dtype] = [
+            backend.predict_noise([slot], sample[..., :width], torch.tensor([500.0]), 1) for width in (8, 12)
+        ]
+        found[dtype].append(backend.decode_latents(sample[..., :8]).float())
+    for exact, near in zip(found["float32"], found["int8"], strict=True):
+        off = float(((near - exact).square().mean() / exact.square().mean()).sqrt())
+        assert 1e-3 < off < 0.3, off
 
 
 @NEEDS_INT8
 def test_a_model_that_was_not_calibrated(tmp_path: Path) -> None:
-    export = exported(build_tiny_model(tmp_path / "model"))
+    model = build_tiny_model(tmp_path / "model")
     with pytest.raises(NotCalibratedError, match="limner-engine calibrate") as caught:
-        create_backend("openvino", export.root, dtype="int8")
+        create_backend("openvino", model, dtype="int8", cache=tmp_path / "cache")
     assert caught.value.expected == ACTIVATIONS
+    assert not (tmp_path / "cache").exists(), "before it is exported"
+    with pytest.raises(NotCalibratedError, match="and export it again"):
+        create_backend("openvino", exported(model).root, dtype="int8")
 
 
-def test_ranges_of_another_model(tmp_path: Path) -> None:
+def test_ranges_of_other_layers(tmp_path: Path) -> None:
     model = build_tiny_model(tmp_path / "model")
     other = Range(np.zeros(1, np.float32), np.ones(1, np.float32))
-    write_activations(model / ACTIVATIONS, {"unet.other": other}, {})
+    source = [digest_file(model, path) for path in source_files(model)]
+    write_activations(model / ACTIVATIONS, {"unet.other": other}, weights_of(source), {})
     shapes = {port.any_name: tuple(port.shape) for port in unet(model).inputs}
     runtime = OpenVINORuntime(OpenVINOSettings(int8=True, threads=1))
     with pytest.raises(NotCalibratedError, match=r"of another model.*range of each input of unet\."):
@@ -216,14 +272,21 @@ def test_ranges_of_another_model(tmp_path: Path) -> None:
 
 
 def test_a_cpu_without_vnni_is_told(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.backends.compiled.openvino_runtime.computes_int8", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, "avx512_vnni": False})
     with pytest.raises(UnknownBackendError, match="VNNI"):
         create_backend("openvino", root, dtype="int8", cache=tmp_path)
 
 
+@pytest.mark.parametrize("known", ["avx512_vnni", "avx_vnni"])
+def test_either_vnni_will_do(monkeypatch: pytest.MonkeyPatch, known: str) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {known: True})
+    assert computes_int8()
+
+
+@NEEDS_INT8
 def test_the_export_carries_the_ranges(root: Path) -> None:
     export = ExportDirectory.open(exported(root).root)
-    written = read_activations(root / ACTIVATIONS)
+    written = read_activations(root / ACTIVATIONS, weights_of(export.manifest.source))
     found = export.activations()
     assert found.keys() == written.keys()
     for name, known in written.items():

@@ -21,7 +21,7 @@ from engine.backends.compiled.openvino_rewrites import (
     widen_convolutions,
 )
 from engine.backends.compiled.openvino_runtime import OpenVINORuntime, OpenVINOSettings, best_dtype
-from tests.compiled import exported
+from tests.compiled import NEEDS_INT8, calibrated, exported
 from tests.compiled.graphs import EXACT, given, kinds, run, unet
 from tests.tinymodels import build_tiny_model
 
@@ -109,7 +109,7 @@ def test_a_graph_without_group_norms_is_left_alone() -> None:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+    return calibrated(build_tiny_model(tmp_path_factory.mktemp("tiny") / "model"))
 
 
 def gated(cuts: list[tuple[int, int, int, int]], *, read_whole: bool = False, turned: bool = True) -> Any:
@@ -232,19 +232,27 @@ def test_in_bfloat16_a_rewritten_unet_errs_about_as_exported(root: Path, *, spre
 
 
 @pytest.mark.parametrize(
-    ("precision", "lanes", "spread"),
-    [("bf16", 1, [False]), ("bf16", 2, [True]), ("f32", 1, []), ("f32", 2, [])],
+    ("precision", "int8", "lanes", "spread"),
+    [
+        ("bf16", False, 1, [False]),
+        ("bf16", False, 2, [True]),
+        ("f32", False, 1, []),
+        ("f32", False, 2, []),
+        pytest.param("f32", True, 1, [True], marks=NEEDS_INT8),
+    ],
 )
-def test_only_bfloat16_is_rewritten(
+def test_where_products_are_fast_alone_the_rest_is_rewritten(
     root: Path,
     monkeypatch: pytest.MonkeyPatch,
     precision: Literal["bf16", "f32"],
     lanes: int,
     spread: list[bool],
+    *,
+    int8: bool,
 ) -> None:
     seen: list[bool] = []
     monkeypatch.setattr(openvino_runtime, "rewrite_for_fast_products", lambda _, spread: seen.append(spread))
-    runtime = OpenVINORuntime(OpenVINOSettings(precision=precision, threads=2, lanes=lanes))
+    runtime = OpenVINORuntime(OpenVINOSettings(precision=precision, int8=int8, threads=2, lanes=lanes))
     runtime.compile(exported(root), "unet", {port.any_name: tuple(port.shape) for port in unet(root).inputs})
     runtime.compile(exported(root), "text_kv", {"embedding": (1, 4, 32)})
     assert seen == spread, "the UNet, and nothing that stays in float32"

@@ -15,11 +15,14 @@ from engine.export.activations import (
     FORMAT,
     Range,
     read_activations,
+    weights_of,
     write_activations,
 )
-from engine.export.errors import CorruptActivationsError
+from engine.export.errors import CorruptActivationsError, NotCalibratedError
+from engine.export.manifest import FileDigest
 
-OURS = json.dumps({"format": FORMAT})
+OWN = "a digest"
+OURS = json.dumps({"format": FORMAT, "weights": OWN})
 LAYER = "unet.mid_block.resnets.0.conv1"
 
 
@@ -31,15 +34,38 @@ def known(*limits: float) -> Range:
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / ACTIVATIONS
     write_activations(
-        path, {LAYER: known(1, 2), "unet.conv": known(3)}, {"images": 8, "errors": {"unet": 0.1}}
+        path, {LAYER: known(1, 2), "unet.conv": known(3)}, OWN, {"images": 8, "errors": {"unet": 0.1}}
     )
     first = path.read_bytes()
-    found = read_activations(path)
+    found = read_activations(path, OWN)
     assert found.keys() == {LAYER, "unet.conv"}
     assert found[LAYER].low.tolist() == [-1, -2] and found[LAYER].high.tolist() == [1, 2]
-    write_activations(path, dict(reversed(found.items())), {"images": 8, "errors": {"unet": 0.1}})
+    write_activations(path, dict(reversed(found.items())), OWN, {"images": 8, "errors": {"unet": 0.1}})
     assert path.read_bytes() == first, "the same ranges are the same file"
     assert [entry.name for entry in tmp_path.iterdir()] == [ACTIVATIONS]
+
+
+def test_ranges_of_other_weights_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / ACTIVATIONS
+    write_activations(path, {LAYER: known(1)}, OWN, {})
+    with pytest.raises(NotCalibratedError, match=r"of other weights.*found weights a digest"):
+        read_activations(path, "another")
+
+
+def test_weights_are_those_of_unet_vae_and_loras() -> None:
+    def of(**changed: str) -> str:
+        files = {
+            "unet/model.safetensors": "1",
+            "vae/model.safetensors": "2",
+            "lora/style.safetensors": "3",
+            "unet/config.json": "4",
+            "text_encoder/model.safetensors": "5",
+        }
+        given = files | {name.replace("__", "/") + ".safetensors": digest for name, digest in changed.items()}
+        return weights_of(FileDigest(file=name, bytes=1, sha256=digest) for name, digest in given.items())
+
+    assert of() == of(text_encoder__model="changed")
+    assert len({of(), of(unet__model="x"), of(vae__model="x"), of(lora__style="x"), of(lora__more="x")}) == 5
 
 
 def test_ranges_join() -> None:
@@ -66,7 +92,7 @@ def test_what_is_no_range(tmp_path: Path, tensors: dict[str, list[float]], kind:
     arrays = {name: np.array(values, dtype=np.float32) for name, values in tensors.items()}
     save_file(arrays, path, metadata={ENTRY: kind})
     with pytest.raises(CorruptActivationsError, match=what) as caught:
-        read_activations(path)
+        read_activations(path, OWN)
     assert caught.value.path == path
 
 
@@ -76,4 +102,4 @@ def test_what_is_no_file(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(CorruptActivationsError, match="limner-engine calibrate"):
-        read_activations(path)
+        read_activations(path, OWN)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from engine.backends.compiled.backend import CompiledBackend, CompiledSettings
 from engine.backends.options import BackendOptions, UnknownBackendError
+from engine.export.activations import check_calibrated
 from engine.export.directory import ExportDirectory
+from engine.export.manifest import MANIFEST
 from engine.export.obtain import obtain_export
 from engine.export.settings import ExportSettings
 
@@ -16,22 +18,22 @@ from engine.export.settings import ExportSettings
 def create_openvino(root: Path, options: BackendOptions) -> CompiledBackend:
     """Create a backend on OpenVINO. Raises ``UnknownBackendError`` and the ``ModelError`` family.
 
-    bfloat16 and int8 are how the UNet is computed, not how weights are kept: all types share one export. bfloat16 is
-    chosen where the CPU has instructions for it (docs/adr/0006), int8 only where it is asked for (docs/adr/0014); what
-    is no product is then in the type that would be chosen.
+    bfloat16 and int8 are how UNet and decoder are computed, not how weights are kept: all types share one export.
+    bfloat16 is chosen where the CPU has instructions for it (docs/adr/0006), int8 only where it is asked for
+    (docs/adr/0014); what is no product is then in the type that would be chosen.
     """
     from engine.backends.compiled.openvino_runtime import (
         OpenVINORuntime,
         OpenVINOSettings,
         best_dtype,
-        computes_int8,
+        require_int8,
     )
 
     with _needing("openvino"):
         best = best_dtype()
         dtype = options.dtype_of("openvino", ("float32", "bfloat16", "int8"), best=best)
-        if dtype == "int8" and not computes_int8():
-            raise UnknownBackendError("int8 needs a CPU with VNNI (x86 with AVX-512 VNNI, AVX-VNNI or AMX)")
+        if dtype == "int8":
+            require_int8()
         runtime = OpenVINORuntime(
             OpenVINOSettings(
                 precision="bf16" if (best if dtype == "int8" else dtype) == "bfloat16" else "f32",
@@ -41,9 +43,11 @@ def create_openvino(root: Path, options: BackendOptions) -> CompiledBackend:
                 cache=None if options.cache is None else options.cache / "openvino",
             )
         )
+    if dtype == "int8" and not (root / MANIFEST).is_file():
+        check_calibrated(root)  # before minutes of exporting
     export = open_export(root, options)
     if dtype == "int8":
-        export.activations()  # what it lacks is better told before the model is loaded
+        export.activations()
     return CompiledBackend(export, runtime, _settings(options))
 
 

@@ -1,4 +1,4 @@
-"""SiLU and GELU for OpenVINO in bfloat16: polynomials, off by less of ``x`` than bfloat16 rounds it by.
+"""SiLU and GELU for OpenVINO beside fast products: polynomials, off by less of ``x`` than bfloat16 rounds it by.
 
 Both are ``x`` times a function that rises from 0 to 1. OpenVINO computes those by an exponential and a division, or by
 a polynomial whose coefficients are looked up for each value: either takes longer than all else in a normalisation. Here

@@ -146,7 +146,7 @@ def _limits(known: Range, factor: Floats, *, symmetric: bool) -> tuple[np.float3
 
     OpenVINO's products of linear layers want it in the middle.
     """
-    low, high = min(0.0, float((known.low / factor).min())), float((known.high / factor).max())
+    low, high = min(0.0, float((known.low / factor).min())), max(0.0, float((known.high / factor).max()))
     if low == 0:
         return np.float32(0), np.float32(max(high, LEAST))
     if symmetric:

@@ -56,8 +56,8 @@ class Generator:
     ) -> None:
         self._backend = backend
         facts = backend.facts
-        side = facts.default_height // facts.latent_scale
-        offered = config.buckets_of(self._backend.buckets((facts.latent_channels, side, side)))
+        latent = (facts.default_height // facts.latent_scale, facts.default_width // facts.latent_scale)
+        offered = config.buckets_of(self._backend.buckets((facts.latent_channels, *latent)))
         calibration = calibrate(
             self._backend,
             offered,
@@ -77,7 +77,7 @@ class Generator:
             clock=clock,
         )
         self._clock = clock
-        self._preprocessing = ReferencePreprocessing.parse(facts.preprocessing)
+        self._preprocessing = ReferencePreprocessing.parse(facts.preprocessing) if facts.adapters else None
         self._tokens: dict[bytes, Tensor] = {}
         self._pictures: dict[int, Picture] = {}
         self._finished = 0
@@ -121,8 +121,8 @@ class Generator:
             guidance_start=order.guided[0],
             guidance_end=order.guided[1],
             ip_adapter_scale=setting.ip_adapter_scale,
-            width=self.size,
-            height=self.size,
+            width=self._backend.facts.default_width,
+            height=self._backend.facts.default_height,
             seeds=(order.seed,),
         )
         tokens = None if order.reference is None else self._encode(order.reference)[None]
@@ -130,6 +130,8 @@ class Generator:
 
     def _encode(self, reference: Picture) -> Tensor:
         key = reference.tobytes()
+        if self._preprocessing is None:
+            raise ValueError("the model has no adapter for references")
         if key not in self._tokens:
             pixels = torch.from_numpy(np.array(self._preprocessing.apply(Image.fromarray(reference))))
             self._tokens[key] = self._backend.encode_images(pixels.unsqueeze(0))[0].float().numpy()
