@@ -118,6 +118,8 @@ def test_a_cpu_that_cannot_tell_is_told(root: Path, tmp_path: Path, monkeypatch:
 def test_the_command(
     root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # It would write to what captures this test, for the rest of the process.
+    monkeypatch.setattr("engine.loop.logs.configure_logging", lambda level: None)
     drawn: list[Order] = []
     orders = Material.orders
     monkeypatch.setattr(

@@ -140,7 +140,7 @@ def test_settings_that_cannot_hold_are_refused(bad: dict[str, object]) -> None:
 
 
 def test_what_the_registry_refuses(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UnknownBackendError, match="float32 or bfloat16, not float16"):
+    with pytest.raises(UnknownBackendError, match="float32 or bfloat16 or int8, not float16"):
         create_backend("openvino", root, dtype="float16")
     with pytest.raises(UnknownBackendError, match="onnxruntime backend runs a tick in one lane, not in 2"):
         create_backend("onnxruntime", root, lanes=2)
