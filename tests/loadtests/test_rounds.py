@@ -165,7 +165,8 @@ def test_what_priorities_are_worth_is_not_what_the_hosts_speed_did() -> None:
     records = driven(make_plan(load, 0, speed), Slowing(1 / speed.capacity, load.seconds))
     found = all_figures(load, speed, tuple(records), ())
     (expected,) = (one for one in load.expect if one.against == "rest_capacity")
-    assert judge(expected, found, load, speed).value == pytest.approx(1.0, abs=0.03)
+    # `shared` comes after `full` in each round, a twenty-fifth of the load later, and the server is as much slower.
+    assert judge(expected, found, load, speed).value == pytest.approx(1.0, abs=0.04)
     # Reckoned from the speed of before the load, much of it would seem to be missing.
     calibrated = judge(expected, found, msgspec.structs.replace(load, capacity_phase=""), speed)
     assert calibrated.value is not None and calibrated.value < expected.at_least
