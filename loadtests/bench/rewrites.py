@@ -21,7 +21,7 @@ from engine.backends.compiled.openvino_attention import join_attention
 from engine.backends.compiled.openvino_conditioning import read_by_layer
 from engine.backends.compiled.openvino_core import shared_core
 from engine.backends.compiled.openvino_graph import CONDITIONING, OpenVINOGraph
-from engine.backends.compiled.openvino_int8 import quantise, watch
+from engine.backends.compiled.openvino_int8 import quantise, seen, watch
 from engine.backends.compiled.openvino_rewrites import (
     cut_before_linear,
     spread_group_norms,
@@ -172,13 +172,9 @@ def _read(export: ExportDirectory, inputs: dict[str, Array], lanes: int = 1) -> 
 
 def _ranges(export: ExportDirectory, inputs: dict[str, Array]) -> dict[str, Range]:
     model = _read(export, inputs)
-    cut_before_linear(model)
     names = watch(model)
     found = shared_core().compile_model(model, "CPU", compile_options("f32", threads=None))(inputs)
-    return {
-        name: Range(found[f"{number}.low"].min(axis=0), found[f"{number}.high"].max(axis=0))
-        for number, name in enumerate(names)
-    }
+    return seen(names, found, range(len(inputs["sample"])))
 
 
 def _compile(
@@ -194,7 +190,6 @@ def _compile(
     core = shared_core()
     model = _read(export, inputs, lanes)
     if ranges is not None:
-        cut_before_linear(model)
         quantise(model, ranges)
     for rewrite in rewrites:
         rewrite(model, precision)

@@ -14,7 +14,7 @@ from openvino import opset13 as ops
 
 from engine.backends.compiled import openvino_int8
 from engine.backends.compiled.openvino_core import shared_core
-from engine.backends.compiled.openvino_int8 import layers, quantise, watch
+from engine.backends.compiled.openvino_int8 import layers, quantise, seen, watch
 from engine.backends.compiled.openvino_runtime import OpenVINORuntime, OpenVINOSettings, computes_int8
 from engine.backends.compiled.openvino_trunk import share_trunk
 from engine.backends.options import UnknownBackendError
@@ -68,11 +68,8 @@ def drawn(channels: int = 32, heavy: float = 1.0) -> dict[str, np.ndarray[Any, A
 
 def ranges_of(model: Any, inputs: dict[str, np.ndarray[Any, Any]]) -> dict[str, Range]:
     names = watch(model)
-    found = shared_core().compile_model(model, "CPU")(inputs)
-    return {
-        name: Range(found[f"{number}.low"].min(axis=0), found[f"{number}.high"].max(axis=0))
-        for number, name in enumerate(names)
-    }
+    rows = range(len(next(iter(inputs.values()))))
+    return seen(names, shared_core().compile_model(model, "CPU")(inputs), rows)
 
 
 def error(model: Any, inputs: dict[str, np.ndarray[Any, Any]], exact: np.ndarray[Any, Any]) -> float:

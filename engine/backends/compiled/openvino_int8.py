@@ -7,14 +7,15 @@ depend on its batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.backends.compiled.openvino_rewrites import CHANNELS
+from engine.backends.compiled.openvino_rewrites import CHANNELS, cut_before_linear
+from engine.backends.compiled.openvino_surgery import static
 from engine.export.activations import Range, Ranges
 
 SMOOTHING = 0.8
@@ -76,8 +77,10 @@ def layers(model: Any) -> Iterator[Layer]:
 def quantise(model: Any, ranges: Ranges) -> int:
     """Mark all layers for int8, by the ranges of their inputs; return how many they were.
 
-    Raises ``KeyError`` with a layer's name where ranges lack it or have another number of channels.
+    To be done before other rewrites: it knows layers by the constants of their weights. Raises ``KeyError`` with a
+    layer's name where ranges lack it or have another number of channels.
     """
+    _part(model)
     found = 0
     for layer in list(layers(model)):
         known = ranges.get(layer.name)
@@ -93,10 +96,11 @@ def quantise(model: Any, ranges: Ranges) -> int:
 def watch(model: Any) -> list[str]:
     """Let a graph give, beside its own results, the least and greatest value of each channel of each layer's input.
 
-    Returns the layers' names, once each. Layer ``i`` of them has the results ``i.low`` and ``i.high``, ``[B, C]``.
+    Returns the layers' names, once each. ``seen`` reads the results, which are called ``i.low`` and ``i.high``.
     """
     from openvino import opset13 as ops
 
+    _part(model)
     names: list[str] = []
     for layer in list(layers(model)):
         if layer.name in names:
@@ -109,6 +113,25 @@ def watch(model: Any) -> list[str]:
             model.add_results([ops.result(limits)])
         names.append(layer.name)
     return names
+
+
+def watched(names: Sequence[str]) -> tuple[str, ...]:
+    """Return what ``watch`` called its results."""
+    return tuple(f"{number}.{end}" for number in range(len(names)) for end in ("low", "high"))
+
+
+def seen(names: Sequence[str], results: Mapping[str, Floats], rows: Sequence[int]) -> dict[str, Range]:
+    """Return the ranges of these rows, from results ``[B, C]`` of a graph that ``watch`` gave them."""
+    return {
+        name: Range(results[f"{number}.low"][rows].min(axis=0), results[f"{number}.high"][rows].max(axis=0))
+        for number, name in enumerate(names)
+    }
+
+
+def _part(model: Any) -> None:
+    """Compute the parts of a layer's output as layers of their own, where sizes are known: they share its range."""
+    if static(model):
+        cut_before_linear(model)
 
 
 def _quantise(layer: Layer, known: Range) -> None:

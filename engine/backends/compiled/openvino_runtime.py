@@ -19,11 +19,7 @@ from engine.backends.compiled.openvino_conditioning import read_by_layer
 from engine.backends.compiled.openvino_core import shared_core
 from engine.backends.compiled.openvino_graph import CONDITIONING, OpenVINOGraph
 from engine.backends.compiled.openvino_int8 import quantise
-from engine.backends.compiled.openvino_rewrites import (
-    REWRITES,
-    cut_before_linear,
-    rewrite_for_fast_products,
-)
+from engine.backends.compiled.openvino_rewrites import REWRITES, rewrite_for_fast_products
 from engine.backends.compiled.openvino_surgery import static
 from engine.backends.compiled.openvino_trunk import share_trunk
 from engine.backends.compiled.runtime import CompiledGraph, Pairs, Shape
@@ -99,7 +95,7 @@ class OpenVINORuntime:
         Raises ``GraphCompileError``, for int8 ``NotCalibratedError`` and ``CorruptActivationsError`` too.
         """
         path, entry = export.graph(graph)
-        ranges = export.activations() if self._settings.int8 and graph in REDUCED else None
+        int8 = self._settings.int8 and graph in REDUCED
         lanes = self._lanes(shapes)
         shapes = {name: (_share(shape[0], lanes), *shape[1:]) for name, shape in shapes.items()}
         precision = self._settings.precision if graph in REDUCED else "f32"
@@ -107,8 +103,11 @@ class OpenVINORuntime:
         kept: Path | None = None
         if self._blobs is not None:
             content = [entry.onnx.sha256, entry.data.sha256 if entry.data else ""]
-            if ranges is not None:
-                content += [file.sha256 for file in export.manifest.files if file.file == ACTIVATIONS]
+            if int8:
+                content += [
+                    "int8",
+                    *(file.sha256 for file in export.manifest.files if file.file == ACTIVATIONS),
+                ]
             here = (
                 REWRITES,
                 self._memory_for_speed and precision == "bf16",
@@ -119,6 +118,7 @@ class OpenVINORuntime:
             kept = self._blobs.path((*content, *here, *sorted(options.items()), *shapes.items()))
         found = None if kept is None else self._read(kept, options)
         if found is None:
+            ranges = export.activations() if int8 else None
             compiled = self._compile(path, entry, shapes, options, ranges, paired=paired)
             if self._blobs is not None and kept is not None:
                 written = io.BytesIO()
@@ -177,8 +177,6 @@ class OpenVINORuntime:
         """Rewrite a graph for how it is to be computed; one of dynamic shapes is only quantised."""
         fixed = static(model)
         if ranges is not None:
-            if fixed:
-                cut_before_linear(model)  # it knows weights by their constants
             _quantise(model, ranges, path.with_name(ACTIVATIONS))
         if fixed and (ranges is not None or precision == "bf16"):
             # Beside products in int8 OpenVINO's own way is a tenth of a tick.
