@@ -14,6 +14,7 @@ from loadtests.runner.plan import CALIBRATION_PEOPLE, Speed, samples
 from loadtests.runner.request import PlannedRequest
 from loadtests.runner.scenario import Scenario
 from loadtests.runner.target import Status, Target
+from loadtests.runner.tasks import asking
 
 ENOUGH_ANSWERS = 4
 """Fewer answers tell no rate."""
@@ -99,12 +100,9 @@ async def _closed_loop(
             await _answered(target, next(requests))
             ends.append(clock())
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(concurrency):
-                group.create_task(caller())
-    except* TargetError as errors:
-        raise TargetError(str(errors.exceptions[0])) from errors
+    async with asking() as group:
+        for _ in range(concurrency):
+            group.create_task(caller())
     return [end for end in ends if end <= until]
 
 

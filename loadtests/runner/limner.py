@@ -19,6 +19,7 @@ from loadtests.runner.errors import TargetError
 from loadtests.runner.gallery import Gallery
 from loadtests.runner.request import PlannedRequest
 from loadtests.runner.target import Outcome, Stages, Status
+from loadtests.runner.tasks import asking
 
 GENERATE = "/limner.v1.PortraitService/Generate"
 UPLOAD = "/limner.v1.ReferenceService/UploadReference"
@@ -63,20 +64,15 @@ class LimnerTarget:
             picture = self._gallery.picture(person)
             request = reference_service_pb2.UploadReferenceRequest(image=picture.data)
             async with limit:
-                await self._upload(request, timeout=UPLOAD_SECONDS, metadata=self._metadata)
+                try:
+                    await self._upload(request, timeout=UPLOAD_SECONDS, metadata=self._metadata)
+                except grpc.aio.AioRpcError as error:
+                    detail = f"{error.code().name}: {error.details()}"
+                    raise TargetError(f"{self._target} did not take a reference: {detail}") from error
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for person in people:
-                    group.create_task(upload(person))
-        except* grpc.RpcError as errors:
-            first = errors.exceptions[0]
-            detail = (
-                f"{first.code().name}: {first.details()}"
-                if isinstance(first, grpc.aio.AioRpcError)
-                else first
-            )
-            raise TargetError(f"{self._target} did not take a reference: {detail}") from errors
+        async with asking() as group:
+            for person in people:
+                group.create_task(upload(person))
 
     async def call(self, request: PlannedRequest) -> Outcome:
         """Generate one portrait; a digest that the server does not know is followed by the picture."""
