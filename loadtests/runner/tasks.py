@@ -11,7 +11,10 @@ from loadtests.runner.errors import TargetError
 
 @asynccontextmanager
 async def asking() -> AsyncIterator[asyncio.TaskGroup]:
-    """Give a group of tasks; where targets refused them, raise the first ``TargetError`` as itself, not in a group."""
+    """Give a group of tasks.
+
+    Raises a bare ``TargetError``, in the words of the first, where the tasks raised nothing else; otherwise the group.
+    """
     try:
         async with asyncio.TaskGroup() as group:
             yield group

@@ -11,7 +11,7 @@ import grpc
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2
-from limner_client import AsyncClient, ChannelSettings, Client, RetryPolicy, Unavailable
+from limner_client import AsyncClient, ChannelSettings, Client, RetryPolicy, Unavailable, routing
 from limner_client.cli import main
 
 from tests.client.fakes import FakeLimner, Refusal, serve
@@ -117,6 +117,18 @@ def test_every_client_finds_the_same_owners(fleet: Fleet, client: Client) -> Non
     fleet.names.addresses.reverse()
     with Client(fleet.target, channel=BY_REFERENCE) as other:
         assert fleet.owners(other) == first
+
+
+def test_the_order_of_addresses_decides_about_no_point_of_the_ring(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Three replicas cannot share seven points evenly, and each point is worth many references.
+    monkeypatch.setattr(routing, "RING_POINTS", 7)
+    with Client(fleet.target, channel=BY_REFERENCE) as client:
+        first = fleet.owners(client)
+    fleet.names.addresses.reverse()
+    with Client(fleet.target, channel=BY_REFERENCE) as client:
+        assert fleet.owners(client) == first
 
 
 def test_an_upload_and_a_portrait_of_it_meet_one_replica(fleet: Fleet, client: Client) -> None:

@@ -18,7 +18,7 @@ async def together(*errors: Exception) -> None:
             group.create_task(fail(error))
 
 
-def test_the_first_refusal_is_raised_as_itself() -> None:
+def test_refusals_are_raised_as_the_first_and_not_as_a_group() -> None:
     with pytest.raises(TargetError, match="one") as raised:
         asyncio.run(together(TargetError("one"), TargetError("two")))
     assert isinstance(raised.value.__cause__, ExceptionGroup)
