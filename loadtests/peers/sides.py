@@ -20,7 +20,8 @@ from loadtests.runner.gallery import Gallery
 from loadtests.runner.limner import LimnerTarget
 from tools.local_server import local_server
 
-START_SECONDS = 240.0
+START_SECONDS = 600.0
+"""What torch compiles needs two and a half minutes of an idle machine."""
 POLL_SECONDS = 0.2
 ROOT = Path(__file__).resolve().parents[2]
 LIMNER = {
@@ -37,6 +38,8 @@ class Peer:
 
     module: str
     requirements: str
+    arguments: tuple[str, ...] = ()
+    types: tuple[str, ...] = ("float32", "bfloat16")
     path: str = "predict"
     kserve: bool = False
     environment: dict[str, str] = field(default_factory=dict)
@@ -45,6 +48,12 @@ class Peer:
 PEERS = {
     "diffusers": Peer(module="plain", requirements="diffusers"),
     "litserve": Peer(module="litserve_server", requirements="litserve"),
+    "litserve-compiled": Peer(
+        module="litserve_server",
+        requirements="litserve-compiled",
+        arguments=("--compile",),
+        types=("float32", "bfloat16", "int8"),
+    ),
     "ray": Peer(
         module="ray_server",
         requirements="ray",
@@ -59,7 +68,9 @@ PEERS = {
         # Triton's Python stub takes the first libpython of its minor version that the loader finds; it must be ours.
         environment={"LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR"))},
     ),
-    "openvino": Peer(module="openvino_server", requirements="openvino"),
+    "openvino": Peer(
+        module="openvino_server", requirements="openvino", types=("float32", "bfloat16", "int8")
+    ),
 }
 
 
@@ -79,7 +90,7 @@ def parse_side(text: str) -> Side:
     name, _, dtype = text.partition(":")
     if name not in LIMNER and name not in PEERS:
         raise ValueError(f"side {name!r} is none of {', '.join([*LIMNER, *PEERS])}")
-    types = ("float32", "bfloat16", *(["int8"] if name in LIMNER else []))
+    types = PEERS[name].types if name in PEERS else ("float32", "bfloat16", "int8")
     if dtype and dtype not in types:
         raise ValueError(f"type {dtype!r} of {name} is none of {', '.join(types)}")
     return Side(name=name, dtype=dtype or None)
@@ -119,7 +130,7 @@ def start_peer(side: Side, settings: StartSettings, first: Ask) -> Iterator[Star
         str(python), "-m", f"loadtests.peers.serving.{peer.module}",
         "--model", str(model_directory()), "--references", str(settings.people),
         "--port", str(port), "--threads", str(settings.threads), "--max-batch", str(settings.max_batch),
-        "--batch-seconds", str(settings.batch_seconds),
+        "--batch-seconds", str(settings.batch_seconds), *peer.arguments,
     ]  # fmt: skip
     if side.dtype is not None:
         command += ["--dtype", side.dtype]
@@ -128,6 +139,7 @@ def start_peer(side: Side, settings: StartSettings, first: Ask) -> Iterator[Star
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": str(settings.threads),
         "HF_HUB_OFFLINE": "1",
+        "TORCHINDUCTOR_CACHE_DIR": str(settings.cache / "inductor"),
         **peer.environment,
     }
     target = PeerTarget(str(side), f"http://127.0.0.1:{port}/{peer.path}", kserve=peer.kserve)

@@ -13,16 +13,18 @@ from PIL import Image
 from engine.embedded import model_directory, reference_portraits
 from loadtests.peers.ask import Ask, BadAskError, parse_ask
 from loadtests.peers.errors import PeerPictureError
-from loadtests.peers.openvino_pipeline import OpenVinoPipeline
 from loadtests.peers.oracle import draw
 from loadtests.peers.people import write_people
-from loadtests.peers.pipeline import (
+from loadtests.peers.pipelines.batched import (
     PeerPipeline,
     UnknownReferenceError,
     UnknownSamplerError,
     group_asks,
     to_png,
 )
+from loadtests.peers.pipelines.inductor import InductorPipeline
+from loadtests.peers.pipelines.lowered import LoweredPipeline
+from loadtests.peers.pipelines.openvino import OpenVinoPipeline
 from loadtests.peers.process import free_port
 from loadtests.peers.serving.plain import bind
 from loadtests.peers.target import PeerTarget, to_ask
@@ -99,6 +101,32 @@ def test_a_converted_pipeline_takes_another_scale_without_conversion(pipeline: P
         assert np.abs(np.asarray(ours, np.int16) - np.asarray(theirs, np.int16)).max() <= 3
     (other,) = converted.generate([ask(seed=MIXED[2].seed)])
     assert np.abs(np.asarray(other, np.int16) - np.asarray(ours, np.int16)).max() > 3
+
+
+def test_a_compiled_pipeline_takes_any_batch_and_scale_with_or_without_guidance(
+    pipeline: PeerPipeline,
+) -> None:
+    # All but torch's code generator, which needs a compiler of C++ and minutes: export, dynamic rows, the calls.
+    compiled = InductorPipeline(model_directory(), REFERENCES, dtype="float32", max_batch=4, backend="eager")
+    for asks in (
+        MIXED,
+        MIXED[:1],
+        [ask(guidance_scale=1.0)],
+        [ask(guidance_scale=1.0), ask(guidance_scale=1.0, seed=9)],
+    ):
+        for ours, theirs in zip(compiled.generate(asks), pipeline.generate(asks), strict=True):
+            assert np.abs(np.asarray(ours, np.int16) - np.asarray(theirs, np.int16)).max() <= 2
+
+
+def test_calibration_records_the_calls_of_several_people_and_leaves_the_pipeline_as_it_was() -> None:
+    lowered = LoweredPipeline(model_directory(), REFERENCES)
+    asks = lowered.trials(3, steps=2)
+    assert len({one.reference for one in asks}) == 3
+    unet, decoder = lowered.record([asks[:2], asks[2:]])
+    assert [call[0].shape for call in unet] == [(4, 12, 16, 16)] * 2 + [(2, 12, 16, 16)] * 2
+    assert [len(latents) for (latents,) in decoder] == [2, 1]
+    lowered.generate(asks)
+    assert len(unet) == 4
 
 
 def test_what_is_unknown_is_named(pipeline: PeerPipeline) -> None:

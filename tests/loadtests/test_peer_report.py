@@ -109,6 +109,30 @@ def test_int8_is_held_against_the_same_peers_by_itself() -> None:
     assert found["images/s, mixed: limner:int8 / ray:float32"]
 
 
+def test_a_type_is_held_against_peers_of_as_many_bits_or_more() -> None:
+    sides = [
+        side("limner", measured(6.0)),
+        side("limner:int8", measured(12.0)),
+        side("limner:float32", measured(5.0)),
+        side("litserve:bfloat16", measured(2.5)),
+        side("litserve-compiled", measured(2.0)),
+        side("litserve-compiled:bfloat16", measured(3.0)),
+        side("litserve-compiled:int8", measured(5.0)),
+        side("openvino", measured(4.0)),
+        side("openvino:int8", measured(8.0)),
+    ]
+    rates = {target.what: target.ratio[0] for target in targets(sides) if target.what.startswith("images/s")}
+    assert rates == {
+        "images/s, mixed: limner / litserve:bfloat16": 2.4,
+        "images/s, mixed: limner / litserve-compiled:bfloat16": 2.0,
+        "images/s, mixed: limner / openvino": 1.5,
+        "images/s, mixed: limner:int8 / litserve:bfloat16": 4.8,
+        "images/s, mixed: limner:int8 / litserve-compiled:int8": 2.4,
+        "images/s, mixed: limner:int8 / openvino:int8": 1.5,
+        "images/s in float32, mixed: limner:float32 / litserve-compiled": 2.5,
+    }
+
+
 def test_a_target_whose_side_failed_is_not_passed_over() -> None:
     failed = SideReport(name="openvino", failure="did not start")
     found = {target.what: target.line() for target in targets([side("limner", measured(6.0)), failed])}
@@ -121,5 +145,6 @@ def test_a_side_is_a_name_and_a_type() -> None:
     assert parse_side("limner-engines:int8").dtype == "int8"
     with pytest.raises(ValueError, match="tgi"):
         parse_side("tgi")
+    assert parse_side("litserve-compiled:int8").dtype == "int8"
     with pytest.raises(ValueError, match="int8"):
         parse_side("ray:int8")

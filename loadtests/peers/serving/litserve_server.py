@@ -12,7 +12,7 @@ from fastapi import Request, Response
 from PIL import Image
 
 from loadtests.peers.ask import Ask, parse_ask
-from loadtests.peers.pipeline import PeerPipeline, to_png
+from loadtests.peers.pipelines.batched import PeerPipeline, to_png
 from loadtests.peers.serving.settings import ServingSettings, parse_settings
 
 

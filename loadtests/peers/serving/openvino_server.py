@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from loadtests.peers.openvino_pipeline import OpenVinoPipeline
+from loadtests.peers.pipelines.openvino import OpenVinoPipeline
 from loadtests.peers.serving.plain import bind
 from loadtests.peers.serving.settings import parse_settings
 

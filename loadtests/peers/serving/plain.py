@@ -8,7 +8,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from loadtests.peers.ask import BadAskError, parse_ask
-from loadtests.peers.pipeline import PeerPipeline, UnknownReferenceError, UnknownSamplerError, to_png
+from loadtests.peers.pipelines.batched import PeerPipeline, UnknownReferenceError, UnknownSamplerError, to_png
 from loadtests.peers.serving.settings import parse_settings
 
 

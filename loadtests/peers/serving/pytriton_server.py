@@ -15,7 +15,7 @@ from pytriton.model_config import Tensor as Spec
 from pytriton.triton import Triton, TritonConfig
 
 from loadtests.peers.ask import parse_ask
-from loadtests.peers.pipeline import to_png
+from loadtests.peers.pipelines.batched import to_png
 from loadtests.peers.serving.settings import parse_settings
 
 

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from loadtests.peers.ask import Ask, parse_ask
-from loadtests.peers.pipeline import to_png
+from loadtests.peers.pipelines.batched import to_png
 from loadtests.peers.serving.settings import ServingSettings, parse_settings
 
 OBJECT_STORE_BYTES = 100 * 2**20

@@ -7,7 +7,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtests.peers.pipeline import DTYPES, PeerPipeline
+from loadtests.peers.pipelines.batched import PeerPipeline
+
+DTYPES = ("float32", "bfloat16", "int8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,12 +23,19 @@ class ServingSettings:
     dtype: str | None
     max_batch: int
     batch_seconds: float
+    compile: bool
 
     def pipeline(self) -> PeerPipeline:
-        """Load diffusers' pipeline and give torch its threads."""
+        """Load diffusers' pipeline, compile it where that is asked for, and give torch its threads."""
         import torch
 
         torch.set_num_threads(self.threads)
+        if self.compile:
+            from loadtests.peers.pipelines.inductor import InductorPipeline
+
+            return InductorPipeline(
+                self.model, self.references, dtype=self.dtype or "float32", max_batch=self.max_batch
+            )
         return PeerPipeline(self.model, self.references, dtype=self.dtype or "float32")
 
 
@@ -40,4 +49,5 @@ def parse_settings(description: str | None) -> ServingSettings:
     parser.add_argument("--dtype", choices=DTYPES)
     parser.add_argument("--max-batch", type=int, default=8)
     parser.add_argument("--batch-seconds", type=float, default=0.05)
+    parser.add_argument("--compile", action="store_true", help="UNet and decoder by torch.compile")
     return ServingSettings(**vars(parser.parse_args()))

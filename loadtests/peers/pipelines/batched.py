@@ -20,7 +20,6 @@ from PIL import Image
 from loadtests.diffusers_pipeline import load_pipeline
 from loadtests.peers.ask import Ask
 
-DTYPES = ("float32", "bfloat16")
 PNG = {"compress_level": 1, "compress_type": zlib.Z_RLE}
 """How Limner codes (server/imaging/encode.py). Pillow's default takes four times as long, which would count against the
 peers alone."""
