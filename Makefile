@@ -68,7 +68,7 @@ bench: $(STAMP) ## Measure the service against diffusers and against its own bar
 
 BENCH_ARGS ?=
 
-bench-peers: $(STAMP) ## Measure the service and its peers in one run (50 minutes; BENCH_ARGS="--rounds 1" for less)
+bench-peers: $(STAMP) ## Measure the service and its peers in one run (an hour; BENCH_ARGS="--rounds 1" for less)
 	$(BIN)/python -m loadtests.peers --pip-args='$(PIP_ARGS)' $(BENCH_ARGS)
 
 bench-ceiling: $(STAMP) ## Place the service between its bare engine loop and the machine's arithmetic ceiling

@@ -29,8 +29,8 @@ from loadtests.runner.scenario_file import load_scenario
 SIDES = (
     "limner", "limner-lanes", "limner-engines", "limner:float32", "limner:int8", "limner-engines:int8",
     "diffusers:float32", "diffusers:bfloat16", "litserve:bfloat16", "litserve:float32",
-    "litserve-compiled:bfloat16", "litserve-compiled:int8", "ray:bfloat16", "pytriton:bfloat16", "openvino",
-    "openvino:int8",
+    "litserve-workers:bfloat16", "litserve-workers:float32", "litserve-compiled:bfloat16", "litserve-compiled:int8",
+    "litserve-compiled-workers:int8", "ray:bfloat16", "pytriton:bfloat16", "openvino", "openvino:int8",
 )  # fmt: skip
 LOADS = ("homogenous", "mixed")
 CACHE = Path(".cache/peers")

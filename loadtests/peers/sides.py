@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import sysconfig
 import time
+import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engine.embedded import model_directory
 from loadtests.peers.ask import Ask
+from loadtests.peers.dtypes import DTYPES, FLOATS
 from loadtests.peers.environments import environment
 from loadtests.peers.errors import PeerNotStartedError, PeerRefusedError, tail
 from loadtests.peers.measure import Opener
@@ -23,6 +25,7 @@ from tools.local_server import local_server
 START_SECONDS = 600.0
 """What torch compiles needs two and a half minutes of an idle machine."""
 POLL_SECONDS = 0.2
+HEALTH_SECONDS = 10.0
 ROOT = Path(__file__).resolve().parents[2]
 LIMNER = {
     "limner": "--engine-threads {threads}",
@@ -39,21 +42,24 @@ class Peer:
     module: str
     requirements: str
     arguments: tuple[str, ...] = ()
-    types: tuple[str, ...] = ("float32", "bfloat16")
+    types: tuple[str, ...] = FLOATS
+    workers: bool = False
+    """Whether it has a process of one thread for each thread, with that part of a batch, in place of one of all."""
     path: str = "predict"
+    health: str | None = None
+    """Answers 200 when all workers are ready; where there is none, an answered request says so."""
     kserve: bool = False
     environment: dict[str, str] = field(default_factory=dict)
 
 
+_LITSERVE = Peer(module="litserve_server", requirements="litserve", health="health")
+_COMPILED = replace(_LITSERVE, requirements="litserve-compiled", arguments=("--compile",), types=DTYPES)
 PEERS = {
     "diffusers": Peer(module="plain", requirements="diffusers"),
-    "litserve": Peer(module="litserve_server", requirements="litserve"),
-    "litserve-compiled": Peer(
-        module="litserve_server",
-        requirements="litserve-compiled",
-        arguments=("--compile",),
-        types=("float32", "bfloat16", "int8"),
-    ),
+    "litserve": _LITSERVE,
+    "litserve-workers": replace(_LITSERVE, workers=True),
+    "litserve-compiled": _COMPILED,
+    "litserve-compiled-workers": replace(_COMPILED, workers=True),
     "ray": Peer(
         module="ray_server",
         requirements="ray",
@@ -68,9 +74,7 @@ PEERS = {
         # Triton's Python stub takes the first libpython of its minor version that the loader finds; it must be ours.
         environment={"LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR"))},
     ),
-    "openvino": Peer(
-        module="openvino_server", requirements="openvino", types=("float32", "bfloat16", "int8")
-    ),
+    "openvino": Peer(module="openvino_server", requirements="openvino", types=DTYPES),
 }
 
 
@@ -90,7 +94,7 @@ def parse_side(text: str) -> Side:
     name, _, dtype = text.partition(":")
     if name not in LIMNER and name not in PEERS:
         raise ValueError(f"side {name!r} is none of {', '.join([*LIMNER, *PEERS])}")
-    types = PEERS[name].types if name in PEERS else ("float32", "bfloat16", "int8")
+    types = PEERS[name].types if name in PEERS else DTYPES
     if dtype and dtype not in types:
         raise ValueError(f"type {dtype!r} of {name} is none of {', '.join(types)}")
     return Side(name=name, dtype=dtype or None)
@@ -126,18 +130,21 @@ def start_peer(side: Side, settings: StartSettings, first: Ask) -> Iterator[Star
     peer = PEERS[side.name]
     python = environment(peer.requirements, settings.cache, settings.pip_arguments)
     port = free_port()
+    workers = settings.threads if peer.workers else 1
+    threads = settings.threads // workers
     command = [
         str(python), "-m", f"loadtests.peers.serving.{peer.module}",
         "--model", str(model_directory()), "--references", str(settings.people),
-        "--port", str(port), "--threads", str(settings.threads), "--max-batch", str(settings.max_batch),
-        "--batch-seconds", str(settings.batch_seconds), *peer.arguments,
+        "--port", str(port), "--threads", str(threads), "--workers", str(workers),
+        "--max-batch", str(max(1, settings.max_batch // workers)), "--batch-seconds", str(settings.batch_seconds),
+        *peer.arguments,
     ]  # fmt: skip
     if side.dtype is not None:
         command += ["--dtype", side.dtype]
     log = settings.cache / f"{str(side).replace(':', '-')}.log"
     variables = {
         "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": str(settings.threads),
+        "OMP_NUM_THREADS": str(threads),
         "HF_HUB_OFFLINE": "1",
         "TORCHINDUCTOR_CACHE_DIR": str(settings.cache / "inductor"),
         **peer.environment,
@@ -154,6 +161,8 @@ def start_peer(side: Side, settings: StartSettings, first: Ask) -> Iterator[Star
                     str(side), f"gave no picture within {START_SECONDS:.0f} s{said}", tail(log)
                 )
             try:
+                if peer.health is not None:
+                    _check_health(str(side), f"http://127.0.0.1:{port}/{peer.health}")
                 target.ask(first)
                 break
             except PeerRefusedError as error:  # a server that is up before its model
@@ -161,6 +170,15 @@ def start_peer(side: Side, settings: StartSettings, first: Ask) -> Iterator[Star
             time.sleep(POLL_SECONDS)
 
         yield Started(pid=process.pid, seconds=time.perf_counter() - start, open=lambda: target)
+
+
+def _check_health(name: str, url: str) -> None:
+    """Raise ``PeerRefusedError`` unless a server says that it is ready."""
+    try:
+        with urllib.request.urlopen(url, timeout=HEALTH_SECONDS):
+            pass  # anything but success is raised
+    except OSError as error:
+        raise PeerRefusedError(name, f"is not ready: {error}") from error
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from loadtests.peers.pipelines.batched import (
     group_asks,
     to_png,
 )
+from loadtests.peers.pipelines.calibration import calibration_asks
 from loadtests.peers.pipelines.inductor import InductorPipeline
 from loadtests.peers.pipelines.lowered import LoweredPipeline
 from loadtests.peers.pipelines.openvino import OpenVinoPipeline
@@ -120,7 +121,7 @@ def test_a_compiled_pipeline_takes_any_batch_and_scale_with_or_without_guidance(
 
 def test_calibration_records_the_calls_of_several_people_and_leaves_the_pipeline_as_it_was() -> None:
     lowered = LoweredPipeline(model_directory(), REFERENCES)
-    asks = lowered.trials(3, steps=2)
+    asks = calibration_asks(lowered.people, 3, steps=2)
     assert len({one.reference for one in asks}) == 3
     unet, decoder = lowered.record([asks[:2], asks[2:]])
     assert [call[0].shape for call in unet] == [(4, 12, 16, 16)] * 2 + [(2, 12, 16, 16)] * 2
@@ -142,6 +143,13 @@ def test_another_picture_is_refused() -> None:
     with pytest.raises(PeerPictureError, match=r"3\.0 levels off"):
         mean_difference("x", to_png(grey), decode(to_png(black)))
     assert mean_difference("limner:int8", to_png(grey), decode(to_png(black))) == 3
+    for name, most in (("limner-engines:int8", 4), ("openvino:int8", 10)):
+        assert (
+            mean_difference(name, to_png(Image.new("RGB", (8, 8), (most,) * 3)), decode(to_png(black)))
+            == most
+        )
+        with pytest.raises(PeerPictureError, match=f"more than {most}"):
+            mean_difference(name, to_png(Image.new("RGB", (8, 8), (most + 1,) * 3)), decode(to_png(black)))
 
 
 def test_a_picture_that_cannot_be_decoded_is_refused() -> None:

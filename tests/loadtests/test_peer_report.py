@@ -68,7 +68,8 @@ def test_a_comparison_that_broke_off_is_told_of_the_rounds_that_both_have() -> N
     lines = table("mixed", [ours, base, broken], ours, base)
     assert "| 2.00 | 3.00 (3.00 to 3.00) |" in lines[3]
     assert "| ray (then answered 500) | 3.00 | 2.00 (2.00 to 2.00) |" in lines[4]
-    (found, *_) = targets([ours, base, broken])
+    failed, found, *_ = targets([ours, base, broken])
+    assert (failed.what, failed.ratio) == ("images/s, mixed: limner / ray", None)
     assert found.ratio == (3.0, 3.0, 3.0)
 
 
@@ -136,7 +137,20 @@ def test_a_type_is_held_against_peers_of_as_many_bits_or_more() -> None:
 def test_a_target_whose_side_failed_is_not_passed_over() -> None:
     failed = SideReport(name="openvino", failure="did not start")
     found = {target.what: target.line() for target in targets([side("limner", measured(6.0)), failed])}
-    assert found == {"images/s, mixed: limner": "| images/s, mixed: limner | not judged | at least 1.3 | - |"}
+    what = "images/s, mixed: limner / openvino"
+    assert found == {what: f"| {what} | not judged | at least 1.3 | - |"}
+    failed.name, failed.failure = "limner", "did not start"
+    assert {target.ratio for target in targets([failed, side("openvino", measured(3.0))])} == {None}
+
+
+def test_a_peer_that_failed_is_named_beside_the_one_that_is_judged_in_its_place() -> None:
+    failed = SideReport(name="litserve-compiled:int8", failure="did not start")
+    sides = [side("limner:int8", measured(6.0)), side("litserve-compiled:float32", measured(2.0)), failed]
+    found = {target.what: target.ratio for target in targets(sides) if target.what.startswith("images/s")}
+    assert found == {
+        "images/s, mixed: limner:int8 / litserve-compiled:int8": None,
+        "images/s, mixed: limner:int8 / litserve-compiled:float32": (3.0, 3.0, 3.0),
+    }
 
 
 def test_a_side_is_a_name_and_a_type() -> None:

@@ -14,20 +14,6 @@ from loadtests.peers.pipelines.batched import PeerPipeline
 Inputs = tuple[torch.Tensor, ...]
 Run = Callable[..., torch.Tensor]
 
-CALIBRATION_PROMPTS = (
-    "a portrait of a woman, smiling, green jacket, in front of a yellow wall",
-    "a watercolor painting of a man, serious, blue shirt, on a beach",
-    "a pixel art portrait of a person, laughing, red pullover, pink background",
-    "a close-up photo of a woman, sad, black hoodie, in the city at night",
-    "an illustration of a man in a gold crown, purple sweater, teal gradient background",
-    "a flat portrait of a person, astonished, orange beanie, in front of a skyline",
-    "a portrait of a man, dramatic light, green jumper, at the seaside",
-    "a bust of a person, neutral, white blazer, in a forest, warm light",
-)
-"""In the words that the model in the box knows, which its users would calibrate with."""
-CALIBRATION_IMAGES = 8
-CALIBRATION_STEPS = 20
-
 
 class AdaptedUnet(torch.nn.Module):
     """The UNet with what a request may choose as inputs: the timestep and the adapter's scale too."""
@@ -125,21 +111,10 @@ class LoweredPipeline(PeerPipeline):
         """Set the input that the next calls of the UNet get."""
         self._scale = torch.tensor(scale)
 
-    def trials(self, count: int, steps: int) -> list[Ask]:
-        """Return requests with guidance that show everybody in turn, of `CALIBRATION_PROMPTS`."""
-        people = sorted(path.stem for path in self._references.glob("*.png"))
-        return [
-            Ask(
-                prompt=CALIBRATION_PROMPTS[number % len(CALIBRATION_PROMPTS)],
-                reference=people[number % len(people)],
-                steps=steps,
-                guidance_scale=5.0,
-                sampler="ddim",
-                ip_adapter_scale=1.0,
-                seed=number,
-            )
-            for number in range(count)
-        ]
+    @property
+    def people(self) -> list[str]:
+        """Names of the references, in alphabetical order."""
+        return sorted(path.stem for path in self._references.glob("*.png"))
 
     def record(self, batches: Iterable[Sequence[Ask]]) -> tuple[list[Inputs], list[Inputs]]:
         """Return what UNet and decoder are called with while `batches` are drawn."""

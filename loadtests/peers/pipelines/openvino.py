@@ -14,7 +14,8 @@ from typing import Any
 import openvino as ov
 import torch
 
-from loadtests.peers.pipelines.lowered import CALIBRATION_IMAGES, CALIBRATION_STEPS, Inputs, LoweredPipeline
+from loadtests.peers.pipelines.calibration import calibration_asks
+from loadtests.peers.pipelines.lowered import Inputs, LoweredPipeline
 
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
 Rewrite = Callable[[Any], Any]
@@ -51,8 +52,8 @@ class _Compiled:
 class OpenVinoPipeline(LoweredPipeline):
     """Generates portraits with diffusers' pipeline on OpenVINO. `precision` None leaves the type to OpenVINO.
 
-    ``int8`` quantises weights and activations of UNet and decoder, for requests with guidance, as NNCF does by default
-    for transformers: its preset for convolutional networks draws another picture (37 of 255 levels off).
+    ``int8`` quantises weights and activations of UNet and decoder, as NNCF does by default for transformers: its preset
+    for convolutional networks draws another picture (37 of 255 levels off). Without guidance the UNet stays as it is.
     """
 
     def __init__(self, model: Path, references: Path, *, threads: int, precision: str | None = None) -> None:
@@ -62,7 +63,7 @@ class OpenVinoPipeline(LoweredPipeline):
             options["INFERENCE_PRECISION_HINT"] = HINTS[precision]
         rewrites: list[Rewrite | None] = [None, None]
         if precision == "int8":
-            alone = [[ask] for ask in self.trials(CALIBRATION_IMAGES, CALIBRATION_STEPS)]
+            alone = [[ask] for ask in calibration_asks(self.people)]
             rewrites = [_quantization(calls) for calls in self.record(alone)]
         self.lower(
             *(
@@ -73,13 +74,16 @@ class OpenVinoPipeline(LoweredPipeline):
 
 
 def _quantization(calls: Sequence[Inputs]) -> Rewrite:
-    """Return what quantises a model of the shapes of `calls`, by what they hold."""
+    """Return what quantises a model of the shapes of `calls`, by what they hold, and leaves others as they are."""
     # In this side's environment alone.
     import nncf
 
     samples = [[tensor.numpy() for tensor in call] for call in calls]
+    shapes = [sample.shape for sample in samples[0]]
 
     def rewrite(converted: Any) -> Any:
+        if [tuple(each.shape) for each in converted.inputs] != shapes:
+            return converted
         return nncf.quantize(
             converted,
             nncf.Dataset(samples),

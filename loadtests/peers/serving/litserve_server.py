@@ -48,7 +48,9 @@ class PortraitApi(litserve.LitAPI):
 
 def main() -> None:
     settings = parse_settings(__doc__)
-    server = litserve.LitServer(PortraitApi(settings), accelerator="cpu", workers_per_device=1, timeout=False)
+    server = litserve.LitServer(
+        PortraitApi(settings), accelerator="cpu", workers_per_device=settings.workers, timeout=False
+    )
     server.run(host="127.0.0.1", port=settings.port, generate_client_file=False, log_level="warning")
 
 

@@ -7,9 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from loadtests.peers.dtypes import DTYPES
 from loadtests.peers.pipelines.batched import PeerPipeline
-
-DTYPES = ("float32", "bfloat16", "int8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,10 +22,14 @@ class ServingSettings:
     dtype: str | None
     max_batch: int
     batch_seconds: float
+    workers: int
     compile: bool
 
     def pipeline(self) -> PeerPipeline:
-        """Load diffusers' pipeline, compile it where that is asked for, and give torch its threads."""
+        """Load diffusers' pipeline, compile it where that is asked for, and give torch its threads.
+
+        Raises ``ValueError`` for int8 without compilation.
+        """
         import torch
 
         torch.set_num_threads(self.threads)
@@ -36,6 +39,8 @@ class ServingSettings:
             return InductorPipeline(
                 self.model, self.references, dtype=self.dtype or "float32", max_batch=self.max_batch
             )
+        if self.dtype == "int8":
+            raise ValueError("--dtype int8 needs --compile")
         return PeerPipeline(self.model, self.references, dtype=self.dtype or "float32")
 
 
@@ -49,5 +54,6 @@ def parse_settings(description: str | None) -> ServingSettings:
     parser.add_argument("--dtype", choices=DTYPES)
     parser.add_argument("--max-batch", type=int, default=8)
     parser.add_argument("--batch-seconds", type=float, default=0.05)
+    parser.add_argument("--workers", type=int, default=1, help="processes, each with --threads of its own")
     parser.add_argument("--compile", action="store_true", help="UNet and decoder by torch.compile")
     return ServingSettings(**vars(parser.parse_args()))
