@@ -134,7 +134,7 @@ class Target:
 def targets(sides: Sequence[SideReport]) -> list[Target]:
     """Return the targets that the measured sides allow to judge, each against the best side of its kind."""
     by_name = {side.name: side for side in sides if not side.failure}
-    asked = {side.name for side in sides}
+    asked = [side.name for side in sides]
     loads = {load for side in sides for load in side.rounds}
     found: list[Target] = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import sysconfig
 import time
 import urllib.request
@@ -23,7 +24,7 @@ from loadtests.runner.limner import LimnerTarget
 from tools.local_server import local_server
 
 START_SECONDS = 600.0
-"""What torch compiles needs two and a half minutes of an idle machine."""
+"""What torch compiles needs two and a half to four minutes of an idle machine."""
 POLL_SECONDS = 0.2
 HEALTH_SECONDS = 10.0
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,10 +45,15 @@ class Peer:
     arguments: tuple[str, ...] = ()
     types: tuple[str, ...] = FLOATS
     workers: bool = False
-    """Whether it has a process of one thread for each thread, with that part of a batch, in place of one of all."""
+    """Whether it has a worker of one thread for each thread, with that part of a batch, in place of one of all."""
     path: str = "predict"
     health: str | None = None
     """Answers 200 when all workers are ready; where there is none, an answered request says so."""
+
+    def worker_count(self, threads: int) -> int:
+        """Return how many workers share so many threads."""
+        return threads if self.workers else 1
+
     kserve: bool = False
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -130,17 +136,8 @@ def start_peer(side: Side, settings: StartSettings, first: Ask) -> Iterator[Star
     peer = PEERS[side.name]
     python = environment(peer.requirements, settings.cache, settings.pip_arguments)
     port = free_port()
-    workers = settings.threads if peer.workers else 1
-    threads = settings.threads // workers
-    command = [
-        str(python), "-m", f"loadtests.peers.serving.{peer.module}",
-        "--model", str(model_directory()), "--references", str(settings.people),
-        "--port", str(port), "--threads", str(threads), "--workers", str(workers),
-        "--max-batch", str(max(1, settings.max_batch // workers)), "--batch-seconds", str(settings.batch_seconds),
-        *peer.arguments,
-    ]  # fmt: skip
-    if side.dtype is not None:
-        command += ["--dtype", side.dtype]
+    threads = settings.threads // peer.worker_count(settings.threads)
+    command = [str(python), *_arguments(side, settings, port)]
     log = settings.cache / f"{str(side).replace(':', '-')}.log"
     variables = {
         "PYTHONPATH": str(ROOT),
@@ -172,12 +169,27 @@ def start_peer(side: Side, settings: StartSettings, first: Ask) -> Iterator[Star
         yield Started(pid=process.pid, seconds=time.perf_counter() - start, open=lambda: target)
 
 
+def _arguments(side: Side, settings: StartSettings, port: int) -> list[str]:
+    """Return what a peer's Python is told: its module and the options of `loadtests.peers.serving.settings`."""
+    peer = PEERS[side.name]
+    workers = peer.worker_count(settings.threads)
+    return [
+        "-m", f"loadtests.peers.serving.{peer.module}",
+        "--model", str(model_directory()), "--references", str(settings.people), "--port", str(port),
+        "--threads", str(settings.threads // workers), "--max-batch", str(max(1, settings.max_batch // workers)),
+        "--batch-seconds", str(settings.batch_seconds),
+        *(["--workers", str(workers)] if peer.workers else []),
+        *peer.arguments,
+        *(["--dtype", side.dtype] if side.dtype is not None else []),
+    ]  # fmt: skip
+
+
 def _check_health(name: str, url: str) -> None:
     """Raise ``PeerRefusedError`` unless a server says that it is ready."""
     try:
         with urllib.request.urlopen(url, timeout=HEALTH_SECONDS):
             pass  # anything but success is raised
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         raise PeerRefusedError(name, f"is not ready: {error}") from error
 
 

@@ -137,19 +137,15 @@ def test_what_is_unknown_is_named(pipeline: PeerPipeline) -> None:
         pipeline.generate([ask(sampler="heun")])
 
 
-def test_another_picture_is_refused() -> None:
-    black, grey = (Image.new("RGB", (8, 8), (level,) * 3) for level in (0, 3))
-    assert mean_difference("x", to_png(black), decode(to_png(black))) == 0
-    with pytest.raises(PeerPictureError, match=r"3\.0 levels off"):
-        mean_difference("x", to_png(grey), decode(to_png(black)))
-    assert mean_difference("limner:int8", to_png(grey), decode(to_png(black))) == 3
-    for name, most in (("limner-engines:int8", 4), ("openvino:int8", 10)):
-        assert (
-            mean_difference(name, to_png(Image.new("RGB", (8, 8), (most,) * 3)), decode(to_png(black)))
-            == most
-        )
-        with pytest.raises(PeerPictureError, match=f"more than {most}"):
-            mean_difference(name, to_png(Image.new("RGB", (8, 8), (most + 1,) * 3)), decode(to_png(black)))
+@pytest.mark.parametrize(
+    ("side", "most"), [("ray:float32", 2), ("limner-engines:int8", 4), ("openvino:int8", 10)]
+)
+def test_another_picture_is_refused(side: str, most: int) -> None:
+    black, near, other = (Image.new("RGB", (8, 8), (level,) * 3) for level in (0, most, most + 1))
+    assert mean_difference(side, to_png(black), decode(to_png(black))) == 0
+    assert mean_difference(side, to_png(near), decode(to_png(black))) == most
+    with pytest.raises(PeerPictureError, match=rf"{most + 1}\.0 levels off, more than {most}"):
+        mean_difference(side, to_png(other), decode(to_png(black)))
 
 
 def test_a_picture_that_cannot_be_decoded_is_refused() -> None:

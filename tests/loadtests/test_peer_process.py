@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import psutil
 import pytest
@@ -52,36 +50,31 @@ def test_a_peer_that_never_answers_is_told(tmp_path: Path, monkeypatch: pytest.M
         pass
 
 
-def test_a_peer_of_several_workers_is_asked_for_its_health_and_parts_threads_and_batches(
+def test_a_peer_with_a_page_of_its_health_is_not_asked_before_that_is_good(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commands: list[Sequence[str]] = []
-
-    def recording(
-        command: Sequence[str], log: Path, variables: Mapping[str, str]
-    ) -> AbstractContextManager[Any]:
-        commands.append([*command, variables["OMP_NUM_THREADS"]])
-        return running([sys.executable, "-c", "import time; time.sleep(60)"], log, variables)
-
     monkeypatch.setattr(sides, "environment", lambda *_: Path(sys.executable))
     monkeypatch.setattr(sides, "START_SECONDS", 0.3)
-    monkeypatch.setattr(sides, "running", recording)
+    monkeypatch.setitem(PEERS, "diffusers", replace(PEERS["diffusers"], health="health"))
+    with (
+        pytest.raises(PeerNotStartedError, match=r"gave no picture within 0 s; is not ready: .*refused"),
+        start(parse_side("diffusers"), settings(tmp_path), GALLERY, ASK),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("litserve", {"--threads": "4", "--max-batch": "18", "--dtype": "float32"}),
+        ("litserve-workers", {"--threads": "1", "--max-batch": "4", "--workers": "4", "--dtype": "float32"}),
+    ],
+)
+def test_workers_part_threads_and_a_batch(tmp_path: Path, name: str, told: dict[str, str]) -> None:
     four = replace(settings(tmp_path), threads=4, max_batch=18)
-    for name in ("litserve", "litserve-workers"):
-        with (
-            pytest.raises(PeerNotStartedError, match=r"gave no picture within 0 s; is not ready"),
-            start(parse_side(name), four, GALLERY, ASK),
-        ):
-            pass
-    told = [
-        {name: command[command.index(name) + 1] for name in ("--threads", "--workers", "--max-batch")}
-        | {"OMP": command[-1]}
-        for command in commands
-    ]
-    assert told == [
-        {"--threads": "4", "--workers": "1", "--max-batch": "18", "OMP": "4"},
-        {"--threads": "1", "--workers": "4", "--max-batch": "4", "OMP": "1"},
-    ]
+    arguments = sides._arguments(parse_side(f"{name}:float32"), four, 1)
+    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    assert {key: options[key] for key in options if key in {*told, "--workers"}} == told
 
 
 def test_an_environment_that_pip_cannot_make_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

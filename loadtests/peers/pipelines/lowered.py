@@ -114,7 +114,7 @@ class LoweredPipeline(PeerPipeline):
     @property
     def people(self) -> list[str]:
         """Names of the references, in alphabetical order."""
-        return sorted(path.stem for path in self._references.glob("*.png"))
+        return list(self._embeddings)
 
     def record(self, batches: Iterable[Sequence[Ask]]) -> tuple[list[Inputs], list[Inputs]]:
         """Return what UNet and decoder are called with while `batches` are drawn."""

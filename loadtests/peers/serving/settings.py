@@ -54,6 +54,6 @@ def parse_settings(description: str | None) -> ServingSettings:
     parser.add_argument("--dtype", choices=DTYPES)
     parser.add_argument("--max-batch", type=int, default=8)
     parser.add_argument("--batch-seconds", type=float, default=0.05)
-    parser.add_argument("--workers", type=int, default=1, help="processes, each with --threads of its own")
+    parser.add_argument("--workers", type=int, default=1, help="of LitServe, each with --threads of its own")
     parser.add_argument("--compile", action="store_true", help="UNet and decoder by torch.compile")
     return ServingSettings(**vars(parser.parse_args()))
